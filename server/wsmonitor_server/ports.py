@@ -1,0 +1,152 @@
+"""The seams of the server: what the connection side asks of the session side, and the reverse.
+
+The session side (``engine`` and what it owns: authorities, directory, hub, store) knows sessions and
+no sockets. The connection side (``app``, ``transport``, ``peer``, ``outbox``) knows sockets and no
+sessions. Everything here is called on the server's one event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from wsmonitor.protocol.access import Claims
+from wsmonitor.protocol.changes import Change
+from wsmonitor.protocol.entities import Command, ErrorInfo
+from wsmonitor.protocol.messages import (
+    CommandReply,
+    CommandRequest,
+    HistoryPage,
+    LogsPage,
+    Position,
+    PublishOpened,
+    SyncBegin,
+    SyncPage,
+)
+
+
+class Refusal(Exception):
+    """A request is refused: the answer that goes to the one who asked."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.message)
+        self.info = info
+
+
+class Subscriber(Protocol):
+    """One connection's subscription to one topic, as the hub sees it. Implemented by the connection side."""
+
+    claims: Claims
+    name: str  # for the presence list
+    instance: str  # one per process, so that two subscriptions of one process count once
+
+    def event(self, topic: str, seq: int, encoded: bytes) -> None:
+        """Queue one committed event (the very same bytes for all). Must not raise and must not block."""
+
+    def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
+    def removed(self, topic: str, reason: str) -> None: ...
+    def reset(self, topic: str) -> None:
+        """The topic's history was broken (new epoch): tell the client to subscribe again."""
+
+
+class Sync(Protocol):
+    """A running sync of one subscription: pages are pulled; nothing is queued meanwhile."""
+
+    begin: SyncBegin
+
+    async def page(self, number: int) -> SyncPage:
+        """Page *number*: the next one, or the one before again. ``last`` on the last one."""
+
+    def finish(self) -> tuple[list[bytes], int, str]:
+        """After the last page: the encoded events after its base, then ``(seq, digest)`` for ``synced``.
+
+        From this call on (in the same loop turn) the subscriber is attached and gets live events.
+        """
+
+    def close(self) -> None:
+        """Give up; nothing stays attached."""
+
+
+class ProducerHandle(Protocol):
+    """An open producer of one session on one connection."""
+
+    session: str
+    producer: str
+    epoch: int
+
+    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
+        """Take changes in order. Returns when they are queued for commit (this is the backpressure).
+
+        Acknowledgements and rejections arrive through the callbacks given at opening.
+        """
+
+    def heard(self) -> None:
+        """A frame arrived on the connection: the producer lives."""
+
+    async def close(self, *, goodbye: bool) -> None:
+        """The producer said goodbye, or (not *goodbye*) its connection went away."""
+
+
+class ProducerEvents(Protocol):
+    """What an open producer hears. Implemented by the connection side; must not raise, must not block."""
+
+    def acked(self, session: str, producer: str, accepted: int) -> None: ...
+    def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None: ...
+    def deliver(self, session: str, producer: str, command: Command) -> None: ...
+    def fenced(self, session: str, producer: str) -> None: ...
+
+
+class Engine(Protocol):
+    """Everything that the connection side may ask of the session side.
+
+    The caller has decided from the token's claims that the request is allowed *before* it asks
+    (no look-up precedes the decision); the engine refuses for reasons of state only, with `Refusal`.
+    """
+
+    epoch: str
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None:
+        """Commit what was accepted, then close the store."""
+
+    async def subscribe(
+        self,
+        topic: str,
+        generation: int,
+        resume: Position | None,
+        subscriber: Subscriber,
+    ) -> Sync:
+        """Begin a sync of *topic* (replacing this subscriber's earlier one on it)."""
+
+    def unsubscribe(self, topic: str, subscriber: Subscriber) -> None: ...
+
+    def heads(self, topics: Sequence[str]) -> dict[str, tuple[str, int, str]]:
+        """Topic to (epoch, committed seq, digest)."""
+
+    async def open_producer(
+        self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
+    ) -> tuple[PublishOpened, ProducerHandle]: ...
+
+    async def command(self, message: CommandRequest, claims: Claims) -> CommandReply: ...
+    async def logs(self, session: str, step: str, first: int, limit: int, request: int) -> LogsPage: ...
+    async def history(self, session: str, first: int, limit: int, request: int) -> HistoryPage: ...
+    async def value_begin(self, session: str, sha256: str, total: int) -> int: ...
+    async def value_write(self, session: str, sha256: str, total: int, offset: int, data: bytes) -> bool: ...
+    async def value_read(
+        self, session: str, sha256: str, offset: int, length: int
+    ) -> tuple[bytes, int] | None: ...
+    async def remove(self, session: str) -> None: ...
+    async def revoke(self, jti: str, expires: int) -> None: ...
+
+    def revoked(self, jti: str) -> bool: ...
+    def on_revocation(self, callback: Callable[[str], None]) -> None:
+        """Be told of each revoked jti, in the turn in which it comes into force."""
+
+    async def ready(self) -> None:
+        """Raise when the server could not take a write now."""
+
+    def status(self) -> dict[str, Any]:
+        """Facts for ``wsmonitor status``: sessions, events, commits, store, pending commands …"""
+
+    def busy(self) -> bool:
+        """Whether a command or an upload is pending (the idle exit waits for them)."""

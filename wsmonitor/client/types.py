@@ -1,0 +1,187 @@
+"""What the client layer tells its users: plain frozen records, no behaviour.
+
+`ConnectionStatus` says how the link is; the updates say what happened to one subscription. Both
+are handed over on the runner's thread: a listener must return quickly and must not block.
+Times ending in ``_at`` are seconds of the monotonic clock, as `time.monotonic` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from wsmonitor.protocol.changes import Change
+from wsmonitor.protocol.entities import Command, Entity, ErrorInfo
+from wsmonitor.protocol.messages import Event, Welcome
+
+Phase = Literal[
+    "idle",  # nobody has asked for a connection yet
+    "locating",  # looking for a server: see `ConnectionStatus.looked`
+    "connecting",  # TCP, TLS and WebSocket handshake
+    "authenticating",  # `hello` sent, `welcome` not yet received
+    "live",  # frames flow both ways
+    "waiting",  # between two attempts: see `next_attempt_at`
+    "failed",  # will not be tried again by itself: see `code` and `reason`
+    "closed",  # closed by us
+]
+
+TokenProvider: TypeAlias = Callable[[], str]
+"""Gives a fresh token each time it is called; may block (it is called off the loop)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server, and with what credentials.
+
+    Attributes:
+        url: ``ws://`` or ``wss://``; None to find a local server (see `client.locate`).
+        token: a token, a provider of fresh tokens, or None to mint one from a local server's key.
+        name: what others see in the presence list.
+        start: whether a local server may be started when none is found (publishers, not observers).
+    """
+
+    url: str | None = None
+    token: str | TokenProvider | None = field(default=None, repr=False)
+    name: str = ""
+    start: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStatus:
+    """How the link is, at one moment. Immutable: a new one is made when something changes."""
+
+    phase: Phase = "idle"
+    url: str | None = None
+    looked: tuple[str, ...] = ()  # where a server was looked for, in words
+    attempt: int = 0  # attempts since the link was last healthy
+    next_attempt_at: float | None = None
+    code: str = ""  # catalogue code of the last failure
+    reason: str = ""  # the last failure, in words for people
+    lost_at: float | None = None  # since when there is no link; None while live
+    connected_at: float | None = None
+    last_frame_at: float | None = None
+    heartbeat_due_at: float | None = None  # when the server's next heartbeat is due
+    rtt: float | None = None  # seconds
+    clock_offset: float | None = None  # seconds to add to our wall clock to get the server's
+    connections: int = 0  # how many times the link was up
+    welcome: Welcome | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.phase == "live"
+
+
+SubscriptionPhase = Literal[
+    "waiting",  # no link
+    "syncing",  # link, but the replica is not verified yet; what is shown is the old one
+    "live",  # verified and current
+    "absent",  # live, but there is no such session yet
+    "not_available",  # the server will not show it to this token, or it was removed
+    "closed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EventApplied:
+    """One event was applied live: seq is one more than before."""
+
+    event: Event
+    entity: Entity | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventsReplayed:
+    """What was missed while away, in order: for logs and handlers, marked; never reduced into state."""
+
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GapFound:
+    """The events ``first`` … ``last`` can no longer be had; the state is complete all the same."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStarted:
+    """A sync began. ``entities`` is how many will come."""
+
+    entities: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyncCompleted:
+    """The replica was replaced by a verified one.
+
+    ``reset`` is not empty when history was not continued ("epoch", "ahead", "diverged"): visible to users.
+    """
+
+    epoch: str
+    seq: int
+    previous: tuple[str, int] | None
+    reset: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """The subscription's phase is another now."""
+
+    phase: SubscriptionPhase
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """Who watches."""
+
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchApplied:
+    """With delivery "latest": these entities changed, up to ``seq``."""
+
+    seq: int
+    entities: tuple[tuple[str, Entity], ...]
+    dropped: tuple[tuple[str, str], ...]
+
+
+Update: TypeAlias = (
+    EventApplied
+    | EventsReplayed
+    | GapFound
+    | SyncStarted
+    | SyncCompleted
+    | PhaseChanged
+    | PresenceChanged
+    | BatchApplied
+)
+
+
+class PublicationListener:
+    """What a publication tells its owner, on the runner's thread. Override what is of interest."""
+
+    def opened(self, epoch: str, known: bool) -> None:
+        """The producer is open (again). Not ``known``, or another epoch: re-assert what you own."""
+
+    def acknowledged(self, number: int) -> None:
+        """All changes up to *number* are committed."""
+
+    def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        """One change was refused, finally."""
+
+    def overflowed(self, count: int) -> None:
+        """The spool was full: so many changes in all were dropped."""
+
+    def command(self, command: Command) -> None:
+        """A command arrived (once per command, whatever is retried)."""
+
+    def fenced(self) -> None:
+        """Another holder took this producer over: nothing more will be sent."""
+
+    def status(self, status: ConnectionStatus) -> None:
+        """The link's status changed."""

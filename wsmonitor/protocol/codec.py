@@ -1,0 +1,122 @@
+"""Bytes to messages and back.
+
+Decoding answers bad input with a `ProtocolError` that names the code, the place and, where it
+could be read, the request, so that the server's answer reaches the one who asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, cast, get_args
+
+import msgspec
+
+from .errors import ProtocolError
+from .messages import ClientMessage, Event, ServerMessage
+
+_encoder = msgspec.json.Encoder()
+_client: Final = msgspec.json.Decoder(ClientMessage)
+_server: Final = msgspec.json.Decoder(ServerMessage)
+_event: Final = msgspec.json.Decoder(Event)
+
+
+class _Peek(msgspec.Struct):
+    type: Any = None
+    request: Any = None
+
+
+_peek: Final = msgspec.json.Decoder(_Peek)
+
+CLIENT_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ClientMessage))
+SERVER_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ServerMessage))
+
+
+def encode(message: ClientMessage | ServerMessage) -> bytes:
+    """*message* as UTF-8 JSON, without a line break."""
+    return _encoder.encode(message)
+
+
+def encode_record(record: msgspec.Struct) -> msgspec.Raw:
+    """A record, encoded, ready to stand inside a message."""
+    return msgspec.Raw(_encoder.encode(record))
+
+
+def decode_client(data: str | bytes, limit: int) -> ClientMessage:
+    """What a client sent, for the server.
+
+    Args:
+        data: the text of one WebSocket message.
+        limit: the largest accepted size, in bytes.
+
+    Raises:
+        ProtocolError: with the code to answer with; only unreadable or oversize input is fatal.
+    """
+    if len(data) > limit:
+        raise ProtocolError(
+            "message_too_large", f"{len(data):,} bytes; this server accepts {limit:,}", fatal=True
+        )
+    try:
+        return cast(ClientMessage, _client.decode(data))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise _explain(data, exc, CLIENT_TYPES) from exc
+
+
+def decode_server(data: str | bytes) -> ServerMessage | None:
+    """What the server sent, for a client; None for a message type of a later minor version.
+
+    Raises:
+        ProtocolError: the server's message cannot be read.
+    """
+    try:
+        return cast(ServerMessage, _server.decode(data))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        error = _explain(data, exc, SERVER_TYPES)
+        if error.code == "unknown_type":
+            return None
+        raise error from exc
+
+
+def decode_event(data: bytes | msgspec.Raw) -> Event:
+    """One event as it stands in history and in the store.
+
+    Raises:
+        ProtocolError: it cannot be read.
+    """
+    try:
+        return _event.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise ProtocolError("bad_message", f"not an event: {exc}") from exc
+
+
+def _explain(data: str | bytes, exc: Exception, known: frozenset[str]) -> ProtocolError:
+    if isinstance(exc, RecursionError):
+        return ProtocolError("bad_json", "nested too deeply", fatal=True)
+    if isinstance(exc, UnicodeError):
+        return ProtocolError("bad_json", f"not UTF-8: {exc}", fatal=True)
+    try:
+        peek = _peek.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        if isinstance(exc, msgspec.ValidationError):
+            return ProtocolError("bad_message", f"a message is one JSON object: {exc}")
+        return ProtocolError("bad_json", f"not JSON: {exc}")
+    request = peek.request if isinstance(peek.request, int) and not isinstance(peek.request, bool) else None
+    if not isinstance(peek.type, str):
+        return ProtocolError("bad_message", "a message needs a `type`, a string", request=request)
+    if peek.type not in known:
+        return ProtocolError("unknown_type", f"unknown message type {peek.type[:64]!r}", request=request)
+    code = "bad_message"
+    if re.search(r"matching regex", str(exc)) and re.search(
+        r"\$\.(session|producer|id|chain|step|parent|changes\[\d+\]\.(id|chain|parent|step))`", str(exc)
+    ):
+        code = "bad_id"
+    return ProtocolError(code, f"{peek.type}: {_readable(str(exc))}", request=request)
+
+
+def _readable(text: str) -> str:
+    # A regular expression helps no reader of an error; the rule in words does.
+    return re.sub(
+        r"Expected `str` matching regex '.*?'(?= - at|$)",
+        "a string holds characters that are not allowed here (see `ids` in the protocol)",
+        text,
+        flags=re.DOTALL,
+    )

@@ -1,0 +1,221 @@
+"""The digest of a session's state: how two replicas know that they agree.
+
+The digest is the sum, modulo 2^128, of one number per entity: the first 16 bytes, big-endian,
+of SHA-256 over the entity's *canonical encoding*. A sum, because then one event costs the hash
+of one entity and not of the whole state. It is written as 32 lower-case hexadecimal digits;
+the empty state's is all zeros.
+
+The canonical encoding is a JSON array, in UTF-8, without white space: the entity kind, then the
+fields that `FIELDS` names, in that order. Inside it:
+
+- a string is written with the escapes ``\\"`` ``\\\\`` ``\\b`` ``\\f`` ``\\n`` ``\\r`` ``\\t``, other control
+  characters below U+0020 as ``\\u00xx`` (lower case), everything else as itself;
+- a number that is integral and within ±2^53 is written as an integer; any other number as a
+  string, ``"f:"`` and the 16 hexadecimal digits of its IEEE 754 double, big-endian. So ``1`` and
+  ``1.0``, which JavaScript cannot tell apart, are the same, and no rule of float formatting is needed;
+- a map's keys are sorted by their UTF-8 bytes;
+- a `Value` is its ``sha256``; another record is an array of its fields, in the order of `NESTED`;
+- what is absent is ``null``.
+
+Logs (count and last line), presence and ages are not included. A field that a later minor
+version adds is not either: a client that ignores what it does not know still agrees.
+Vectors: ``docs/vectors/digest.json``.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from .entities import (
+    Argument,
+    Chain,
+    Command,
+    CommandSpec,
+    Entity,
+    Failure,
+    Link,
+    Listing,
+    Problem,
+    Producer,
+    Progress,
+    Session,
+    Step,
+    Value,
+)
+
+MODULUS: Final = 1 << 128
+EMPTY: Final = "0" * 32
+_SAFE: Final = 1 << 53
+
+_ENTITY_TAIL: Final = (
+    "name",
+    "kind",
+    "state",
+    "reason",
+    "progress",
+    "input",
+    "output",
+    "error",
+    "metrics",
+    "tags",
+    "attributes",
+    "links",
+    "created",
+    "started",
+    "ended",
+    "producer",
+    "seq",
+)
+
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "session": ("id", "run", "commands", *_ENTITY_TAIL),
+    "chain": ("id", *_ENTITY_TAIL),
+    "step": ("id", "chain", "parent", "step_key", "attempt", "commands", *_ENTITY_TAIL),
+    "command": (
+        "id", "name", "chain", "step", "args", "state", "actor", "via", "reason",
+        "deadline", "requested", "delivered", "accepted", "ended", "seq",
+    ),
+    "producer": ("id", "subject", "agent", "epoch", "liveness", "since", "closed", "seq"),
+    "error": (
+        "id", "code", "message", "severity", "retryable", "chain", "step", "command", "producer",
+        "correlation", "at", "seq",
+    ),
+    "listing": (
+        "id", "name", "run", "kind", "state", "reason", "liveness", "counts", "problem",
+        "created", "started", "ended", "size", "seq",
+    ),
+}  # fmt: skip
+"""The fields of each entity kind that its digest covers, in the order of the canonical array."""
+
+NESTED: Final[dict[str, tuple[str, ...]]] = {
+    "Progress": ("done", "total", "unit"),
+    "Failure": ("code", "message", "type", "traceback"),
+    "Link": ("rel", "href", "title"),
+    "CommandSpec": ("name", "targets", "args", "destructive", "description"),
+    "Argument": ("name", "type", "required", "choices", "description"),
+}
+"""The fields of the records inside an entity, likewise."""
+
+# Sorting is by UTF-8 bytes; "sorted" of msgspec compares that way too.
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def _number(value: int | float) -> int | str:
+    if type(value) is int:
+        return value if -_SAFE <= value <= _SAFE else _double(value)
+    if value == int(value) and -_SAFE <= value <= _SAFE:
+        return int(value)
+    return _double(value)
+
+
+def _double(value: int | float) -> str:
+    return "f:" + struct.pack(">d", value).hex()
+
+
+def _plain(value: Any) -> Any:
+    """A scalar, list or map with its numbers in canonical form."""
+    if type(value) is float or type(value) is int:
+        return _number(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _sha(value: Value | None) -> str | None:
+    return None if value is None else value.sha256
+
+
+def _progress(value: Progress | None) -> Any:
+    if value is None:
+        return None
+    return (_number(value.done), None if value.total is None else _number(value.total), value.unit)
+
+
+def _failure(value: Failure | None) -> Any:
+    return None if value is None else (value.code, value.message, value.type, value.traceback)
+
+
+def _links(links: tuple[Link, ...]) -> Any:
+    return [(link.rel, link.href, link.title) for link in links]
+
+
+def _argument(item: Argument) -> Any:
+    return (item.name, item.type, item.required, item.choices, item.description)
+
+
+def _specs(specs: tuple[CommandSpec, ...]) -> Any:
+    return [
+        (spec.name, spec.targets, [_argument(item) for item in spec.args], spec.destructive, spec.description)
+        for spec in specs
+    ]
+
+
+def _tail(entity: Session | Chain | Step) -> tuple[Any, ...]:
+    return (
+        entity.name,
+        entity.kind,
+        entity.state,
+        entity.reason,
+        _progress(entity.progress),
+        _sha(entity.input),
+        _sha(entity.output),
+        _failure(entity.error),
+        _plain(entity.metrics) if entity.metrics else entity.metrics,
+        entity.tags,
+        _plain(entity.attributes) if entity.attributes else entity.attributes,
+        _links(entity.links) if entity.links else (),
+        entity.created,
+        entity.started,
+        entity.ended,
+        entity.producer,
+        entity.seq,
+    )
+
+
+def canonical(entity: Entity) -> bytes:
+    """The canonical encoding of *entity*, as the module's docstring specifies it."""
+    match entity:
+        # Written out by kind rather than driven by FIELDS: this runs once per event on every
+        # side. A test holds the two against each other.
+        case Step():
+            return _encode(
+                (
+                    "step",
+                    entity.id,
+                    entity.chain,
+                    entity.parent,
+                    entity.step_key,
+                    entity.attempt,
+                    entity.commands,
+                    *_tail(entity),
+                )
+            )
+        case Chain():
+            return _encode(("chain", entity.id, *_tail(entity)))
+        case Session():
+            return _encode(("session", entity.id, entity.run, _specs(entity.commands), *_tail(entity)))
+        case Command():
+            kind = "command"
+        case Producer():
+            kind = "producer"
+        case Problem():
+            kind = "error"
+        case Listing():
+            kind = "listing"
+    return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
+
+
+def entity_hash(entity: Entity) -> int:
+    """The number that *entity* adds to its session's digest, in 0 … 2^128 - 1."""
+    return int.from_bytes(sha256(canonical(entity)).digest()[:16], "big")
+
+
+def to_hex(total: int) -> str:
+    """A digest as it is written on the wire."""
+    return f"{total % MODULUS:032x}"

@@ -1,0 +1,177 @@
+"""A session's state, and the pure reducer that applies an event to it.
+
+The very same code runs in the server and in every observer; because it does, the two can be
+compared by digest. An event that does not fit raises and leaves the state unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import msgspec
+
+from .digest import MODULUS, entity_hash, to_hex
+from .entities import (
+    KIND_OF,
+    KINDS,
+    Chain,
+    Command,
+    Entity,
+    Listing,
+    Problem,
+    Producer,
+    Session,
+    Step,
+)
+from .errors import DigestMismatchError, OutOfOrderError, StateError
+from .messages import Event
+
+_DECODERS = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
+
+
+def decode_entity(kind: str, raw: msgspec.Raw | bytes) -> Entity | None:
+    """The record of entity kind *kind*, or None for a kind that this version does not know.
+
+    Raises:
+        StateError: the text is not such a record.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        return None
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise StateError(f"not a {kind}: {exc}") from exc
+
+
+class SessionState:
+    """The entities of one topic at one position, with the digest over them.
+
+    Attributes:
+        topic: the session's id (or a directory topic).
+        epoch: the unbroken history that ``seq`` counts in.
+        seq: the last event applied; 0 when nothing has happened yet.
+        entities: kind to id to record. Read it, never write it.
+    """
+
+    __slots__ = ("_hashes", "_total", "entities", "epoch", "seq", "topic")
+
+    def __init__(self, topic: str, epoch: str, seq: int = 0) -> None:
+        self.topic = topic
+        self.epoch = epoch
+        self.seq = seq
+        self.entities: dict[str, dict[str, Entity]] = {kind: {} for kind in KINDS}
+        self._hashes: dict[tuple[str, str], int] = {}
+        self._total = 0
+
+    # -- reading
+
+    @property
+    def digest(self) -> str:
+        """The digest over all entities: 32 hexadecimal digits."""
+        return to_hex(self._total)
+
+    @property
+    def session(self) -> Session | None:
+        """The session's own record, or None while there is none."""
+        for entity in self.entities["session"].values():
+            return cast(Session, entity)
+        return None
+
+    @property
+    def chains(self) -> dict[str, Chain]:
+        return cast("dict[str, Chain]", self.entities["chain"])
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        return cast("dict[str, Step]", self.entities["step"])
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        return cast("dict[str, Command]", self.entities["command"])
+
+    @property
+    def producers(self) -> dict[str, Producer]:
+        return cast("dict[str, Producer]", self.entities["producer"])
+
+    @property
+    def problems(self) -> dict[str, Problem]:
+        return cast("dict[str, Problem]", self.entities["error"])
+
+    @property
+    def listings(self) -> dict[str, Listing]:
+        return cast("dict[str, Listing]", self.entities["listing"])
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __iter__(self) -> Iterator[tuple[str, Entity]]:
+        for kind, group in self.entities.items():
+            for entity in group.values():
+                yield kind, entity
+
+    # -- changing
+
+    def apply(self, event: Event) -> Entity | None:
+        """Apply the next event, and return the entity that it brought (None for an unknown kind).
+
+        Raises:
+            OutOfOrderError: it is not the next event of this epoch.
+            StateError: it cannot be read.
+        """
+        entity = decode_entity(event.kind, event.entity)
+        self.apply_decoded(event, entity)
+        return entity
+
+    def apply_decoded(self, event: Event, entity: Entity | None) -> None:
+        """`apply`, for the authority, which made the entity itself and need not parse it."""
+        if event.epoch != self.epoch or event.seq != self.seq + 1:
+            raise OutOfOrderError((self.epoch, self.seq + 1), (event.epoch, event.seq))
+        if entity is not None:
+            self.put(event.kind, entity)
+        for kind, ident in event.drop:
+            self.drop(kind, ident)
+        self.seq = event.seq
+
+    def put(self, kind: str, entity: Entity) -> None:
+        """Put *entity* in the place of the one with its id. For syncs and stores: no position is checked."""
+        if KIND_OF[type(entity)] != kind:
+            raise StateError(f"a {type(entity).__name__} is not a {kind}")
+        key = (kind, entity.id)
+        number = entity_hash(entity)
+        self._total = (self._total - self._hashes.get(key, 0) + number) % MODULUS
+        self._hashes[key] = number
+        self.entities[kind][entity.id] = entity
+
+    def drop(self, kind: str, ident: str) -> None:
+        """Forget an entity. It is not an error that there is none: a drop may be told twice in a sync."""
+        number = self._hashes.pop((kind, ident), None)
+        if number is not None:
+            self._total = (self._total - number) % MODULUS
+            del self.entities[kind][ident]
+
+    def verify(self, digest: str) -> None:
+        """Raise `DigestMismatchError` if *digest* is not this state's."""
+        if digest != self.digest:
+            raise DigestMismatchError(
+                f"{self.topic} at {self.epoch}:{self.seq}: digest {self.digest}, the server's is {digest}"
+            )
+
+    def copy(self) -> SessionState:
+        """A copy that later events do not change: shallow, because the entities are frozen."""
+        other = SessionState(self.topic, self.epoch, self.seq)
+        other.entities = {kind: dict(group) for kind, group in self.entities.items()}
+        other._hashes = dict(self._hashes)
+        other._total = self._total
+        return other
+
+    @classmethod
+    def restore(
+        cls, topic: str, epoch: str, seq: int, entities: Iterable[tuple[str, Entity]]
+    ) -> SessionState:
+        """A state from stored entities."""
+        state = cls(topic, epoch, seq)
+        for kind, entity in entities:
+            state.put(kind, entity)
+        return state
