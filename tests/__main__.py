@@ -1,0 +1,146 @@
+"""The one test command: lint, format, types, import contracts, tests, notebooks, and the built wheel.
+
+``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
+only if all passed. ``--all`` adds the slow tests; ``--only STAGE`` (repeatable) runs some
+stages; what follows ``--`` goes to pytest, e.g. ``python -m tests --only tests -- tests/protocol -k digest``.
+
+Tests that are marked ``serial`` or ``browser`` run alone and one after the other; all others share
+two worker processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
+NOTHING_COLLECTED = 5  # pytest's exit status
+
+
+def _run(command: Sequence[str], *, cwd: Path = ROOT, env: dict[str, str] | None = None) -> int:
+    print("$ " + " ".join(command).replace(sys.executable, "python"), flush=True)
+    return subprocess.run(command, cwd=cwd, env=env, check=False).returncode
+
+
+def _tool(module: str, *arguments: str) -> int:
+    return _run([sys.executable, "-m", module, *arguments])
+
+
+def _pytest(marks: str, arguments: Sequence[str], *extra: str) -> int:
+    status = _tool("pytest", "-m", marks, *extra, *arguments)
+    # With chosen tests it is no fault that one of the stages has none of them.
+    return 0 if status == NOTHING_COLLECTED and arguments else status
+
+
+def _import_contracts() -> int:
+    # The module has no `__main__`: the command beside this interpreter belongs to the same environment.
+    return _run([str(Path(sys.executable).parent / "lint-imports")])
+
+
+def _notebooks() -> int:
+    notebooks = sorted(path.relative_to(ROOT) for path in (ROOT / "notebooks").glob("*.ipynb"))
+    if not notebooks:
+        print("there are no notebooks")
+        return 0
+    sanitize = [
+        argument
+        for path in sorted((ROOT / "notebooks").glob("*.cfg"))
+        for argument in ("--nbval-sanitize-with", str(path.relative_to(ROOT)))
+    ]
+    # Warnings of the notebook tools themselves are not this project's to make errors of.
+    return _tool("pytest", "--nbval", *sanitize, "-W", "default", "-p", "no:xdist", *map(str, notebooks))
+
+
+def _wheel() -> int:
+    with tempfile.TemporaryDirectory(prefix="wsmonitor-wheel-") as folder:
+        target = Path(folder)
+        built = _tool("pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(target), str(ROOT))
+        if built != 0:
+            return built
+        [wheel] = target.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        top_level = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+        if top_level != TOP_LEVEL:
+            print(f"the wheel's top level is {sorted(top_level)}, expected {sorted(TOP_LEVEL)}")
+            return 1
+        tracked = subprocess.run(
+            ["git", "ls-files", "wsmonitor", "server/wsmonitor_server"],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        missing = {name.removeprefix("server/") for name in tracked if (ROOT / name).is_file()} - names
+        if missing:
+            print("the wheel lacks " + ", ".join(sorted(missing)))
+            return 1
+        print(f"{wheel.name}: {len(names)} files, top level {', '.join(sorted(top_level))}")
+        site = target / "site"
+        installed = _tool(
+            "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)
+        )
+        if installed != 0:
+            return installed
+        probe = (
+            "import pathlib, sys, wsmonitor, wsmonitor_server; "
+            "places = [pathlib.Path(m.__file__).resolve() for m in (wsmonitor, wsmonitor_server)]; "
+            "assert all(pathlib.Path(sys.argv[1]).resolve() in p.parents for p in places), places; "
+            "print('imported from the wheel:', wsmonitor.__version__)"
+        )
+        # From a folder outside the checkout, with the wheel's files before any editable install.
+        return _run(
+            [sys.executable, "-W", "error", "-c", probe, str(site)],
+            cwd=target,
+            env={**os.environ, "PYTHONPATH": str(site)},
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stages; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen: list[str] = []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, chosen = arguments[:at], arguments[at + 1 :]
+    parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--all", action="store_true", help="also the slow tests")
+    parser.add_argument("--only", action="append", metavar="STAGE", help="run this stage (repeatable)")
+    options = parser.parse_args(arguments)
+    speed = "" if options.all else " and not slow"
+    stages: dict[str, Callable[[], int]] = {
+        "ruff": lambda: _tool("ruff", "check", "."),
+        "format": lambda: _tool("ruff", "format", "--check", "."),
+        "mypy": lambda: _tool("mypy"),
+        "imports": _import_contracts,
+        "tests": lambda: _pytest(f"not browser and not serial{speed}", chosen, "-n", "2"),
+        "serial": lambda: _pytest(f"(browser or serial){speed}", chosen, "-p", "no:xdist"),
+        "notebooks": _notebooks,
+        "wheel": _wheel,
+    }
+    unknown = set(options.only or ()) - set(stages)
+    if unknown:
+        parser.error(f"no such stage: {', '.join(sorted(unknown))} (there are {', '.join(stages)})")
+    results: dict[str, tuple[int, float]] = {}
+    for name, stage in stages.items():
+        if options.only and name not in options.only:
+            continue
+        print(f"\n=== {name}", flush=True)
+        begun = time.monotonic()
+        results[name] = (stage(), time.monotonic() - begun)
+    print("\n=== summary")
+    for name, (status, seconds) in results.items():
+        print(f"{name:<10} {'passed' if status == 0 else f'FAILED (exit {status})':<18} {seconds:7.1f} s")
+    return 1 if any(status != 0 for status, _ in results.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What all tests share: a home of their own, no thread left behind, and no silent skip in CI."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+ELSEWHERE = "not here: "
+"""A skip whose reason begins so (another platform, another Python) is right in CI too."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI every system part is installed: a test that skips for the lack of one has not been run."""
+    report = yield
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return report
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith(ELSEWHERE):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and in CI nothing may be: {reason}"
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own server, keys or Jupyter folders."""
+    home: Path = tmp_path_factory.mktemp("home")
+    places = {
+        "WSMONITOR_HOME": "wsmonitor",
+        "JUPYTER_DATA_DIR": "jupyter-data",
+        "JUPYTER_RUNTIME_DIR": "jupyter-runtime",
+        "JUPYTER_CONFIG_DIR": "jupyter-config",
+        "IPYTHONDIR": "ipython",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, folder in places.items():
+            (home / folder).mkdir(mode=0o700)
+            patch.setenv(name, str(home / folder))
+        for name in ("WSMONITOR_URL", "WSMONITOR_TOKEN", "WSMONITOR_LOCAL", "WSMONITOR_STRICT"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+def _left_over(before: set[threading.Thread]) -> list[threading.Thread]:
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in before and not thread.daemon and not thread.name.startswith("pytest_timeout")
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """CLEAN: after a test no thread is left that would keep a program from ending."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    for thread in _left_over(before):
+        thread.join(max(0.0, deadline - time.monotonic()))
+    left = _left_over(before)
+    assert not left, f"threads left behind: {[thread.name for thread in left]}"
