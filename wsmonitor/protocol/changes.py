@@ -14,12 +14,12 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .entities import Attributes, CommandSpec, Failure, Link, LogRecord, Progress, Severity, Value
-from .ids import Id, Key128, Name, Nanoseconds
+from .ids import Id, Key128, Name, Nanoseconds, Natural, Number
 from .states import State
 
 Text = Annotated[str, Meta(max_length=4096)]
 Short = Annotated[str, Meta(max_length=256)]
-Metrics = Annotated[dict[Short, int | float], Meta(max_length=64)]
+Metrics = Annotated[dict[Short, Number], Meta(max_length=64)]
 Tags = Annotated[tuple[Short, ...], Meta(max_length=64)]
 BoundedAttributes = Annotated[Attributes, Meta(max_length=128)]
 Links = Annotated[tuple[Link, ...], Meta(max_length=32)]
@@ -104,9 +104,9 @@ class SkippedChange(_Change, frozen=True, kw_only=True, tag="skipped"):
     It takes one sequence number itself, and moves the next expected one to ``last + 1``.
     """
 
-    first: int
-    last: int
-    count: int
+    first: Natural
+    last: Natural
+    count: Natural
 
 
 Change = SessionChange | ChainChange | StepChange | LogChange | CommandChange | ProblemChange | SkippedChange

@@ -27,6 +27,16 @@ class _Peek(msgspec.Struct):
 
 _peek: Final = msgspec.json.Decoder(_Peek)
 
+_IDS = (
+    r" - at `\$(?:\.\w+|\[\d+\])*\.(?:topic|session|producer|id|chain|step|parent|command|commands\[\d+\])`$"
+)
+_ABOUT_AN_ID: Final = (
+    re.compile(r"^Expected `str` matching regex .*" + _IDS, re.DOTALL),
+    re.compile(r"^Expected `str` of length " + r".*" + _IDS),
+    # A name has a maximal length of its own, but the characters of an id.
+    re.compile(r"^Expected `str` matching regex .* - at `\$(?:\.\w+|\[\d+\])*\.name`$", re.DOTALL),
+)
+
 CLIENT_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ClientMessage))
 SERVER_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ServerMessage))
 
@@ -51,10 +61,8 @@ def decode_client(data: str | bytes, limit: int) -> ClientMessage:
     Raises:
         ProtocolError: with the code to answer with; only unreadable or oversize input is fatal.
     """
-    if len(data) > limit:
-        raise ProtocolError(
-            "message_too_large", f"{len(data):,} bytes; this server accepts {limit:,}", fatal=True
-        )
+    if (size := _size(data)) > limit:
+        raise ProtocolError("message_too_large", f"{size:,} bytes; this server accepts {limit:,}", fatal=True)
     try:
         return cast(ClientMessage, _client.decode(data))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
@@ -88,6 +96,12 @@ def decode_event(data: bytes | msgspec.Raw) -> Event:
         raise ProtocolError("bad_message", f"not an event: {exc}") from exc
 
 
+def _size(data: str | bytes) -> int:
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode("utf-8", "surrogatepass"))
+
+
 def _explain(data: str | bytes, exc: Exception, known: frozenset[str]) -> ProtocolError:
     if isinstance(exc, RecursionError):
         return ProtocolError("bad_json", "nested too deeply", fatal=True)
@@ -99,16 +113,12 @@ def _explain(data: str | bytes, exc: Exception, known: frozenset[str]) -> Protoc
         if isinstance(exc, msgspec.ValidationError):
             return ProtocolError("bad_message", f"a message is one JSON object: {exc}")
         return ProtocolError("bad_json", f"not JSON: {exc}")
-    request = peek.request if isinstance(peek.request, int) and not isinstance(peek.request, bool) else None
+    request = peek.request if type(peek.request) is int and 0 <= peek.request < 2**53 else None
     if not isinstance(peek.type, str):
         return ProtocolError("bad_message", "a message needs a `type`, a string", request=request)
     if peek.type not in known:
         return ProtocolError("unknown_type", f"unknown message type {peek.type[:64]!r}", request=request)
-    code = "bad_message"
-    if re.search(r"matching regex", str(exc)) and re.search(
-        r"\$\.(session|producer|id|chain|step|parent|changes\[\d+\]\.(id|chain|parent|step))`", str(exc)
-    ):
-        code = "bad_id"
+    code = "bad_id" if any(place.search(str(exc)) for place in _ABOUT_AN_ID) else "bad_message"
     return ProtocolError(code, f"{peek.type}: {_readable(str(exc))}", request=request)
 
 

@@ -10,12 +10,15 @@ fields that `FIELDS` names, in that order. Inside it:
 
 - a string is written with the escapes ``\\"`` ``\\\\`` ``\\b`` ``\\f`` ``\\n`` ``\\r`` ``\\t``, other control
   characters below U+0020 as ``\\u00xx`` (lower case), everything else as itself;
-- a number that is integral and within ±2^53 is written as an integer; any other number as a
-  string, ``"f:"`` and the 16 hexadecimal digits of its IEEE 754 double, big-endian. So ``1`` and
-  ``1.0``, which JavaScript cannot tell apart, are the same, and no rule of float formatting is needed;
-- a map's keys are sorted by their UTF-8 bytes;
+- a number that is integral and less than 2^53 in magnitude is written as an integer; any other number as a
+  string, ``"f:"`` and the 16 hexadecimal digits of the nearest IEEE 754 double, big-endian. So ``1``
+  and ``1.0``, or ``2^53`` and ``2^53 + 1``, which JavaScript cannot tell apart, are the same, and no
+  rule of float formatting is needed. Minus zero is ``0``; NaN and the infinities do not occur;
+- true and false are written as such;
+- a map's keys are sorted by their UTF-8 bytes; tags and other lists keep their order;
 - a `Value` is its ``sha256``; another record is an array of its fields, in the order of `NESTED`;
-- what is absent is ``null``.
+- a field that was left out on the wire has its default, as the record's definition states it; None
+  is ``null``.
 
 Logs (count and last line), presence and ages are not included. A field that a later minor
 version adds is not either: a client that ignores what it does not know still agrees.
@@ -50,6 +53,7 @@ from .entities import (
 MODULUS: Final = 1 << 128
 EMPTY: Final = "0" * 32
 _SAFE: Final = 1 << 53
+_INFINITE: Final = (float("inf"), float("-inf"))
 
 _ENTITY_TAIL: Final = (
     "name",
@@ -106,9 +110,11 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 def _number(value: int | float) -> int | str:
     if type(value) is int:
-        return value if -_SAFE <= value <= _SAFE else _double(value)
-    if value == int(value) and -_SAFE <= value <= _SAFE:
+        return value if -_SAFE < value < _SAFE else _double(value)
+    if -_SAFE < value < _SAFE and value == int(value):
         return int(value)
+    if value != value or value in _INFINITE:
+        raise ValueError(f"{value} has no canonical form")
     return _double(value)
 
 

@@ -16,13 +16,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from .ids import Id, Key128, Name, Nanoseconds, SessionId, Sha256
+from .ids import Id, Key128, Name, Nanoseconds, Natural, Number, SessionId, Sha256
 from .states import CommandState, Liveness, State
 
 Severity = Literal["info", "warning", "error", "fatal"]
-Scalar = str | bool | int | float
+Scalar = str | bool | Number
 Attributes = dict[str, Scalar | list[Scalar]]
-"""OpenTelemetry's attribute values: a scalar, or a list of scalars. Integers beyond 2^53 are strings."""
+"""OpenTelemetry's attribute values: a scalar, or a list of scalars. Send integers from 2^53 on as strings."""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -40,7 +40,7 @@ class Value(Record, frozen=True, kw_only=True):
 
     mime: str = "application/json"
     text: str = ""
-    size: int  # bytes of the whole value
+    size: Natural  # bytes of the whole value
     sha256: Sha256
     truncated: bool = False
 
@@ -48,8 +48,8 @@ class Value(Record, frozen=True, kw_only=True):
 class Progress(Record, frozen=True, kw_only=True):
     """How far something is. ``total`` is None while it is not known."""
 
-    done: int | float = 0
-    total: int | float | None = None
+    done: Number = 0
+    total: Number | None = None
     unit: str = ""
 
 
@@ -95,7 +95,7 @@ class Session(Record, frozen=True, kw_only=True):
 
     id: SessionId
     name: Name
-    run: int = 0  # 1, 2, 3 … per name, counted by the server
+    run: Natural = 0  # 1, 2, 3 … per name, counted by the server
     kind: str = ""
     state: State = "pending"
     reason: str = ""  # why it is in this state, e.g. "superseded"
@@ -103,7 +103,7 @@ class Session(Record, frozen=True, kw_only=True):
     input: Value | None = None
     output: Value | None = None
     error: Failure | None = None
-    metrics: dict[str, int | float] = {}
+    metrics: dict[str, Number] = {}
     tags: tuple[str, ...] = ()
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
@@ -112,7 +112,7 @@ class Session(Record, frozen=True, kw_only=True):
     started: Nanoseconds | Literal[""] = ""
     ended: Nanoseconds | Literal[""] = ""
     producer: Id = ""
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Chain(Record, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ class Chain(Record, frozen=True, kw_only=True):
     input: Value | None = None
     output: Value | None = None
     error: Failure | None = None
-    metrics: dict[str, int | float] = {}
+    metrics: dict[str, Number] = {}
     tags: tuple[str, ...] = ()
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
@@ -135,7 +135,7 @@ class Chain(Record, frozen=True, kw_only=True):
     started: Nanoseconds | Literal[""] = ""
     ended: Nanoseconds | Literal[""] = ""
     producer: Id = ""
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Step(Record, frozen=True, kw_only=True):
@@ -153,13 +153,13 @@ class Step(Record, frozen=True, kw_only=True):
     state: State = "pending"
     reason: str = ""
     step_key: str = ""
-    attempt: int = 1
+    attempt: Natural = 1
     progress: Progress | None = None
     input: Value | None = None
     output: Value | None = None
     error: Failure | None = None
-    metrics: dict[str, int | float] = {}
-    log_count: int = 0
+    metrics: dict[str, Number] = {}
+    log_count: Natural = 0
     log_last: str = ""
     tags: tuple[str, ...] = ()
     attributes: Attributes = {}
@@ -169,7 +169,7 @@ class Step(Record, frozen=True, kw_only=True):
     started: Nanoseconds | Literal[""] = ""
     ended: Nanoseconds | Literal[""] = ""
     producer: Id = ""
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Command(Record, frozen=True, kw_only=True):
@@ -189,7 +189,7 @@ class Command(Record, frozen=True, kw_only=True):
     delivered: Nanoseconds | Literal[""] = ""
     accepted: Nanoseconds | Literal[""] = ""
     ended: Nanoseconds | Literal[""] = ""
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Producer(Record, frozen=True, kw_only=True):
@@ -198,11 +198,11 @@ class Producer(Record, frozen=True, kw_only=True):
     id: Id
     subject: str = ""
     agent: str = ""  # e.g. "train.py, pid 4711"
-    epoch: int = 1
+    epoch: Natural = 1
     liveness: Liveness = "live"
     since: Nanoseconds  # since when it has this liveness
     closed: bool = False  # it said goodbye: silence is expected
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Problem(Record, frozen=True, kw_only=True):
@@ -219,7 +219,7 @@ class Problem(Record, frozen=True, kw_only=True):
     producer: Id | Literal[""] = ""
     correlation: str = ""
     at: Nanoseconds
-    seq: int = 0
+    seq: Natural = 0
 
 
 class Listing(Record, frozen=True, kw_only=True):
@@ -227,18 +227,18 @@ class Listing(Record, frozen=True, kw_only=True):
 
     id: SessionId
     name: Name
-    run: int = 0
+    run: Natural = 0
     kind: str = ""
     state: State | Literal["absent"] = "pending"
     reason: str = ""
     liveness: Liveness | Literal[""] = ""  # the worst of its open producers'
-    counts: dict[str, int] = {}  # steps by state
+    counts: dict[str, Natural] = {}  # steps by state
     problem: str = ""  # the first failure's message
     created: Nanoseconds | Literal[""] = ""
     started: Nanoseconds | Literal[""] = ""
     ended: Nanoseconds | Literal[""] = ""
-    size: int = 0  # bytes kept for it
-    seq: int = 0
+    size: Natural = 0  # bytes kept for it
+    seq: Natural = 0
 
 
 Entity = Session | Chain | Step | Command | Producer | Problem | Listing
@@ -279,7 +279,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
 class LogRecord(Record, frozen=True, kw_only=True):
     """One log line of a step. ``n`` counts the step's lines from 1."""
 
-    n: int
+    n: Natural
     at: Nanoseconds
     level: Literal["debug", "info", "warning", "error"] = "info"
     text: str

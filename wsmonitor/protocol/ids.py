@@ -19,19 +19,29 @@ MAX_ID_LENGTH: Final = 128
 # No control characters, no "/" (topics and paths use it), no line separators, no surrogates,
 # no bidirectional overrides (they would make one id look like another), no space at either end.
 _BAD = r"\x00-\x1f\x7f-\x9f/\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-ID_PATTERN: Final = rf"^[^{_BAD} ](?:[^{_BAD}]*[^{_BAD} ])?$"
+# The end is "$(?!\\n)" because Python's "$" alone lets a trailing line feed pass.
+_END = r"$(?!\n)"
+ID_PATTERN: Final = rf"^[^{_BAD} ](?:[^{_BAD}]*[^{_BAD} ])?{_END}"
 # "*" is the one wildcard of a token's session patterns: an id holding it could name many.
-SESSION_ID_PATTERN: Final = rf"^[^{_BAD} *](?:[^{_BAD}*]*[^{_BAD} *])?$"
+SESSION_ID_PATTERN: Final = rf"^[^{_BAD} *](?:[^{_BAD}*]*[^{_BAD} *])?{_END}"
 # A name may hold "/" and "*": it is a label, and is never compared with a pattern.
 NAME_PATTERN: Final = ID_PATTERN.replace("/", "")
+# A session's id, or "/directory", or "/directory/" and a name.
+TOPIC_PATTERN: Final = (
+    rf"^(?:{SESSION_ID_PATTERN[1 : -len(_END)]}|/directory(?:/{NAME_PATTERN[1 : -len(_END)]})?){_END}"
+)
 
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=ID_PATTERN)]
 SessionId = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=SESSION_ID_PATTERN)]
+Topic = Annotated[str, Meta(min_length=1, max_length=256, pattern=TOPIC_PATTERN)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH, pattern=NAME_PATTERN)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Key128 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{_END}")]
+Key128 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
 # Integer nanoseconds since 1970-01-01 UTC, as a decimal string: beyond 2^53 JSON numbers lose digits.
-Nanoseconds = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,19})$")]
+Nanoseconds = Annotated[str, Meta(pattern=rf"^(0|[1-9][0-9]{{0,19}}){_END}")]
+Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+# An integer beyond 64 bits has no use here, and not every implementation could read it.
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float
 
 _ID = re.compile(ID_PATTERN)
 _SESSION_ID = re.compile(SESSION_ID_PATTERN)
@@ -62,7 +72,6 @@ def _check(value: object, what: str, pattern: re.Pattern[str], also: str) -> str
         raise TypeError(f"{what} must be a string, not {type(value).__name__}")
     if not 1 <= len(value) <= MAX_ID_LENGTH:
         raise InvalidIdError(f"{what} must have 1 to {MAX_ID_LENGTH} characters, this one has {len(value)}")
-    # `fullmatch`, because `$` alone would let a trailing newline pass.
     if pattern.fullmatch(value) is None:
         raise InvalidIdError(
             f"{what} {value!r} may not hold {also}, control, line-separator or bidirectional "

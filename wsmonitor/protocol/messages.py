@@ -16,11 +16,10 @@ from msgspec import Meta, Raw
 
 from .changes import Change
 from .entities import Command, ErrorInfo, LogRecord, Record, Scalar
-from .ids import Id, Key128, SessionId, Sha256
+from .ids import Id, Key128, Natural, SessionId, Sha256, Topic
 
-Request = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-Topic = Annotated[str, Meta(min_length=1, max_length=256)]
+Request = Natural
+Count = Natural
 
 
 class _Message(Record, frozen=True, kw_only=True, tag_field="type"):
@@ -46,8 +45,8 @@ class Position(Record, frozen=True, kw_only=True):
 class Hello(_Message, frozen=True, kw_only=True, tag="hello"):
     """The first message of a client."""
 
-    major: int
-    minor: int = 0
+    major: Natural
+    minor: Natural = 0
     agent: Annotated[str, Meta(max_length=256)] = ""  # program and version
     name: Annotated[str, Meta(max_length=128)] = ""  # what others see in the presence list
     instance: Annotated[str, Meta(max_length=64)] = ""  # one per process, so that presence counts people once
@@ -137,7 +136,7 @@ class PublishClose(_Message, frozen=True, kw_only=True, tag="publish_close"):
     request: Request
     session: SessionId
     producer: Id
-    producer_epoch: int
+    producer_epoch: Natural
 
 
 class ValuePut(_Message, frozen=True, kw_only=True, tag="value_put"):
