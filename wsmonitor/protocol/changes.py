@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from .entities import Attributes, CommandSpec, Failure, Link, LogRecord, Progress, Severity, Value
-from .ids import Id, Key128, Name, Nanoseconds, Natural, Number
+from .ids import Id, Key128, Name, Nanoseconds, Natural, Number, OptionalId
 from .states import State
 
 Text = Annotated[str, Meta(max_length=4096)]
@@ -66,7 +66,7 @@ class StepChange(_Common, frozen=True, kw_only=True, tag="step"):
 
     id: Id
     chain: Id | UnsetType = UNSET
-    parent: Id | Literal[""] | UnsetType = UNSET
+    parent: OptionalId | UnsetType = UNSET
     step_key: Short | UnsetType = UNSET
     attempt: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType = UNSET
     commands: Annotated[tuple[Id, ...], Meta(max_length=64)] | UnsetType = UNSET
@@ -94,8 +94,8 @@ class ProblemChange(_Change, frozen=True, kw_only=True, tag="error"):
     code: Short
     message: Text
     severity: Severity = "error"
-    chain: Id | Literal[""] = ""
-    step: Id | Literal[""] = ""
+    chain: OptionalId = ""
+    step: OptionalId = ""
 
 
 class SkippedChange(_Change, frozen=True, kw_only=True, tag="skipped"):

@@ -16,7 +16,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from .ids import Id, Key128, Name, Nanoseconds, Natural, Number, SessionId, Sha256
+from .ids import (
+    Id,
+    Key128,
+    Name,
+    Nanoseconds,
+    Natural,
+    Number,
+    OptionalId,
+    OptionalNanoseconds,
+    SessionId,
+    Sha256,
+)
 from .states import CommandState, Liveness, State
 
 Severity = Literal["info", "warning", "error", "fatal"]
@@ -108,10 +119,10 @@ class Session(Record, frozen=True, kw_only=True):
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
     commands: tuple[CommandSpec, ...] = ()
-    created: Nanoseconds | Literal[""] = ""
-    started: Nanoseconds | Literal[""] = ""
-    ended: Nanoseconds | Literal[""] = ""
-    producer: Id = ""
+    created: OptionalNanoseconds = ""
+    started: OptionalNanoseconds = ""
+    ended: OptionalNanoseconds = ""
+    producer: OptionalId = ""
     seq: Natural = 0
 
 
@@ -131,10 +142,10 @@ class Chain(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
-    created: Nanoseconds | Literal[""] = ""
-    started: Nanoseconds | Literal[""] = ""
-    ended: Nanoseconds | Literal[""] = ""
-    producer: Id = ""
+    created: OptionalNanoseconds = ""
+    started: OptionalNanoseconds = ""
+    ended: OptionalNanoseconds = ""
+    producer: OptionalId = ""
     seq: Natural = 0
 
 
@@ -147,7 +158,7 @@ class Step(Record, frozen=True, kw_only=True):
 
     id: Id
     chain: Id
-    parent: Id | Literal[""] = ""
+    parent: OptionalId = ""
     name: Name
     kind: str = ""
     state: State = "pending"
@@ -165,10 +176,10 @@ class Step(Record, frozen=True, kw_only=True):
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
     commands: tuple[str, ...] = ()  # names of `Session.commands` that this step takes now
-    created: Nanoseconds | Literal[""] = ""
-    started: Nanoseconds | Literal[""] = ""
-    ended: Nanoseconds | Literal[""] = ""
-    producer: Id = ""
+    created: OptionalNanoseconds = ""
+    started: OptionalNanoseconds = ""
+    ended: OptionalNanoseconds = ""
+    producer: OptionalId = ""
     seq: Natural = 0
 
 
@@ -177,8 +188,8 @@ class Command(Record, frozen=True, kw_only=True):
 
     id: Id  # equal to the idempotency key
     name: Id
-    chain: Id | Literal[""] = ""
-    step: Id | Literal[""] = ""
+    chain: OptionalId = ""
+    step: OptionalId = ""
     args: dict[str, Scalar] = {}
     state: CommandState = "requested"
     actor: str = ""  # the subject of the token that asked
@@ -186,9 +197,9 @@ class Command(Record, frozen=True, kw_only=True):
     reason: str = ""
     deadline: Nanoseconds
     requested: Nanoseconds
-    delivered: Nanoseconds | Literal[""] = ""
-    accepted: Nanoseconds | Literal[""] = ""
-    ended: Nanoseconds | Literal[""] = ""
+    delivered: OptionalNanoseconds = ""
+    accepted: OptionalNanoseconds = ""
+    ended: OptionalNanoseconds = ""
     seq: Natural = 0
 
 
@@ -213,10 +224,10 @@ class Problem(Record, frozen=True, kw_only=True):
     message: str
     severity: Severity = "error"
     retryable: bool = False
-    chain: Id | Literal[""] = ""
-    step: Id | Literal[""] = ""
-    command: Id | Literal[""] = ""
-    producer: Id | Literal[""] = ""
+    chain: OptionalId = ""
+    step: OptionalId = ""
+    command: OptionalId = ""
+    producer: OptionalId = ""
     correlation: str = ""
     at: Nanoseconds
     seq: Natural = 0
@@ -234,9 +245,9 @@ class Listing(Record, frozen=True, kw_only=True):
     liveness: Liveness | Literal[""] = ""  # the worst of its open producers'
     counts: dict[str, Natural] = {}  # steps by state
     problem: str = ""  # the first failure's message
-    created: Nanoseconds | Literal[""] = ""
-    started: Nanoseconds | Literal[""] = ""
-    ended: Nanoseconds | Literal[""] = ""
+    created: OptionalNanoseconds = ""
+    started: OptionalNanoseconds = ""
+    ended: OptionalNanoseconds = ""
     size: Natural = 0  # bytes kept for it
     seq: Natural = 0
 

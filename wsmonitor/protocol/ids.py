@@ -39,6 +39,12 @@ Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{_END}")]
 Key128 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{32}}{_END}")]
 # Integer nanoseconds since 1970-01-01 UTC, as a decimal string: beyond 2^53 JSON numbers lose digits.
 Nanoseconds = Annotated[str, Meta(pattern=rf"^(0|[1-9][0-9]{{0,19}}){_END}")]
+# "" for none. One pattern each and not `Id | Literal[""]`: msgspec checks such a union's literal by
+# the string's constraints as well, and would refuse it.
+OptionalId = Annotated[
+    str, Meta(max_length=MAX_ID_LENGTH, pattern=rf"^(?:{ID_PATTERN[1 : -len(_END)]})?{_END}")
+]
+OptionalNanoseconds = Annotated[str, Meta(pattern=rf"^(0|[1-9][0-9]{{0,19}})?{_END}")]
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 # An integer beyond 64 bits has no use here, and not every implementation could read it.
 Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float

@@ -16,7 +16,7 @@ from msgspec import Meta, Raw
 
 from .changes import Change
 from .entities import Command, ErrorInfo, LogRecord, Record, Scalar
-from .ids import Id, Key128, Natural, SessionId, Sha256, Topic
+from .ids import Id, Key128, Natural, OptionalId, SessionId, Sha256, Topic
 
 Request = Natural
 Count = Natural
@@ -193,8 +193,8 @@ class CommandRequest(_Message, frozen=True, kw_only=True, tag="command"):
     session: SessionId
     key: Key128
     name: Id
-    chain: Id | Literal[""] = ""
-    step: Id | Literal[""] = ""
+    chain: OptionalId = ""
+    step: OptionalId = ""
     args: dict[str, Scalar] = {}
     deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
     via: Annotated[str, Meta(max_length=128)] = ""
