@@ -1,0 +1,168 @@
+"""The JSON document and the HTML page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from wsmonitor.export import Origin, to_html, to_json
+from wsmonitor.export.document import FORMAT
+from wsmonitor.export.page import text_of_html
+from wsmonitor.protocol.entities import Chain, LogRecord, Session, Step
+from wsmonitor.protocol.reducer import SessionState
+
+from .samples import etl, ns, value
+
+LIVE = Origin(exported=ns(141), as_of=ns(140), server="ws://127.0.0.1:4711", version="0.1")
+LOST = Origin(exported=ns(191), as_of=ns(140), live=False)
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in {"meta", "rect"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = _Tags()
+    parser.feed(page)
+    assert parser.open == []
+    return parser.seen
+
+
+def test_the_document_writes_every_field_and_reads_back_as_the_same_records() -> None:
+    state = etl()
+    told = msgspec.json.decode(to_json(state, LIVE))
+    assert told["format"] == FORMAT
+    assert told["position"] == {"epoch": "7f3a", "seq": 40, "digest": state.digest}
+    assert told["session"]["reason"] == ""
+    assert {step["id"] for step in told["steps"]} == set(state.steps)
+    again = SessionState.restore(
+        state.topic,
+        "7f3a",
+        40,
+        [
+            ("session", msgspec.convert(told["session"], Session)),
+            *(("step", msgspec.convert(step, Step)) for step in told["steps"]),
+            *(("chain", msgspec.convert(chain, Chain)) for chain in told["chains"]),
+        ],
+    )
+    assert again.steps == state.steps
+    assert again.chains == state.chains
+    assert again.session == state.session
+
+
+def test_the_document_holds_the_log_records_it_is_given() -> None:
+    logs = {"s5": [LogRecord(n=1, at=ns(110), text="batch 1")]}
+    told = msgspec.json.decode(to_json(etl(), LIVE, logs))
+    assert told["logs"] == {
+        "s5": [{"n": 1, "at": ns(110), "level": "info", "text": "batch 1", "truncated": False}]
+    }
+
+
+def test_the_page_stands_alone_and_its_policy_allows_its_own_style_sheet_only() -> None:
+    page = to_html(etl(), LIVE)
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = next(attrs["content"] for tag, attrs in _tags(page) if "http-equiv" in attrs)
+    assert policy == (f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'")
+    for tag, attrs in _tags(page):
+        assert tag not in {"script", "link", "img", "iframe", "a", "object"}
+        assert not set(attrs) & {"style", "src", "href"}
+        assert not any(name.startswith("on") for name in attrs)
+    assert "url(" not in page
+
+
+def test_no_text_of_a_session_becomes_markup() -> None:
+    evil = "<script>alert(1)</script>\"'&\x00\x1b[31m"
+    step = Step(
+        id="s", chain="c", name=evil, state="failed", reason=evil, attributes={evil: evil}, tags=(evil,),
+        input=value(evil, mime="text/plain"), output=value(f"<b onclick=x>{evil}</b>", mime="text/html"),
+        log_count=1, log_last=evil,
+    )  # fmt: skip
+    state = SessionState.restore(
+        "s",
+        "e",
+        3,
+        [
+            ("session", Session(id="s", name=evil, reason=evil)),
+            ("chain", Chain(id="c", name=evil)),
+            ("step", step),
+        ],
+    )
+    page = to_html(state, LIVE)
+    assert "<script" not in page
+    assert "\x00" not in page
+    assert "\x1b" not in page
+    assert "onclick" not in page
+    assert {tag for tag, _ in _tags(page)} <= {
+        "html", "head", "meta", "title", "style", "body", "main", "div", "h1", "h2", "h3", "span", "p", "b",
+        "svg", "rect", "details", "summary", "pre", "table", "tr", "th", "td", "footer", "code",
+    }  # fmt: skip
+
+
+def test_a_copy_made_while_the_link_was_down_says_so_and_speaks_in_the_past_tense() -> None:
+    page = to_html(etl(), LOST)
+    assert "The link to the server was down." in page
+    assert "was running" in page
+    assert ">running<" not in page
+    assert "not known" in page  # the producer's liveness
+
+
+def test_a_live_copy_of_an_open_session_says_that_it_may_have_ended_since() -> None:
+    assert "may have ended since" in to_html(etl(), LIVE)
+    assert "may have ended since" not in to_html(etl(state="succeeded"), LIVE)
+
+
+def test_what_is_cut_says_how_much_is_missing() -> None:
+    page = to_html(etl(), LIVE)
+    assert "the first 14 B of 18.1 MiB" in page
+    assert "only the last line is in this file" in page
+
+
+def test_a_session_that_is_not_there_gives_a_page_that_says_so() -> None:
+    assert "No such session as of" in to_html(SessionState("ghost", "e"), LIVE)
+
+
+def test_a_very_deep_tree_does_not_nest_deeper_than_parsers_allow() -> None:
+    steps = [Step(id=str(n), chain="c", parent=str(n - 1) if n else "", name=str(n)) for n in range(800)]
+    state = SessionState.restore(
+        "s", "e", 1, [("chain", Chain(id="c", name="c")), *(("step", step) for step in steps)]
+    )
+    page = to_html(state, LIVE)
+    assert page.count("<div class=row>") + page.count("<summary class=row>") == 801
+    depth = deepest = 0
+    for mark in re.findall(r"</?details", page):
+        depth += 1 if mark == "<details" else -1
+        deepest = max(deepest, depth)
+    assert depth == 0
+    assert deepest < 100
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("<table><tr><th>a<th>b</tr><tr><td>1</td><td>2</td></tr></table>", "ab\n1\t2"),
+        ("<style>p{}</style><p>one</p><p>two &lt;3</p><script>x</script>", "one\ntwo <3"),
+    ],
+)
+def test_html_that_was_published_is_shown_as_its_text(source: str, text: str) -> None:
+    assert text_of_html(source) == text

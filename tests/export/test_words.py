@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from wsmonitor.export import words
+from wsmonitor.protocol.states import TRANSITIONS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0.0 s"), (0.42, "0.4 s"), (9.94, "9.9 s"), (9.96, "10 s"), (37.4, "37 s"), (59.7, "1:00"),
+     (134, "2:14"), (3723, "1:02:03"), (270_000, "3 d 3 h")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "now"), (8, "8 s"), (300, "5 min"), (7200, "2 h"), (1_036_800, "12 d")]
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert words.age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(512, "512 B"), (4096, "4.0 KiB"), (19_084_000, "18.2 MiB"), (2**50, "1024.0 TiB")]
+)
+def test_sizes(count: int, text: str) -> None:
+    assert words.size(count) == text
+
+
+def test_numbers() -> None:
+    assert words.number(18_402_113) == "18,402,113"
+    assert words.number(3.0) == "3"
+    assert words.number(0.123456) == "0.1235"
+
+
+def test_every_state_has_a_look_of_its_own_word() -> None:
+    assert set(TRANSITIONS) <= set(words.STATES)
+    assert len({look.word for look in words.STATES.values()}) == len(words.STATES)
+
+
+def test_open_states_are_told_in_the_past_when_not_known() -> None:
+    assert words.state_word("running", known=False) == "was running"
+    assert words.state_word("succeeded", known=False) == "succeeded"
+    assert words.state_word("a state of the future") == "a state of the future"
+
+
+def test_a_moment_beyond_the_calendar_is_still_told() -> None:
+    assert words.moment("1795000000123000000", millis=True) == "2026-11-18 11:06:40.123 UTC"
+    assert words.moment("") == ""
+    assert words.moment("9" * 30) == "9" * 30 + " ns"
+
+
+def test_one_line_has_no_control_characters() -> None:
+    assert words.one_line("a\x1b[31m b\r\nc\u202e") == "a [31m b c"
+    assert words.one_line("x" * 300, 10) == "x" * 9 + "…"

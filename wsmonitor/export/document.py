@@ -1,0 +1,82 @@
+"""A session as a JSON document.
+
+The records are those of the protocol and of the Python API (`wsmonitor.protocol.entities`), with
+one difference to the wire: every field is written, also where it has its default, so that a
+reader needs no table of defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from wsmonitor.protocol.entities import LogRecord, Record
+from wsmonitor.protocol.ids import Nanoseconds
+from wsmonitor.protocol.reducer import SessionState
+
+FORMAT: Final = "wsmonitor.session/1"
+"""The document's format. The number changes only when a field changes its meaning or goes away."""
+
+Logs = Mapping[str, Sequence[LogRecord]]
+"""Log records by step id; the steps' kept records, oldest first."""
+
+
+class Origin(Record, frozen=True, kw_only=True):
+    """Where a copy of a session comes from, and how old it is.
+
+    Attributes:
+        exported: when the file was made.
+        as_of: the server's time up to which the copy is verified.
+        live: whether the link to the server was up and the copy current when the file was made.
+        server: the server's URL, without credentials.
+        version: the server's version.
+    """
+
+    exported: Nanoseconds
+    as_of: Nanoseconds
+    live: bool = True
+    server: str = ""
+    version: str = ""
+
+
+def full(record: Any) -> Any:
+    """*record* as plain JSON values, with every field written out."""
+    if isinstance(record, msgspec.Struct):
+        fields = msgspec.structs.fields(record)
+        return {field.encode_name: full(getattr(record, field.name)) for field in fields}
+    if isinstance(record, tuple | list):
+        return [full(item) for item in record]
+    if isinstance(record, dict):
+        return {key: full(value) for key, value in record.items()}
+    return record
+
+
+def document(state: SessionState, origin: Origin, logs: Logs | None = None) -> dict[str, Any]:
+    """The document of *state* as plain values.
+
+    ``position`` is the verified place of the copy; ``digest`` is that of the protocol, so that two
+    documents of the same position can be compared by it.
+    """
+    by_seq = {
+        kind: [full(entity) for entity in sorted(group.values(), key=lambda entity: (entity.seq, entity.id))]
+        for kind, group in state.entities.items()
+    }
+    return {
+        "format": FORMAT,
+        "origin": full(origin),
+        "position": {"epoch": state.epoch, "seq": state.seq, "digest": state.digest},
+        "session": full(state.session) if state.session is not None else None,
+        "chains": by_seq["chain"],
+        "steps": by_seq["step"],
+        "commands": by_seq["command"],
+        "producers": by_seq["producer"],
+        "errors": by_seq["error"],
+        "logs": {step: [full(line) for line in lines] for step, lines in (logs or {}).items()},
+    }
+
+
+def to_json(state: SessionState, origin: Origin, logs: Logs | None = None) -> bytes:
+    """The document of *state* as indented UTF-8 JSON with a newline at its end."""
+    return msgspec.json.format(msgspec.json.encode(document(state, origin, logs)), indent=2) + b"\n"

@@ -1,0 +1,454 @@
+"""A session as one HTML file that stands alone.
+
+No script, no network: the style sheet is inside, allowed by its digest, and everything else is
+forbidden by the page's own content security policy. Every text of the session is escaped; HTML
+that a program published is shown as the text in it. Geometry is in SVG attributes, because the
+policy forbids inline styles.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Iterator, Sequence
+from functools import cache
+from html.parser import HTMLParser
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+
+from wsmonitor._version import __version__
+from wsmonitor.protocol.entities import Chain, Failure, LogRecord, Session, Step, Value
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.states import TERMINAL
+
+from .document import Logs, Origin
+from .outline import Row, counts, outline, span, troubles
+from .words import OPEN, between, duration, look, moment, number, one_line, plural, size, state_word
+
+_DEEPEST: Final = 8  # rows beyond this depth are not indented further
+_NESTING: Final = 64  # parsers limit how deeply elements nest (Chromium: 512): deeper rows are siblings
+_LOUD: Final = 5  # failures that are named at the top
+
+_ORDER: Final = (
+    "succeeded",
+    "failed",
+    "crashed",
+    "cancelled",
+    "skipped",
+    "running",
+    "paused",
+    "awaiting_input",
+)
+
+
+def to_html(state: SessionState, origin: Origin, logs: Logs | None = None) -> str:
+    """The page of *state* as text, to be written as UTF-8."""
+    return "".join(_Page(state, origin, logs or {}).parts())
+
+
+def _text(value: str) -> str:
+    """*value* escaped; control characters, which HTML may not hold, become visible pictures of themselves."""
+    return html.escape(
+        "".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in value).replace(
+            "\x7f", "\u2421"
+        )
+    )
+
+
+@cache
+def _style() -> tuple[str, str]:
+    text = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    return text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+class _Page:
+    def __init__(self, state: SessionState, origin: Origin, logs: Logs) -> None:
+        self.state = state
+        self.origin = origin
+        self.logs = logs
+        self.as_of = int(origin.as_of)
+        self.rows = outline(state)
+        self.first, self.last = span(state, self.as_of)
+        self.earlier = {row.attempts[-1].id: row.attempts[:-1] for row in self.rows if row.attempts}
+
+    def parts(self) -> Iterator[str]:
+        style, digest = _style()
+        name = self.state.session.name if self.state.session else self.state.topic
+        yield (
+            "<!doctype html>\n"
+            '<html lang="en"><head><meta charset="utf-8">'
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+            f"style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'\">"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="referrer" content="no-referrer">'
+            f"<title>{_text(name)} · wsmonitor</title><style>{style}</style></head>\n<body><main>\n"
+        )
+        yield from self.head()
+        yield from self.alarms()
+        yield from self.sums()
+        yield from self.own_facts()
+        yield from self.tree()
+        yield from self.commands()
+        yield from self.problems()
+        yield from self.producers()
+        origin = self.origin
+        yield (
+            "<footer>"
+            f"wsmonitor {_text(__version__)} · session <code>{_text(self.state.topic)}</code> · "
+            f"epoch <code>{_text(self.state.epoch)}</code> · event {self.state.seq:,} · "
+            f"digest <code>{self.state.digest}</code>"
+            + (f" · from <code>{_text(origin.server)}</code>" if origin.server else "")
+            + (f" (server {_text(origin.version)})" if origin.version else "")
+            + "</footer>\n</main></body></html>\n"
+        )
+
+    # -- the top
+
+    def head(self) -> Iterator[str]:
+        session = self.state.session
+        if session is None:
+            yield (
+                f"<div class=head><h1>{_text(self.state.topic)}</h1></div>"
+                f"<p class=under>No such session as of {moment(self.as_of)}.</p>"
+            )
+            return
+        appearance = look(session.state)
+        known = self.origin.live or session.state in TERMINAL
+        elapsed = between(session.started, session.ended or self.as_of)
+        run = f"<span class=soft>run {session.run}</span>" if session.run else ""
+        yield (
+            f"<div class=head><h1>{_text(session.name)}</h1>{run}"
+            f'<span class="state {appearance.tone}">{appearance.icon} '
+            f"{state_word(session.state, known=known)}</span>"
+            + (f"<span class=soft>{duration(elapsed)}</span>" if elapsed is not None else "")
+            + "</div>"
+        )
+        times = [
+            f"{word} {moment(ns)}"
+            for word, ns in (("started", session.started), ("ended", session.ended))
+            if ns
+        ]
+        told = [*times, *([_text(one_line(session.reason))] if session.reason else [])]
+        told += [_text(tag) for tag in session.tags]
+        yield f"<p class=under>{' · '.join(told)}</p>" if told else ""
+        yield f"<p class=under>Copied {moment(self.origin.exported)}"
+        yield " from a verified, live view.</p>" if self.origin.live else ".</p>"
+        if not self.origin.live:
+            yield (
+                f"<p class=note><b>The link to the server was down.</b> This is what was known at "
+                f"{moment(self.as_of)}; what happened since is not in here.</p>"
+            )
+        elif session.state in OPEN:
+            yield (
+                f"<p class=note>The session was <b>{state_word(session.state)}</b> when this copy was made; "
+                "it may have ended since.</p>"
+            )
+
+    def alarms(self) -> Iterator[str]:
+        standing = troubles(self.state, self.rows)
+        if not standing:
+            return
+        yield '<div class="alarm" role="note">'
+        for trouble in standing[:_LOUD]:
+            told = _text(one_line(headline(trouble.error)))
+            yield (
+                f"<p><b class=bad>✕ {_text(trouble.name)}</b> failed: {told}"
+                + (f" <span class=soft>{_text(trouble.where)}</span>" if trouble.where else "")
+                + (f" <span class=soft>{moment(trouble.ended, date=False)}</span>" if trouble.ended else "")
+                + "</p>"
+            )
+        if len(standing) > _LOUD:
+            yield f"<p class=soft>and {plural(len(standing) - _LOUD, 'more failure')}, marked ✕ below</p>"
+        yield "</div>"
+
+    def sums(self) -> Iterator[str]:
+        tally = counts(self.rows)
+        total = sum(tally.values())
+        if not total:
+            return
+        yield '<div class=sums><svg aria-hidden="true">'
+        place = 0.0
+        ordered = [s for s in _ORDER if s in tally] + [s for s in tally if s not in _ORDER]
+        for state in ordered:
+            width = 100 * tally[state] / total
+            yield f'<rect class={look(state).tone} x="{place:.3f}%" width="{width:.3f}%" height="10"/>'
+            place += width
+        yield f"</svg><span><b>{total:,}</b> {'step' if total == 1 else 'steps'}</span>"
+        for state in ordered:
+            appearance = look(state)
+            word = state_word(state, known=self.origin.live)
+            yield f"<span class={appearance.tone}>{appearance.icon} {tally[state]:,} {word}</span>"
+        session = self.state.session
+        for key, value in (session.metrics if session else {}).items():
+            yield f"<span>{_text(key)} <b>{number(value)}</b></span>"
+        yield "</div>"
+
+    def own_facts(self) -> Iterator[str]:
+        session = self.state.session
+        if session is None:
+            return
+        inside = "".join(self.facts(session, metrics=False))
+        if inside:
+            yield f"<h2>Session</h2><div class=tree><div class=body>{inside}</div></div>"
+
+    # -- the tree
+
+    def tree(self) -> Iterator[str]:
+        if not self.rows:
+            return
+        yield (
+            "<h2>Steps</h2><div class=tree><div class='row axis'><span>Step</span><span>State</span>"
+            "<span class=time>Time</span><span class=when>"
+            f"<span>{moment(self.first, date=False)}</span><span>{moment(self.last, date=False)} UTC</span>"
+            "</span></div>\n"
+        )
+        open_at: list[int] = []  # depths of the <details> that are still open
+        for row in self.rows:
+            while open_at and open_at[-1] >= row.depth:
+                open_at.pop()
+                yield "</details>"
+            inside = "".join(self.facts(row.item)) if row.item is not None else ""
+            css = "chain" if row.depth == 0 else "step"
+            if row.children and row.depth < _NESTING:
+                yield f"<details open class={css}><summary class=row>{self.cells(row, twist=True)}</summary>"
+                if inside:
+                    yield "<details class=facts><summary>details</summary>"
+                    yield f"<div class=body>{inside}</div></details>"
+                open_at.append(row.depth)
+                yield "\n"
+            elif inside:
+                yield (
+                    f"<details class={css}><summary class=row>{self.cells(row, twist=True)}</summary>"
+                    f"<div class=body>{inside}</div></details>\n"
+                )
+            else:
+                yield f"<div class={css}><div class=row>{self.cells(row, twist=False)}</div></div>\n"
+        yield "</details>" * len(open_at) + "</div>"
+
+    def cells(self, row: Row, *, twist: bool) -> str:
+        item = row.item
+        appearance = look(row.state)
+        tags: list[tuple[str, str]] = []
+        if len(row.attempts) > 1:
+            tags.append(("", f"attempt {row.attempts[-1].attempt}"))
+        if row.orphan:
+            tags.append(("", "chain not known" if row.depth == 0 else "parent not known"))
+        if item is not None and item.progress is not None and item.state in OPEN:
+            tags.append(("", progress_words(item)))
+        if item is not None and item.error is not None and row.attempts:
+            tags.append((" bad", one_line(headline(item.error), 80)))
+        if isinstance(item, Step) and item.log_count:
+            tags.append(("", plural(item.log_count, "log line")))
+        elapsed = between(item.started, item.ended or self.as_of) if item is not None else None
+        if item is not None and item.state == "crashed" and item.ended == "":
+            elapsed = None  # when it really ended is not known
+        return (
+            f'<span class="name d{min(row.depth, _DEEPEST)}"><span class=twist>'
+            + ("" if twist else "&nbsp;")
+            + f'</span><span class="icon {appearance.tone}">{appearance.icon}</span>'
+            f'<span class=label title="{_text(one_line(row.name))}">{_text(one_line(row.name))}</span>'
+            + "".join(f'<span class="tag{css}">{_text(text)}</span>' for css, text in tags)
+            + f"</span><span class={appearance.tone}>{state_word(row.state, known=self.origin.live)}</span>"
+            f"<span class=time>{duration(elapsed) if elapsed is not None else ''}</span>{self.bars(row)}"
+        )
+
+    def bars(self, row: Row) -> str:
+        items: list[Step | Chain] = list(row.attempts) or ([row.item] if row.item is not None else [])
+        width = max(self.last - self.first, 1)
+        rects: list[str] = []
+        for item in items:
+            if item.started == "":
+                continue
+            start = int(item.started)
+            end = int(item.ended) if item.ended else (self.as_of if item.state in OPEN else start)
+            x = min(100 * (start - self.first) / width, 99.5)
+            extent = max(100 * (end - start) / width, 0.5)
+            css = look(item.state).tone + (" open" if not item.ended else "")
+            extent = min(extent, 100 - x)
+            rects.append(
+                f'<rect class="{css}" x="{x:.2f}%" y="2" width="{extent:.2f}%" height="10" rx="2.5"/>'
+            )
+        return f'<svg aria-hidden="true">{"".join(rects)}</svg>'
+
+    # -- what is known of one item
+
+    def facts(self, item: Session | Chain | Step, *, metrics: bool = True) -> Iterator[str]:
+        if item.error is not None:
+            yield "<h3>Error</h3>" + _error(item.error)
+        if isinstance(item, Step):
+            for earlier in self.earlier.get(item.id, ()):
+                if earlier.error is not None:
+                    yield f"<h3>Error of attempt {earlier.attempt}</h3>" + _error(earlier.error)
+        for title, value in (("Input", item.input), ("Output", item.output)):
+            if value is not None:
+                yield f"<h3>{title}</h3>" + _value(value)
+        pairs: list[tuple[str, str]] = []
+        if metrics:
+            pairs += [(key, number(value)) for key, value in item.metrics.items()]
+        if isinstance(item, Step | Chain) and item.reason:
+            pairs.append(("reason", item.reason))
+        if item.progress is not None:
+            pairs.append(("progress", progress_words(item)))
+        if not isinstance(item, Session) and item.tags:
+            pairs.append(("tags", ", ".join(item.tags)))
+        pairs += [(key, _scalar(value)) for key, value in item.attributes.items()]
+        # As text, not as links: a published address is not to be one click away from a trusted file.
+        pairs += [(link.title or link.rel, link.href) for link in item.links]
+        if pairs:
+            yield "<h3>Facts</h3><table class=pairs>"
+            yield from (f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in pairs)
+            yield "</table>"
+        if isinstance(item, Step) and item.log_count:
+            yield from _log(item, self.logs.get(item.id, ()))
+
+    def _earlier(self, step: Step) -> tuple[Step, ...]:
+        return self._attempts_of.get(step.id, ())
+
+    @property
+    def _attempts_of(self) -> dict[str, tuple[Step, ...]]:
+        if not hasattr(self, "_attempts"):
+            self._attempts = {
+                row.attempts[-1].id: row.attempts[:-1] for row in self.rows if len(row.attempts) > 1
+            }
+        return self._attempts
+
+    # -- the tables
+
+    def commands(self) -> Iterator[str]:
+        rows: list[tuple[str, ...]] = []
+        for record in sorted(self.state.commands.values(), key=lambda c: (int(c.requested), c.id)):
+            step = self.state.steps.get(record.step)
+            chain = self.state.chains.get(record.chain)
+            target = step.name if step else chain.name if chain else "session"
+            args = ", ".join(f"{key}={_scalar(value)}" for key, value in record.args.items())
+            took = between(record.requested, record.ended)
+            by = f"{record.actor} via {record.via}" if record.via else record.actor
+            became = record.state + (f" in {duration(took)}" if took is not None else "")
+            became += f": {record.reason}" if record.reason else ""
+            when = moment(record.requested, date=False)
+            rows.append((when, f"{record.name} {args}".strip(), target, by, became))
+        yield _table("Commands", ("When", "Command", "Target", "By", "Became"), rows)
+
+    def problems(self) -> Iterator[str]:
+        rows = [
+            (moment(record.at, date=False), record.severity, record.code, record.message)
+            for record in sorted(self.state.problems.values(), key=lambda p: (int(p.at), p.id))
+        ]
+        yield _table("Errors around the session", ("When", "Severity", "Code", "Message"), rows)
+
+    def producers(self) -> Iterator[str]:
+        rows: list[tuple[str, ...]] = []
+        for record in sorted(self.state.producers.values(), key=lambda p: (int(p.since), p.id)):
+            heard: str = "said goodbye" if record.closed else record.liveness
+            if not self.origin.live and not record.closed:
+                heard = "not known"
+            if heard != "not known":
+                heard += f", since {moment(record.since)}"
+            rows.append((record.agent or record.id, record.subject, heard))
+        yield _table("Producers", ("Program", "Subject", "Heard"), rows)
+
+
+def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<h2>{title}</h2><table><tr>{head}</tr>{body}</table>\n"
+
+
+def headline(error: Failure) -> str:
+    """A failure in one line: the exception's short name and its message, else its code."""
+    kind = error.type.rpartition(".")[2]
+    return f"{kind}: {error.message}" if kind and error.message else kind or error.message or error.code
+
+
+def _error(error: Failure) -> str:
+    told = f"<p class=bad>{_text(headline(error))} <code>[{_text(error.code)}]</code></p>"
+    return told + (f"<pre class=bad>{_text(error.traceback)}</pre>" if error.traceback else "")
+
+
+def progress_words(item: Session | Chain | Step) -> str:
+    """``3 of 12 files``; "" where there is no progress to tell."""
+    progress = item.progress
+    if progress is None:
+        return ""
+    if progress.unit == "%" and progress.total == 100:
+        return f"{number(progress.done)} %"
+    unit = f" {progress.unit}" if progress.unit else ""
+    if not progress.total:
+        return f"{number(progress.done)}{unit}"
+    return f"{number(progress.done)} of {number(progress.total)}{unit}"
+
+
+def _scalar(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _value(value: Value) -> str:
+    shown = value.text
+    if value.mime == "text/html":
+        shown = text_of_html(shown)
+    elif value.mime == "application/json" and not value.truncated:
+        try:
+            shown = msgspec.json.format(shown, indent=2)
+        except msgspec.DecodeError:
+            shown = value.text  # shown as it is: the file does not judge what was published
+    told = f"<pre>{_text(shown)}</pre>" if shown else ""
+    if value.truncated:
+        told += (
+            f"<p class=cut>⚠ the first {size(len(value.text.encode()))} of {size(value.size)} "
+            f"({_text(value.mime)}, sha256 <code>{value.sha256}</code>)</p>"
+        )
+    return told
+
+
+def _log(step: Step, records: Sequence[LogRecord]) -> Iterator[str]:
+    yield f"<h3>Log: {plural(step.log_count, 'line')}"
+    if records and len(records) < step.log_count:
+        yield f", the last {len(records):,} of them"
+    yield "</h3>"
+    if not records:
+        yield f"<pre>{_text(step.log_last)}</pre><p class=cut>only the last line is in this file</p>"
+        return
+    text = "\n".join(
+        f"{moment(record.at, date=False, millis=True)} {record.level:<7} {record.text}" for record in records
+    )
+    yield f"<pre>{_text(text)}</pre>"
+
+
+class _TextOfHtml(HTMLParser):
+    """The text of an HTML preview: a line per block or table row, a tab between cells."""
+
+    _BREAK: Final = frozenset({"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "table", "pre"})
+    _HIDDEN: Final = frozenset({"style", "script", "template"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.pieces: list[str] = []
+        self.hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.hidden += tag in self._HIDDEN
+        if tag in self._BREAK:
+            self.pieces.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden = max(0, self.hidden - (tag in self._HIDDEN))
+        if tag in {"td", "th"}:
+            self.pieces.append("\t")
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.pieces.append(" ".join(data.split()))
+
+
+def text_of_html(source: str) -> str:
+    """The text in *source*, never its markup: what others published is not rendered."""
+    parser = _TextOfHtml()
+    parser.feed(source)
+    parser.close()
+    lines = ("".join(parser.pieces)).split("\n")
+    return "\n".join(line.rstrip("\t ") for line in lines if line.strip())
