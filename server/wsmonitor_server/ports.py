@@ -55,12 +55,16 @@ class Sync(Protocol):
     begin: SyncBegin
 
     async def page(self, number: int) -> SyncPage:
-        """Page *number*: the next one, or the one before again. ``last`` on the last one."""
+        """Page *number*: the next one, or the one before again. ``last`` on the last one.
+
+        Raises `Refusal`: another number (``unexpected_message``), or the sync was ended (``gone``).
+        """
 
     def finish(self) -> tuple[list[bytes], int, str]:
         """After the last page: the encoded events after its base, then ``(seq, digest)`` for ``synced``.
 
-        From this call on (in the same loop turn) the subscriber is attached and gets live events.
+        To be called in the same loop turn in which `page` returned the last page. From this call on
+        the subscriber is attached and gets live events.
         """
 
     def close(self) -> None:
@@ -78,6 +82,8 @@ class ProducerHandle(Protocol):
         """Take changes in order. Returns when they are queued for commit (this is the backpressure).
 
         Acknowledgements and rejections arrive through the callbacks given at opening.
+        Not to be called again before it returned. Raises `Refusal`: ``out_of_sequence`` (a change before
+        these is missing), ``fenced``, or what `ProducerEvents.failed` told; nothing was taken then.
         """
 
     def heard(self) -> None:
@@ -93,7 +99,16 @@ class ProducerEvents(Protocol):
     def acked(self, session: str, producer: str, accepted: int) -> None: ...
     def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None: ...
     def deliver(self, session: str, producer: str, command: Command) -> None: ...
-    def fenced(self, session: str, producer: str) -> None: ...
+    def fenced(self, session: str, producer: str) -> None:
+        """Another holder took over, or the session was removed: nothing more is taken from this one."""
+
+    def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
+        """The store failed, and kept nothing after the last acknowledged change (protocol, rule 3).
+
+        The handle is dead. The connection side tells the client (``error``) and closes the connection with
+        ``INTERNAL`` (40xx): the client comes back with its backoff, opens the producer again and
+        sends again what was not acknowledged. Nothing is lost, and no store is hammered.
+        """
 
 
 class Engine(Protocol):
@@ -120,12 +135,16 @@ class Engine(Protocol):
 
     def unsubscribe(self, topic: str, subscriber: Subscriber) -> None: ...
 
-    def heads(self, topics: Sequence[str]) -> dict[str, tuple[str, int, str]]:
-        """Topic to (epoch, committed seq, digest)."""
+    def heads(self, topics: Sequence[str], patterns: tuple[str, ...] = ()) -> dict[str, tuple[str, int, str]]:
+        """Topic to (epoch, committed seq, digest), for those that are in memory.
+
+        A directory topic is another list for each set of token *patterns*: those of the subscriber's claims.
+        """
 
     async def open_producer(
         self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
-    ) -> tuple[PublishOpened, ProducerHandle]: ...
+    ) -> tuple[PublishOpened, ProducerHandle]:
+        """Become the holder of a producer. Commands that wait for it are delivered in a later loop turn."""
 
     async def command(self, message: CommandRequest, claims: Claims) -> CommandReply: ...
     async def logs(self, session: str, step: str, first: int, limit: int, request: int) -> LogsPage: ...

@@ -1,11 +1,11 @@
 """What a store must do. The same contract tests run against every store.
 
 A store keeps, per session: the entities at the committed head, the last events (history), the
-producers' positions (fence and deduplication), the log records; and beside them the large
-values, the revoked tokens, the run numbers of names, and tombstones. It knows nothing of
-transitions, ownership or subscribers: the authority decides, the store makes it last.
+producers' positions (fence and deduplication), the log records, and a line for the directory; and
+beside them the large values, the revoked tokens, the run numbers of names, and tombstones. It
+knows nothing of transitions, ownership or subscribers: the authority decides, the store makes it last.
 
-`commit` is the one write path of session data: everything in one `Commit` happens or nothing does.
+`commit` is the one write path of session data: everything in one call happens or nothing does.
 All methods are coroutines called on the server's loop; a store with blocking I/O moves it to a
 thread of its own.
 """
@@ -16,19 +16,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from msgspec import Raw
-
-from wsmonitor.protocol.entities import Entity, LogRecord
+from wsmonitor.protocol.entities import Listing, LogRecord
+from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.reducer import SessionState
 
 
 class StoreError(Exception):
-    """The store could not do it. ``outcome_known``: nothing was written; else nobody knows."""
+    """The store could not do it.
+
+    Attributes:
+        code: of the catalogue: ``store_failed``, ``read_only``, ``value_mismatch`` or ``out_of_sequence``.
+        outcome_known: nothing was written; else nobody knows whether it was.
+    """
 
     def __init__(self, message: str, *, code: str = "store_failed", outcome_known: bool = True) -> None:
         super().__init__(message)
         self.code = code
         self.outcome_known = outcome_known
+
+
+class UnsuitableDirectoryError(ConfigurationError):
+    """The store cannot live there (a network file system): another directory must be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +53,32 @@ class ProducerPosition:
 class Commit:
     """What belongs together: the events that some changes became, and the positions they moved.
 
-    ``events`` are ``(seq, encoded event)``; ``entities`` are the entities they wrote, the last one
-    per id; ``drops`` the ones they dropped. ``expected_head`` is the seq before the first event: a store
-    that several writers share refuses a commit whose head has moved on.
+    Attributes:
+        expected_head: the seq before the first event; the store refuses when its head is another.
+        events: ``(seq, encoded event)``. They may be none: a rejected change still moves a position.
+        entities: the encoded entities that the events wrote, the last one per (kind, id).
+        drops: the (kind, id) that the events dropped.
+        logs: ``(step, record with its number)``.
+        values: SHA-256 that the session refers to from now on; ``released``: no longer.
+        first_kept: forget the events before this seq; 0 to leave them.
+        listing: the session's line in the directory; None while there is no session entity.
+        attention: whether the session has something to wait for (an open producer, a pending
+            command), so that it must be loaded when the server starts.
     """
 
     session: str
     epoch: str
     expected_head: int
     events: list[tuple[int, bytes]] = field(default_factory=list)
-    entities: dict[tuple[str, str], Entity] = field(default_factory=dict)
-    drops: list[tuple[str, str]] = field(default_factory=list)
+    entities: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    drops: set[tuple[str, str]] = field(default_factory=set)
     producers: dict[str, ProducerPosition] = field(default_factory=dict)
-    logs: list[tuple[str, LogRecord]] = field(default_factory=list)  # (step, record with its n)
-    values: set[str] = field(default_factory=set)  # sha256 that the entities refer to from now on
+    logs: list[tuple[str, LogRecord]] = field(default_factory=list)
+    values: set[str] = field(default_factory=set)
+    released: set[str] = field(default_factory=set)
+    first_kept: int = 0
+    listing: Listing | None = None
+    attention: bool = False
 
 
 @dataclass(slots=True)
@@ -67,8 +87,9 @@ class StoredSession:
 
     state: SessionState
     producers: dict[str, ProducerPosition]
-    history: list[tuple[int, bytes]]  # the kept events, in order
-    size: int  # bytes kept, without values
+    history: list[tuple[int, bytes]]  # the kept events, in order, up to the head
+    values: set[str]  # SHA-256 of the large values that are kept for it
+    size: int  # bytes of its entities
 
 
 class Store(Protocol):
@@ -77,14 +98,27 @@ class Store(Protocol):
     epoch: str
     """Names the unbroken history of this store; minted when it is created or restored."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Make ready. Raises `ConfigurationError` or `StoreError` with words for people."""
+
     async def close(self) -> None: ...
 
     async def check(self) -> None:
         """Raise `StoreError` when the store could not take a write now (``/readyz``)."""
 
+    def info(self) -> dict[str, str | int]:
+        """Facts for ``status``: kind, path, size in bytes …"""
+
+    async def size(self) -> int:
+        """Bytes used, values included (for the disk quota)."""
+
     # -- sessions
-    async def session_ids(self) -> list[str]: ...
+    async def listings(self) -> list[tuple[Listing, bool]]:
+        """Every session's line in the directory, and whether it needs attention at start.
+
+        A session that has no session entity yet comes with an empty name and state ``absent``.
+        """
+
     async def load(self, session: str) -> StoredSession | None: ...
     async def commit(self, commits: Sequence[Commit]) -> None:
         """Make all of *commits* last, together. Raises `StoreError`."""
@@ -96,16 +130,10 @@ class Store(Protocol):
         """Delete the session, its values and logs; leave a tombstone (``at``: nanoseconds UTC)."""
 
     async def tombstone(self, session: str) -> int | None:
-        """When the session was removed, or None."""
-
-    async def trim(self, session: str, *, first_kept: int) -> None:
-        """Forget the events before ``first_kept``."""
-
-    async def history(self, session: str, first: int, limit: int) -> tuple[list[tuple[int, Raw]], int]:
-        """Kept events from ``first``, and the first kept seq."""
+        """When the session was removed (nanoseconds UTC), or None."""
 
     async def logs(self, session: str, step: str, first: int, limit: int) -> tuple[list[LogRecord], int]:
-        """Kept log records from number ``first``, and the first kept number."""
+        """Kept log records from number ``first`` on, and the first kept number (0: there are none)."""
 
     # -- large values: pages in order, then verified
     async def value_begin(self, session: str, sha256: str, total: int) -> int:
@@ -114,8 +142,8 @@ class Store(Protocol):
     async def value_write(self, session: str, sha256: str, total: int, offset: int, data: bytes) -> bool:
         """Append a page at ``offset``; True when the value is complete and its digest was verified.
 
-        Raises `StoreError` with code ``value_mismatch`` when it is complete and the digest differs
-        (the upload is then discarded).
+        Raises `StoreError`: ``out_of_sequence`` when ``offset`` is not where the upload stands;
+        ``value_mismatch`` when it is complete and the digest differs (the upload is then discarded).
         """
 
     async def value_has(self, session: str, sha256: str) -> bool: ...
@@ -125,9 +153,12 @@ class Store(Protocol):
         """A page and the total size, or None when it is not kept."""
 
     async def value_sweep(self, *, older_than: float) -> int:
-        """Delete uploads that nothing refers to and that are older than so many seconds."""
+        """Delete values that no session refers to and that are older than so many seconds."""
 
     # -- tokens
     async def revoke(self, jti: str, expires: int) -> None: ...
     async def revoked(self) -> dict[str, int]:
-        """All revocations that are not past their token's expiry: jti to expiry (seconds since 1970)."""
+        """All revocations: jti to the token's expiry (seconds since 1970; 0 when it is not known)."""
+
+    async def forget_revocations(self, *, before: int) -> None:
+        """Forget revocations of tokens that expired before (seconds since 1970)."""

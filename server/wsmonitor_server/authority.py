@@ -1,0 +1,608 @@
+"""The authority of one session: the one place that turns an accepted change into the next event.
+
+It has two heads. The *tail* is what is numbered; the *head* is what is committed. A change is
+judged against the tail (an overlay of entities that are not committed yet over the head's state),
+becomes the next complete entity, is encoded once, and waits in a `Batch`. Only when the store has
+made the batch last does the head advance (`committed`), and only then is anything told to anybody.
+When the store fails, everything behind the head is thrown away (`rollback`): the producers send
+it again from the last acknowledged change.
+
+::
+
+    take changes ──> overlay, tail ──take_batch()──> store.commit ──committed()──> head, feed, acks
+                          ^                              │
+                          └────────── rollback() <───────┘ failed
+
+Rules for changes (protocol, rule 11): exactly the next number of the producer is accepted; a
+rejected change uses its number, is reported, and is final; an entity is written only by the
+producer that created it. After a session has ended, nothing may begin in it: what exists may still
+be finished, logs, errors and command records may come, and an entity may be created
+in a terminal state (a record that arrives late, or is asserted again after a new epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from wsmonitor.protocol.changes import (
+    ChainChange,
+    Change,
+    CommandChange,
+    LogChange,
+    ProblemChange,
+    SessionChange,
+    SkippedChange,
+    StepChange,
+)
+from wsmonitor.protocol.codec import encode, encode_record
+from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.entities import (
+    Chain,
+    Command,
+    Entity,
+    ErrorInfo,
+    Problem,
+    Producer,
+    Session,
+    Step,
+)
+from wsmonitor.protocol.errors import CATALOGUE
+from wsmonitor.protocol.messages import Event
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.states import TERMINAL, command_may_follow, may_follow
+
+from .facts import Facts
+from .hub import Feed, Numbered
+from .merge import ENTITY_KIND, Rejection, Work, WorkChange, merge, uploads_of
+from .stores.base import Commit, ProducerPosition
+
+_LOG_LAST = 256  # characters of the last log line that a step carries
+_LOG_TEXT = 4096  # characters of a log record
+_TRIM_STEP = 256  # events that may lie behind the kept history before the store is told to forget them
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one commit makes last, and what is to be told when it has.
+
+    Attributes:
+        acks: producer to the last number that this batch takes.
+        rejections: (producer, number, error), told after the events and before the acknowledgements.
+    """
+
+    commit: Commit
+    events: list[Numbered] = field(default_factory=list)
+    acks: dict[str, int] = field(default_factory=dict)
+    rejections: list[tuple[str, int, ErrorInfo]] = field(default_factory=list)
+    size: int = 0
+
+
+class Authority:
+    """See the module's text. Pure: time comes as an argument, and the store is somebody else's.
+
+    Attributes:
+        feed: the committed head; `committed` advances it.
+        facts: what is counted, at the tail.
+        tail: the seq of the last numbered event.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        producers: dict[str, ProducerPosition],
+        limits: Limits,
+        *,
+        values: Collection[str] = (),
+        size: int = 0,
+    ) -> None:
+        self.session = feed.topic
+        self.feed = feed
+        self.limits = limits
+        self.positions = dict(producers)
+        # What is not committed yet: the seq that wrote (or dropped) it, and the entity.
+        self._overlay: dict[tuple[str, str], tuple[int, Entity | None]] = {}
+        self._tail_positions: dict[str, ProducerPosition] = {}
+        self._batch: Batch | None = None
+        self._in_flight: list[Batch] = []
+        self._store_first = feed.first_kept
+        self.tail = feed.state.seq
+        self.facts = Facts(feed.state, size)
+        # Values that nothing refers to any more, and since which seq.
+        self._released = [(self.tail, one) for one in values if one not in self.facts.references]
+
+    # -- reading the tail
+
+    @property
+    def epoch(self) -> str:
+        return self.feed.state.epoch
+
+    @property
+    def uncommitted(self) -> bool:
+        return self._batch is not None or bool(self._in_flight)
+
+    @property
+    def open(self) -> bool:
+        """Whether a batch is being filled (and not only one being committed)."""
+        return self._batch is not None
+
+    @property
+    def open_size(self) -> int:
+        """Bytes of the events that wait for the next commit."""
+        return 0 if self._batch is None else self._batch.size
+
+    def get(self, kind: str, ident: str) -> Entity | None:
+        """An entity at the tail."""
+        written = self._overlay.get((kind, ident))
+        if written is not None:
+            return written[1]
+        return self.feed.state.entities[kind].get(ident)
+
+    def work(self, kind: str, ident: str) -> Work | None:
+        """A session, chain or step at the tail."""
+        entity = self.get(kind, ident)
+        return entity if isinstance(entity, Session | Chain | Step) else None
+
+    def position(self, producer: str) -> ProducerPosition | None:
+        """A producer's position at the tail."""
+        return self._tail_positions.get(producer) or self.positions.get(producer)
+
+    @property
+    def size(self) -> int:
+        """Bytes kept for the session: entities, history, large values."""
+        return self.facts.entity_bytes + self.facts.value_bytes + self.feed.history_size
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended for good (``crashed`` is not for good)."""
+        session = self.facts.session
+        return session is not None and session.state in TERMINAL and session.state != "crashed"
+
+    def owned_open(self, producer: str) -> list[tuple[str, Work]]:
+        """The session, chains and steps of *producer* that are not in a terminal state, at the tail."""
+        found: dict[tuple[str, str], Work] = {}
+        for kind in ("session", "chain", "step"):
+            for ident in self.feed.state.entities[kind]:
+                entity = self.work(kind, ident)
+                if entity is not None:
+                    found[kind, ident] = entity
+        for kind, ident in self._overlay:
+            entity = self.work(kind, ident)
+            if entity is not None:
+                found[kind, ident] = entity
+        return [
+            (kind, entity)
+            for (kind, _), entity in found.items()
+            if entity.producer == producer and entity.state not in TERMINAL
+        ]
+
+    def missing_uploads(self, changes: Sequence[Change]) -> set[str]:
+        """SHA-256 of large values that *changes* refer to and that the session does not refer to yet."""
+        return {
+            sha256
+            for change in changes
+            if isinstance(change, SessionChange | ChainChange | StepChange)
+            for sha256 in uploads_of(change)
+            if sha256 not in self.facts.references
+        }
+
+    # -- producers
+
+    def open_producer(self, producer: str, subject: str, agent: str, now_ns: int) -> Producer:
+        """A holder opens *producer*: its epoch is raised, which fences the holder before.
+
+        Raises:
+            Rejection: it belongs to another subject, or there are too many.
+        """
+        position = self.position(producer)
+        if position is None:
+            if len(self.positions.keys() | self._tail_positions.keys()) >= self.limits.producers:
+                raise Rejection("limit_exceeded", f"a session may have {self.limits.producers} producers")
+            position = ProducerPosition(producer, subject, 0, 0)
+        elif position.subject != subject:
+            raise Rejection("forbidden", "this producer id belongs to another subject")
+        position = ProducerPosition(producer, subject, position.epoch + 1, position.accepted)
+        now = str(now_ns)
+        entity = Producer(
+            id=producer,
+            subject=subject,
+            agent=agent,
+            epoch=position.epoch,
+            since=now,
+            seq=self.tail + 1,
+        )
+        self._write("producer", entity, now)
+        self._move(position)
+        return entity
+
+    def owns_crashed(self, producer: str) -> bool:
+        """Whether something of *producer* was declared crashed."""
+        return any(
+            isinstance(entity, Session | Chain | Step)
+            and entity.producer == producer
+            and entity.state == "crashed"
+            for kind in ("session", "chain", "step")
+            for entity in self.feed.state.entities[kind].values()
+        )
+
+    def set_liveness(self, producer: str, liveness: str, now_ns: int, *, closed: bool | None = None) -> None:
+        """The server's word on a producer: how it is heard, and whether it said goodbye."""
+        old = self.get("producer", producer)
+        if not isinstance(old, Producer):
+            return
+        shut = old.closed if closed is None else closed
+        if old.liveness != liveness or old.closed != shut:
+            now = str(now_ns)
+            new = replace(old, liveness=liveness, closed=shut, since=now, seq=self.tail + 1)
+            self._write("producer", new, now)
+
+    def crash(self, producer: str, now_ns: int) -> int:
+        """*producer* stayed lost: what it left open is ``crashed``, what it accepted is ``unknown``.
+
+        Returns how many entities that were.
+        """
+        now = str(now_ns)
+        reason = "its producer was lost"
+        lost = self.owned_open(producer)
+        commands = [one for one in self.facts.pending.values() if self.target(one) == producer]
+        for kind, entity in lost:
+            assert may_follow(entity.state, "crashed", by_server=True)
+            new = replace(entity, state="crashed", reason=reason, ended=now, seq=self.tail + 1)
+            self._write(kind, new, now, note=f"crashed: producer {producer} was lost")
+        for command in commands:
+            if command.state == "accepted":
+                self.end_command(command, "unknown", reason, now_ns)
+        return len(lost)
+
+    # -- changes
+
+    def publish(
+        self,
+        producer: str,
+        first: int,
+        changes: Sequence[Change],
+        now_ns: int,
+        *,
+        run: int = 0,
+        uploaded: Collection[str] = (),
+    ) -> None:
+        """Take changes ``first``, ``first + 1`` … of an open producer.
+
+        What was taken before is passed over (it was sent again); it is acknowledged with the rest.
+
+        Args:
+            run: the run number for a session that is created here.
+            uploaded: SHA-256 of those `missing_uploads` that the store has.
+
+        Raises:
+            Rejection: ``out_of_sequence``: a change before these is missing; nothing was taken.
+        """
+        position = self.position(producer)
+        assert position is not None
+        if first > position.accepted + 1:
+            raise Rejection(
+                "out_of_sequence", f"the next change is number {position.accepted + 1}, not {first}"
+            )
+        number, accepted = first, position.accepted
+        for change in changes:
+            last = number
+            if isinstance(change, SkippedChange):
+                last = max(number, change.last)
+            if last > accepted:
+                try:
+                    self._take(producer, number, change, now_ns, run, uploaded)
+                except Rejection as rejection:
+                    self._reject(producer, number, change, rejection)
+                accepted = last
+            number = last + 1
+        self._move(ProducerPosition(producer, position.subject, position.epoch, accepted))
+
+    def _take(
+        self, producer: str, number: int, change: Change, now_ns: int, run: int, uploaded: Collection[str]
+    ) -> None:
+        now = str(now_ns)
+        match change:
+            case SessionChange() | ChainChange() | StepChange():
+                self._take_work(producer, change, now, run, uploaded)
+            case LogChange():
+                self._take_log(producer, change, now)
+            case CommandChange():
+                self._take_command(producer, change, now)
+            case ProblemChange():
+                self._take_problem(producer, change, now)
+            case SkippedChange():
+                self._take_skipped(producer, number, change, now)
+
+    def _take_work(
+        self, producer: str, change: WorkChange, now: str, run: int, uploaded: Collection[str]
+    ) -> None:
+        kind = ENTITY_KIND[type(change)]
+        ident = self.session if isinstance(change, SessionChange) else change.id
+        old = self.work(kind, ident)
+        if old is None and kind == "step" and self.facts.step_count >= self.limits.steps:
+            raise Rejection("limit_exceeded", f"a session may have {self.limits.steps:,} steps")
+        missing = [
+            sha for sha in uploads_of(change) if sha not in uploaded and sha not in self.facts.references
+        ]
+        if missing:
+            raise Rejection("value_missing", f"the value {missing[0]} was not uploaded")
+        merged = merge(
+            old,
+            ident,
+            change,
+            producer,
+            seq=self.tail + 1,
+            now=now,
+            run=run,
+            session_over=kind != "session" and self.over,
+            inline=self.limits.inline_value,
+        )
+        if merged is not None:
+            self._write(kind, merged[0], now, note=merged[1], bounded=True)
+
+    def _take_log(self, producer: str, change: LogChange, now: str) -> None:
+        step = self.get("step", change.step)
+        if not isinstance(step, Step):
+            raise Rejection("bad_message", f"there is no step {change.step!r} to log to")
+        if step.producer != producer:
+            raise Rejection("not_owner", f"step {step.id!r} was created by another producer")
+        numbered = [
+            replace(
+                record,
+                n=step.log_count + index,
+                text=record.text[:_LOG_TEXT],
+                truncated=record.truncated or len(record.text) > _LOG_TEXT,
+            )
+            for index, record in enumerate(change.records, 1)
+        ]
+        new = replace(
+            step,
+            log_count=numbered[-1].n,
+            log_last=numbered[-1].text[:_LOG_LAST],
+            seq=self.tail + 1,
+        )
+        self._write("step", new, now, bounded=True)
+        self._open_batch().commit.logs.extend((step.id, record) for record in numbered)
+
+    def _take_command(self, producer: str, change: CommandChange, now: str) -> None:
+        command = self.get("command", change.id)
+        if not isinstance(command, Command):
+            raise Rejection("bad_message", f"there is no command {change.id}")
+        if self.target(command) != producer:
+            raise Rejection("not_owner", f"command {change.id} was not for this producer")
+        if command.state == change.state:
+            return  # told twice: the answer to a command that was delivered twice
+        if not command_may_follow(command.state, change.state):
+            raise Rejection(
+                "illegal_transition", f"command {change.id} is {command.state}; {change.state} cannot follow"
+            )
+        if change.state in ("delivered", "accepted"):
+            new = replace(command, state=change.state, reason=change.reason, seq=self.tail + 1)
+            new = replace(new, **{change.state: now})
+            self._write("command", new, now)
+        else:
+            self.end_command(command, change.state, change.reason, int(now))
+
+    def _take_problem(self, producer: str, change: ProblemChange, now: str) -> None:
+        old = self.get("error", change.id)
+        if isinstance(old, Problem) and old.producer != producer:
+            raise Rejection("not_owner", f"error {change.id!r} was reported by another producer")
+        self.add_problem(
+            Problem(
+                id=change.id,
+                code=change.code,
+                message=change.message,
+                severity=change.severity,
+                chain=change.chain,
+                step=change.step,
+                producer=producer,
+                at=now,
+            ),
+            now,
+        )
+
+    def _take_skipped(self, producer: str, number: int, change: SkippedChange, now: str) -> None:
+        if change.first != number or change.last < change.first or not change.count > 0:
+            raise Rejection("bad_message", "a `skipped` that does not fit its own number")
+        self.add_problem(
+            Problem(
+                id=f"skipped-{number}-{producer}"[:128].rstrip(),
+                code="skipped",
+                message=f"the publishing program dropped {change.count:,} changes: its spool was full",
+                severity="warning",
+                producer=producer,
+                at=now,
+            ),
+            now,
+        )
+
+    def _reject(self, producer: str, number: int, change: Change, rejection: Rejection) -> None:
+        names = {"chain": "", "step": "", "command": ""}
+        match change:
+            case ChainChange():
+                names["chain"] = change.id
+            case StepChange():
+                names["step"] = change.id
+            case LogChange():
+                names["step"] = change.step
+            case CommandChange():
+                names["command"] = change.id
+            case _:
+                pass
+        error = ErrorInfo(
+            code=rejection.code,
+            message=rejection.message,
+            retryable=CATALOGUE[rejection.code].retryable,
+            session=self.session,
+            **names,  # type: ignore[arg-type]  # three of the record's string fields
+        )
+        self._open_batch().rejections.append((producer, number, error))
+
+    # -- what the server writes
+
+    def add_problem(self, problem: Problem, now: str) -> None:
+        """Write *problem*; the oldest one beyond the limit is dropped with the same event."""
+        drops: list[tuple[str, str]] = []
+        if problem.id not in self.facts.problems and len(self.facts.problems) >= self.limits.problems:
+            drops.append(("error", next(iter(self.facts.problems))))
+        self._write("error", replace(problem, seq=self.tail + 1), now, drops=drops, bounded=True)
+
+    def target(self, command: Command) -> str:
+        """The producer that a command is for: the owner of what it names."""
+        for kind, ident in (("step", command.step), ("chain", command.chain)):
+            if ident and (entity := self.work(kind, ident)) is not None:
+                return entity.producer
+        session = self.work("session", self.session)
+        return "" if session is None else session.producer
+
+    def add_command(self, command: Command, now_ns: int) -> Command:
+        """Write the record of a new command."""
+        new = replace(command, seq=self.tail + 1)
+        self._write("command", new, str(now_ns))
+        return new
+
+    def end_command(self, command: Command, state: str, reason: str, now_ns: int) -> None:
+        """Bring a command to its end; the same event drops the oldest ended one beyond the limit."""
+        drops: list[tuple[str, str]] = []
+        if len(self.facts.finished) >= self.limits.commands:
+            drops.append(("command", next(iter(self.facts.finished))))
+        now = str(now_ns)
+        new = replace(command, state=state, reason=reason, ended=now, seq=self.tail + 1)
+        self._write("command", new, now, drops=drops)
+
+    # -- numbering
+
+    def _open_batch(self) -> Batch:
+        if self._batch is None:
+            self._batch = Batch(Commit(self.session, self.epoch, self.tail))
+        return self._batch
+
+    def touch(self) -> None:
+        """Have a batch even without events: so that the store learns of a new epoch."""
+        self._open_batch()
+
+    def _move(self, position: ProducerPosition) -> None:
+        batch = self._open_batch()
+        self._tail_positions[position.producer] = position
+        batch.commit.producers[position.producer] = position
+        batch.acks[position.producer] = position.accepted
+
+    def _write(
+        self,
+        kind: str,
+        entity: Entity,
+        now: str,
+        *,
+        drops: Sequence[tuple[str, str]] = (),
+        note: str = "",
+        bounded: bool = False,
+    ) -> None:
+        """Number *entity* (which carries the tail's next seq) as the next event.
+
+        ``bounded``: refuse it with ``event_too_large`` beyond the limit. What the server itself writes
+        adds a few bytes to what was accepted, and is never refused.
+        """
+        seq = self.tail + 1
+        raw = encode_record(entity)
+        encoded = encode(
+            Event(
+                topic=self.session,
+                epoch=self.epoch,
+                seq=seq,
+                ts=now,
+                kind=kind,
+                entity=raw,
+                drop=list(drops),
+                note=note,
+            )
+        )
+        if bounded and len(encoded) > self.limits.event_size:
+            raise Rejection(
+                "event_too_large",
+                f"{kind} {entity.id!r} would make an event of {len(encoded):,} bytes; "
+                f"{self.limits.event_size:,} are allowed",
+            )
+        batch = self._open_batch()
+        self._replace(kind, entity.id, entity, len(bytes(raw)))
+        for dropped_kind, ident in drops:
+            self._replace(dropped_kind, ident, None, 0)
+            self._overlay[dropped_kind, ident] = (seq, None)
+            batch.commit.entities.pop((dropped_kind, ident), None)
+            batch.commit.drops.add((dropped_kind, ident))
+        for sha256, referred in self.facts.take_reference_changes():
+            if referred:
+                batch.commit.values.add(sha256)
+            else:
+                self._released.append((seq, sha256))
+        key = (kind, entity.id)
+        self._overlay[key] = (seq, entity)
+        batch.commit.entities[key] = bytes(raw)
+        batch.commit.drops.discard(key)
+        batch.commit.events.append((seq, encoded))
+        batch.events.append(Numbered(seq, encoded, kind, entity, tuple(drops)))
+        batch.size += len(encoded)
+        self.tail = seq
+
+    def _replace(self, kind: str, ident: str, new: Entity | None, size: int) -> None:
+        old = self.get(kind, ident)
+        self.facts.replace(kind, ident, old, new)
+        # Encoding the old one again is cheaper than remembering the length of every entity.
+        self.facts.entity_bytes += size - (0 if old is None else len(bytes(encode_record(old))))
+
+    # -- committing
+
+    def take_batch(self) -> Batch | None:
+        """What is to be committed next, or None. Batches are committed in the order they were taken."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return None
+        commit = batch.commit
+        first = self.feed.first_kept
+        if first - self._store_first >= _TRIM_STEP:
+            commit.first_kept = first
+        # A value stays while an event in history still refers to it.
+        commit.released = {
+            sha256 for seq, sha256 in self._released if seq < first and sha256 not in self.facts.references
+        }
+        commit.listing = self.facts.listing(self.size)
+        commit.attention = self.facts.attention
+        self._in_flight.append(batch)
+        return batch
+
+    def committed(self, batch: Batch) -> None:
+        """The store has made *batch* last: the head advances, and subscribers get its events."""
+        self._in_flight.remove(batch)
+        for event in batch.events:
+            for key in ((event.kind, event.entity.id), *event.drops):
+                written = self._overlay.get(key)
+                if written is not None and written[0] <= event.seq:
+                    del self._overlay[key]
+        self.positions.update(batch.commit.producers)
+        for producer, position in batch.commit.producers.items():
+            if self._tail_positions.get(producer) == position:
+                del self._tail_positions[producer]
+        if batch.commit.first_kept:
+            self._store_first = batch.commit.first_kept
+        if batch.commit.released:
+            self._released = [item for item in self._released if item[1] not in batch.commit.released]
+        self.feed.append(batch.events)
+
+    def rollback(self) -> None:
+        """The store failed, and wrote nothing: everything behind the head is thrown away."""
+        self._overlay.clear()
+        self._tail_positions.clear()
+        self._batch = None
+        self._in_flight.clear()
+        self.tail = self.feed.state.seq
+        self._released = [item for item in self._released if item[0] <= self.tail]
+        size = sum(len(bytes(encode_record(entity))) for _, entity in self.feed.state)
+        self.facts = Facts(self.feed.state, size)
+
+    def restart(self, state: SessionState, producers: dict[str, ProducerPosition]) -> None:
+        """Nobody knows what the store has: go on from what was loaded anew, under *state*'s new epoch."""
+        self.positions = dict(producers)
+        self.feed.restart(state)
+        self._store_first = self.feed.first_kept
+        self.rollback()

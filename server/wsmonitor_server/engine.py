@@ -1,0 +1,762 @@
+"""The session side of the server: sessions in memory over a store, and the one commit path.
+
+Changes of all sessions that come in while a commit runs are committed together in the next one
+(group commit). Only after a commit anything is told, in this order: events, rejections,
+acknowledgements, deliveries of commands, the directory.
+
+When a commit fails and nothing was written, the tails of its sessions are thrown away and their
+producers are told to come back; when nobody knows whether it was written, the sessions are loaded
+anew under a fresh epoch, which everybody sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
+
+from wsmonitor.protocol.access import Claims
+from wsmonitor.protocol.changes import Change, SessionChange
+from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.entities import Command, ErrorInfo
+from wsmonitor.protocol.errors import CATALOGUE, InvalidIdError
+from wsmonitor.protocol.ids import check_session_id, is_directory
+from wsmonitor.protocol.messages import (
+    CommandReply,
+    CommandRequest,
+    HistoryPage,
+    LogsPage,
+    Position,
+    PublishOpened,
+)
+
+from . import commands
+from .authority import Batch
+from .clock import Clock, SystemClock
+from .deadlines import Deadlines
+from .directory import Directory
+from .hub import Feed
+from .merge import Rejection
+from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
+from .retention import Retention, expired
+from .session import Holder, LoadedSession
+from .stores.base import Store, StoreError
+from .sync import TopicSync
+
+log = logging.getLogger(__name__)
+
+_QUEUE_LIMIT: Final = 8 * 1024 * 1024  # bytes that wait for commit before `publish` waits
+_IDLE: Final = 60.0  # seconds that a session nobody uses stays in memory
+_LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
+_UPLOAD_IDLE: Final = 60.0  # seconds after which an unfinished upload no longer keeps a server busy
+_T = TypeVar("_T")
+
+_DIRECTORY: Final = "/directory"
+_MAINTENANCE: Final = "/maintenance"
+
+
+def refusal(code: str, message: str, session: str = "", **details: Any) -> Refusal:
+    """A `Refusal` with a code of the catalogue."""
+    return Refusal(
+        ErrorInfo(
+            code=code, message=message, retryable=CATALOGUE[code].retryable, session=session, details=details
+        )
+    )
+
+
+class SessionEngine:
+    """`ports.Engine` over a store. Everything runs on the loop that called `start`.
+
+    Args:
+        store: where sessions last; opened and closed by `start` and `stop`.
+        token_hex: random hexadecimal digits, so many bytes, for epochs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+        retention: Retention | None = None,
+        clock: Clock | None = None,
+        token_hex: Callable[[int], str] = secrets.token_hex,
+    ) -> None:
+        self.store = store
+        self.timing = timing or Timing()
+        self.limits = limits or Limits()
+        self.retention = retention or Retention()
+        self.clock: Clock = clock or SystemClock()
+        self.epoch = ""
+        self._token_hex = token_hex
+        self._directory = Directory(self.limits, lambda: token_hex(8))
+        self._sessions: dict[str, LoadedSession] = {}
+        self._loading: dict[str, asyncio.Task[LoadedSession]] = {}
+        self._known: set[str] = set()
+        self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
+        self._dirty: dict[str, LoadedSession] = {}
+        self._queued = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._store_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._committer: asyncio.Task[None] | None = None
+        self._deadlines = Deadlines()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._timer_due = 0.0
+        self._uploads: dict[tuple[str, str], float] = {}
+        self._revoked: dict[str, int] = {}
+        self._revocation_callbacks: list[Callable[[str], None]] = []
+        self._counters = {"events": 0, "commits": 0, "failed_commits": 0, "rejected": 0}
+        self._stopping = False
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the store; sessions whose producers were open are watched again, with fresh timers."""
+        await self.store.open()
+        self.epoch = self.store.epoch
+        self._revoked = await self.store.revoked()
+        attention: list[str] = []
+        for listing, wanted in await self.store.listings():
+            self._known.add(listing.id)
+            if listing.state != "absent":
+                self._directory.load(listing)
+            if wanted:
+                attention.append(listing.id)
+        self._committer = asyncio.create_task(self._commit_loop(), name="wsmonitor commits")
+        for session in attention:
+            loaded = await self._load(session)
+            loaded.apply_verdicts(self.clock.wall_ns())
+            commands.expire(loaded.authority, self.clock.wall_ns())
+            self._changed(loaded)
+        self._deadlines.set(_MAINTENANCE, self.clock.monotonic() + self.retention.interval)
+        self._schedule()
+
+    async def stop(self) -> None:
+        """Commit what was accepted, then close the store."""
+        self._stopping = True
+        await self.settle()
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [*self._tasks, *self._loading.values()]
+        if self._committer is not None:
+            tasks.append(self._committer)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.store.close()
+
+    async def settle(self) -> None:
+        """Wait until nothing waits for a commit any more."""
+        await self._settled.wait()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- sessions in memory
+
+    async def _load(self, session: str) -> LoadedSession:
+        """The session, from memory or the store; an empty one where there is none yet."""
+        loaded = self._sessions.get(session)
+        if loaded is not None:
+            return loaded
+        try:
+            check_session_id(session)
+        except InvalidIdError as exc:
+            raise refusal("bad_id", str(exc)) from exc
+        task = self._loading.get(session)
+        if task is None:
+            task = asyncio.create_task(self._read(session), name=f"load {session}")
+            self._loading[session] = task
+            task.add_done_callback(lambda _: self._loading.pop(session, None))
+        try:
+            # One who gives up must not take the load away from the others.
+            return await asyncio.shield(task)
+        except StoreError as exc:
+            raise self._store_refusal(exc, session) from exc
+
+    async def _read(self, session: str) -> LoadedSession:
+        stored = await self.store.load(session) if session in self._known else None
+        epoch = self.epoch if stored is None else stored.state.epoch
+        if session in self._fresh or (stored is None and await self.store.tombstone(session) is not None):
+            # What was under this id before is not continued.
+            epoch = self._token_hex(8)
+            if stored is not None:
+                stored.history.clear()
+        self._fresh.discard(session)
+        loaded = LoadedSession(
+            session,
+            epoch,
+            stored,
+            limits=self.limits,
+            timing=self.timing,
+            now=self.clock.monotonic(),
+        )
+        self._sessions[session] = loaded
+        self._arm(loaded)
+        return loaded
+
+    def _arm(self, loaded: LoadedSession) -> None:
+        now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
+        if not loaded.evictable:
+            loaded.idle_since = now
+        self._deadlines.set(loaded.id, loaded.next_deadline(now, now_ns, _IDLE))
+        self._schedule()
+
+    def _changed(self, loaded: LoadedSession) -> None:
+        """Something of *loaded* may wait for a commit, and its deadlines may be others."""
+        if loaded.authority.uncommitted and not loaded.removed:
+            self._dirty[loaded.id] = loaded
+            self._settled.clear()
+            self._wake.set()
+        self._arm(loaded)
+
+    # -- time
+
+    def _schedule(self) -> None:
+        when = self._deadlines.next()
+        if when == self._timer_at or self._stopping:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = when
+        if when is not None:
+            now = self.clock.monotonic()
+            delay = max(0.0, when - now)
+            self._timer_due = now + delay
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        late = self.clock.monotonic() - self._timer_due
+        if late > _LATE:
+            # A suspended machine, a blocked process: nobody could be heard, which is not their silence.
+            log.warning("the server stood still for %.1f s", late)
+            for loaded in self._sessions.values():
+                loaded.watch.forgive(late)
+                self._arm(loaded)
+        self.handle_timeout()
+
+    def handle_timeout(self) -> None:
+        """Do what is due by the clock that was given."""
+        self._timer_at = None
+        now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
+        for key in self._deadlines.due(now):
+            if key == _DIRECTORY:
+                self._directory.handle_timeout(now, now_ns)
+                self._arm_directory()
+            elif key == _MAINTENANCE:
+                self._deadlines.set(_MAINTENANCE, now + self.retention.interval)
+                self._spawn(self._maintain())
+            elif (loaded := self._sessions.get(key)) is not None:
+                self._session_timeout(loaded, now, now_ns)
+        self._schedule()
+
+    def _session_timeout(self, loaded: LoadedSession, now: float, now_ns: int) -> None:
+        for producer, verdict in loaded.watch.handle_timeout(now):
+            loaded.verdicts[producer] = verdict
+            log.info("session %s: producer %s is %s", loaded.id, producer, verdict)
+        retry = loaded.retry_at is not None and loaded.retry_at <= now
+        if retry:
+            loaded.retry_at = None
+        loaded.apply_verdicts(now_ns)
+        commands.expire(loaded.authority, now_ns)
+        loaded.feed.tell_presence(now, self.timing.presence_interval)
+        if loaded.evictable and loaded.idle_since + _IDLE <= now:
+            del self._sessions[loaded.id]
+            self._deadlines.set(loaded.id, None)
+        else:
+            self._changed(loaded)
+
+    def _arm_directory(self) -> None:
+        self._deadlines.set(_DIRECTORY, self._directory.next_deadline())
+        self._schedule()
+
+    # -- committing
+
+    async def _commit_loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            async with self._store_lock:
+                dirty, self._dirty = self._dirty, {}
+                taken = [
+                    (loaded, batch)
+                    for loaded in dirty.values()
+                    if not loaded.removed and (batch := loaded.take()) is not None
+                ]
+                if taken:
+                    await self._commit(taken)
+            if not self._dirty:
+                self._settled.set()
+
+    async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
+        try:
+            await self.store.commit([batch.commit for _, batch in taken])
+        except StoreError as exc:
+            log.error("commit failed: %s", exc)
+            self._counters["failed_commits"] += 1
+            for loaded, _ in taken:
+                await self._commit_failed(loaded, exc)
+        else:
+            self._counters["commits"] += 1
+            for loaded, batch in taken:
+                self._committed(loaded, batch)
+        finally:
+            self._queued = max(0, self._queued - sum(batch.size for _, batch in taken))
+            if self._queued < _QUEUE_LIMIT:
+                self._room.set()
+
+    def _committed(self, loaded: LoadedSession, batch: Batch) -> None:
+        loaded.stored = True
+        loaded.retries = 0
+        self._known.add(loaded.id)
+        self._counters["events"] += len(batch.events)
+        self._counters["rejected"] += len(batch.rejections)
+        loaded.authority.committed(batch)
+        for producer, number, error in batch.rejections:
+            if (holder := loaded.holders.get(producer)) is not None:
+                holder.events.rejected(loaded.id, producer, number, error)
+        for producer, accepted in batch.acks.items():
+            holder = loaded.holders.get(producer)
+            if holder is not None and holder.opened:
+                holder.events.acked(loaded.id, producer, accepted)
+        for event in batch.events:
+            if isinstance(event.entity, Command) and event.entity.state == "requested":
+                self._deliver(loaded, event.entity)
+        _resolve(loaded.flight, None)
+        loaded.flight = []
+        if batch.commit.listing is not None:
+            self._directory.update(batch.commit.listing, self.clock.monotonic(), self.clock.wall_ns())
+            self._arm_directory()
+        self._changed(loaded)
+
+    def _deliver(self, loaded: LoadedSession, command: Command) -> None:
+        holder = loaded.holders.get(loaded.authority.target(command))
+        if holder is not None and holder.opened:
+            holder.events.deliver(loaded.id, holder.producer, command)
+
+    async def _commit_failed(self, loaded: LoadedSession, exc: StoreError) -> None:
+        failure = self._store_refusal(exc, loaded.id)
+        if exc.outcome_known:
+            loaded.authority.rollback()
+        else:
+            await self._reload(loaded)
+        waiters, loaded.flight, loaded.waiters = [*loaded.flight, *loaded.waiters], [], []
+        _resolve(waiters, failure)
+        now = self.clock.monotonic()
+        for holder in list(loaded.holders.values()):
+            if holder.ended is None:
+                self._end_holder(loaded, holder, failure.info)
+                if (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
+                    loaded.verdicts[holder.producer] = verdict
+                holder.events.failed(loaded.id, holder.producer, failure.info)
+        # What the server itself has to say of the producers is tried again.
+        loaded.retries += 1
+        loaded.retry_at = now + min(30.0, 2.0 ** (loaded.retries - 1))
+        self._changed(loaded)
+
+    async def _reload(self, loaded: LoadedSession) -> None:
+        """Go on from what the store has, under a new epoch; without it, from nothing that is in memory."""
+        try:
+            stored = await self.store.load(loaded.id)
+        except StoreError as exc:
+            log.error("session %s cannot be loaded again: %s", loaded.id, exc)
+            stored = None
+            self._fresh.add(loaded.id)
+            self._sessions.pop(loaded.id, None)
+            self._deadlines.set(loaded.id, None)
+            loaded.removed = True
+        epoch = self._token_hex(8)
+        if stored is None:
+            loaded.authority.restart(type(loaded.feed.state)(loaded.id, epoch), {})
+            return
+        stored.state.epoch = epoch
+        loaded.authority.restart(stored.state, stored.producers)
+        loaded.authority.touch()
+
+    def _store_refusal(self, exc: StoreError, session: str) -> Refusal:
+        return refusal(exc.code if exc.code in CATALOGUE else "store_failed", str(exc), session)
+
+    async def _barrier(self, loaded: LoadedSession) -> None:
+        """Wait until what *loaded* has at its tail now is committed. Raises `Refusal` when it failed."""
+        if not loaded.authority.uncommitted:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (loaded.waiters if loaded.authority.open else loaded.flight).append(future)
+        await future
+
+    # -- producers
+
+    async def open_producer(
+        self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
+    ) -> tuple[PublishOpened, ProducerHandle]:
+        """See `ports.Engine.open_producer`. Raises `Refusal`."""
+        loaded = await self._load(session)
+        if session not in self._known and len(self._known) >= self.limits.sessions:
+            raise refusal("limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session)
+        authority = loaded.authority
+        known = authority.position(producer) is not None and not authority.owns_crashed(producer)
+        try:
+            entity = authority.open_producer(producer, claims.sub, agent, self.clock.wall_ns())
+        except Rejection as rejection:
+            raise self._rejected(rejection, session) from None
+        self._known.add(session)
+        before = loaded.holders.get(producer)
+        if before is not None:
+            self._fence(loaded, before)
+        holder = Holder(self, loaded, producer, entity.epoch, events)
+        loaded.holders[producer] = holder
+        loaded.goodbyes.discard(producer)
+        loaded.watch.opened(producer, self.clock.monotonic())
+        loaded.verdicts[producer] = "live"
+        self._changed(loaded)
+        await self._barrier(loaded)
+        holder.opened = True
+        position = authority.positions[producer]
+        asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
+        opened = PublishOpened(
+            request=request,
+            session=session,
+            producer=producer,
+            producer_epoch=entity.epoch,
+            accepted=position.accepted,
+            epoch=authority.epoch,
+            known=known,
+        )
+        return opened, holder
+
+    def _deliver_waiting(self, holder: Holder) -> None:
+        if holder.ended is None:
+            authority = holder.loaded.authority
+            for command in commands.deliverable(authority, holder.producer, self.clock.wall_ns()):
+                holder.events.deliver(holder.session, holder.producer, command)
+
+    def _end_holder(self, loaded: LoadedSession, holder: Holder, error: ErrorInfo) -> None:
+        holder.ended = error
+        if loaded.holders.get(holder.producer) is holder:
+            del loaded.holders[holder.producer]
+
+    def _fence(self, loaded: LoadedSession, holder: Holder) -> None:
+        error = refusal("fenced", "another holder opened this producer", loaded.id).info
+        self._end_holder(loaded, holder, error)
+        holder.events.fenced(loaded.id, holder.producer)
+
+    async def publish(
+        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change]
+    ) -> None:
+        """Take changes of an open producer. Raises `Refusal`."""
+        self._check_holder(holder, producer_epoch)
+        loaded, session = holder.loaded, holder.session
+        while self._queued >= _QUEUE_LIMIT:
+            self._room.clear()
+            await self._room.wait()
+        run = 0
+        uploaded: set[str] = set()
+        try:
+            for sha256 in loaded.authority.missing_uploads(changes):
+                if await self.store.value_has(session, sha256):
+                    uploaded.add(sha256)
+            if loaded.authority.facts.session is None:
+                names = [one.name for one in changes if isinstance(one, SessionChange)]
+                if names and isinstance(names[0], str):
+                    run = await self.store.next_run(names[0])
+        except StoreError as exc:
+            raise self._store_refusal(exc, session) from exc
+        # What was awaited may have taken long enough for another holder, or a failure.
+        self._check_holder(holder, producer_epoch)
+        before = loaded.authority.open_size
+        try:
+            loaded.authority.publish(
+                holder.producer, first, changes, self.clock.wall_ns(), run=run, uploaded=uploaded
+            )
+        except Rejection as rejection:
+            raise self._rejected(rejection, session) from None
+        finally:
+            self._queued += loaded.authority.open_size - before
+            self._changed(loaded)
+
+    def _check_holder(self, holder: Holder, producer_epoch: int) -> None:
+        if holder.ended is not None:
+            raise Refusal(holder.ended)
+        if producer_epoch != holder.epoch:
+            raise refusal("fenced", f"the producer's epoch is {holder.epoch}", holder.session)
+
+    def heard(self, holder: Holder) -> None:
+        """A frame arrived on the holder's connection."""
+        loaded = holder.loaded
+        if holder.ended is None and loaded.watch.heard(holder.producer, self.clock.monotonic()):
+            loaded.verdicts[holder.producer] = "live"
+            loaded.authority.set_liveness(holder.producer, "live", self.clock.wall_ns())
+            self._changed(loaded)
+
+    async def close_producer(self, holder: Holder, *, goodbye: bool) -> None:
+        """The holder leaves: with a goodbye its silence is expected, otherwise it is stale at once."""
+        loaded, producer = holder.loaded, holder.producer
+        if holder.ended is not None:
+            return
+        self._end_holder(loaded, holder, refusal("unexpected_message", "the producer was closed").info)
+        if goodbye:
+            loaded.watch.closed(producer)
+            loaded.verdicts.pop(producer, None)
+            loaded.goodbyes.add(producer)
+            loaded.authority.set_liveness(producer, "live", self.clock.wall_ns(), closed=True)
+        elif (verdict := loaded.watch.disconnected(producer, self.clock.monotonic())) is not None:
+            loaded.verdicts[producer] = verdict
+            loaded.authority.set_liveness(producer, verdict, self.clock.wall_ns())
+        self._changed(loaded)
+        if goodbye:
+            await self._barrier(loaded)
+
+    def _rejected(self, rejection: Rejection, session: str) -> Refusal:
+        return refusal(rejection.code, rejection.message, session)
+
+    # -- observers
+
+    async def subscribe(
+        self, topic: str, generation: int, resume: Position | None, subscriber: Subscriber
+    ) -> TopicSync:
+        """See `ports.Engine.subscribe`. Raises `Refusal`."""
+        if is_directory(topic):
+            feed = self._directory.view(topic, subscriber.claims.sessions)
+            self._directory.detach(topic, subscriber)
+            return TopicSync(
+                feed, subscriber, generation, resume, page_size=self.limits.page_size, tell_reset=False
+            )
+        loaded = await self._load(topic)
+        sync = TopicSync(
+            loaded.feed,
+            subscriber,
+            generation,
+            resume,
+            page_size=self.limits.page_size,
+            absent=loaded.feed.state.seq == 0,
+            on_attach=lambda: self._arm(loaded),
+        )
+        self._arm(loaded)
+        return sync
+
+    def unsubscribe(self, topic: str, subscriber: Subscriber) -> None:
+        """See `ports.Engine.unsubscribe`."""
+        if is_directory(topic):
+            self._directory.detach(topic, subscriber)
+            self._directory.sweep(self.clock.monotonic())
+            self._arm_directory()
+        elif (loaded := self._sessions.get(topic)) is not None:
+            loaded.feed.detach(subscriber)
+            self._arm(loaded)
+
+    def _feed(self, topic: str, patterns: tuple[str, ...]) -> Feed | None:
+        if is_directory(topic):
+            return self._directory.existing(topic, patterns)
+        loaded = self._sessions.get(topic)
+        return None if loaded is None else loaded.feed
+
+    def heads(self, topics: Sequence[str], patterns: tuple[str, ...] = ()) -> dict[str, tuple[str, int, str]]:
+        """See `ports.Engine.heads`."""
+        feeds = ((topic, self._feed(topic, patterns)) for topic in topics)
+        return {
+            topic: (feed.state.epoch, feed.state.seq, feed.state.digest)
+            for topic, feed in feeds
+            if feed is not None
+        }
+
+    async def _existing(self, session: str) -> LoadedSession:
+        loaded = await self._load(session)
+        if loaded.feed.state.seq == 0:
+            raise refusal("not_available", "there is no such session", session)
+        return loaded
+
+    async def logs(self, session: str, step: str, first: int, limit: int, request: int) -> LogsPage:
+        """See `ports.Engine.logs`. Raises `Refusal`."""
+        loaded = await self._existing(session)
+        entity = loaded.feed.state.steps.get(step)
+        if entity is None:
+            raise refusal("not_available", f"there is no step {step!r}", session)
+        try:
+            records, first_kept = await self.store.logs(session, step, first, limit)
+        except StoreError as exc:
+            raise self._store_refusal(exc, session) from exc
+        return LogsPage(request=request, records=records, first_kept=first_kept, count=entity.log_count)
+
+    async def history(self, session: str, first: int, limit: int, request: int) -> HistoryPage:
+        """See `ports.Engine.history`. Raises `Refusal`."""
+        feed = (await self._existing(session)).feed
+        return feed.history_page(first, limit, self.limits.page_size, request)
+
+    # -- commands
+
+    async def command(self, message: CommandRequest, claims: Claims) -> CommandReply:
+        """See `ports.Engine.command`: answers when the record is committed. Raises `Refusal`."""
+        loaded = await self._load(message.session)
+        try:
+            command, repeated = commands.request(
+                loaded.authority, message, claims.sub, self.clock.wall_ns(), self.limits
+            )
+        except Rejection as rejection:
+            raise self._rejected(rejection, message.session) from None
+        self._changed(loaded)
+        await self._barrier(loaded)
+        committed = loaded.feed.state.commands.get(command.id, command)
+        return CommandReply(request=message.request, command=committed, repeated=repeated)
+
+    # -- large values
+
+    async def value_begin(self, session: str, sha256: str, total: int) -> int:
+        """See `ports.Engine.value_begin`. Raises `Refusal`."""
+        await self._existing(session)
+        if total > self.limits.value_size:
+            raise refusal(
+                "limit_exceeded",
+                f"a value may have {self.limits.value_size:,} bytes, this one has {total:,}",
+                session,
+            )
+        return await self._blob(session, self.store.value_begin(session, sha256, total))
+
+    async def value_write(self, session: str, sha256: str, total: int, offset: int, data: bytes) -> bool:
+        """See `ports.Engine.value_write`. Raises `Refusal`."""
+        await self._existing(session)
+        if total > self.limits.value_size:
+            raise refusal("limit_exceeded", f"a value may have {self.limits.value_size:,} bytes", session)
+        self._uploads[session, sha256] = self.clock.monotonic()
+        try:
+            complete = await self._blob(session, self.store.value_write(session, sha256, total, offset, data))
+        except Refusal:
+            self._uploads.pop((session, sha256), None)
+            raise
+        if complete:
+            self._uploads.pop((session, sha256), None)
+        return complete
+
+    async def value_read(
+        self, session: str, sha256: str, offset: int, length: int
+    ) -> tuple[bytes, int] | None:
+        """See `ports.Engine.value_read`. Raises `Refusal`."""
+        await self._existing(session)
+        length = min(length, self.limits.page_size)
+        return await self._blob(session, self.store.value_read(session, sha256, offset, length))
+
+    async def _blob(self, session: str, work: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            return await work
+        except StoreError as exc:
+            raise self._store_refusal(exc, session) from exc
+
+    # -- removal, retention, revocation
+
+    async def remove(self, session: str) -> None:
+        """See `ports.Engine.remove`. Raises `Refusal`."""
+        loaded = await self._existing(session)
+        async with self._store_lock:
+            if loaded.removed:
+                raise refusal("not_available", "there is no such session", session)
+            try:
+                await self.store.remove(session, at=self.clock.wall_ns())
+            except StoreError as exc:
+                raise self._store_refusal(exc, session) from exc
+            loaded.removed = True
+            self._forget(loaded)
+
+    def _forget(self, loaded: LoadedSession) -> None:
+        session = loaded.id
+        loaded.authority.rollback()
+        gone = refusal("not_available", "the session was removed", session)
+        _resolve([*loaded.waiters, *loaded.flight], gone)
+        for holder in list(loaded.holders.values()):
+            self._fence(loaded, holder)
+        self._dirty.pop(session, None)
+        self._known.discard(session)
+        self._sessions.pop(session, None)
+        self._deadlines.set(session, None)
+        for key in [key for key in self._uploads if key[0] == session]:
+            del self._uploads[key]
+        loaded.feed.remove()
+        self._directory.remove(session, self.clock.wall_ns())
+        self._arm_directory()
+
+    async def _maintain(self) -> None:
+        """Remove what is no longer to be kept."""
+        now_ns = self.clock.wall_ns()
+        now = self.clock.monotonic()
+        self._uploads = {key: at for key, at in self._uploads.items() if at + _UPLOAD_IDLE > now}
+        self._directory.sweep(now)
+        self._arm_directory()
+        try:
+            total = await self.store.size()
+            for session in expired(self._directory.listings(), self.retention, now_ns, total):
+                log.info("session %s is no longer kept", session)
+                try:
+                    await self.remove(session)
+                except Refusal as exc:
+                    log.warning("session %s: %s", session, exc)
+            await self.store.value_sweep(older_than=self.retention.orphan_age)
+            before = now_ns // 1_000_000_000
+            await self.store.forget_revocations(before=before)
+            self._revoked = {jti: at for jti, at in self._revoked.items() if at == 0 or at >= before}
+        except StoreError as exc:
+            log.error("maintenance failed: %s", exc)
+
+    async def revoke(self, jti: str, expires: int) -> None:
+        """See `ports.Engine.revoke`. Raises `Refusal`."""
+        try:
+            await self.store.revoke(jti, expires)
+        except StoreError as exc:
+            raise self._store_refusal(exc, "") from exc
+        self._revoked[jti] = expires
+        for callback in self._revocation_callbacks:
+            callback(jti)
+
+    def revoked(self, jti: str) -> bool:
+        """Whether the token with this id was revoked."""
+        return jti in self._revoked
+
+    def on_revocation(self, callback: Callable[[str], None]) -> None:
+        """See `ports.Engine.on_revocation`."""
+        self._revocation_callbacks.append(callback)
+
+    # -- the server's own state
+
+    async def ready(self) -> None:
+        """Raise `StoreError` when the server could not take a write now."""
+        await self.store.check()
+
+    def status(self) -> dict[str, Any]:
+        """See `ports.Engine.status`."""
+        return {
+            "sessions": len(self._known),
+            "sessions_loaded": len(self._sessions),
+            "directory_views": self._directory.view_count,
+            "pending_commands": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
+            "open_producers": sum(len(one.holders) for one in self._sessions.values()),
+            "uploads": len(self._uploads),
+            "queued_bytes": self._queued,
+            "epoch": self.epoch,
+            "store": self.store.info(),
+            **self._counters,
+        }
+
+    def busy(self) -> bool:
+        """Whether a command or an upload is pending (the idle exit waits for them)."""
+        now = self.clock.monotonic()
+        return any(one.authority.facts.pending for one in self._sessions.values()) or any(
+            at + _UPLOAD_IDLE > now for at in self._uploads.values()
+        )
+
+
+def _resolve(waiters: Sequence[asyncio.Future[None]], failure: Refusal | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if failure is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(failure)

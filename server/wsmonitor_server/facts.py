@@ -1,0 +1,145 @@
+"""What the authority keeps counted about a session's tail, so that no change costs a scan.
+
+Steps by state, problems and commands in the order they came, which large values are referred to,
+how many bytes are kept, and the first failure: all of it follows from the entities alone, and is built
+from them again when the tail is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from wsmonitor.protocol.entities import (
+    Chain,
+    Command,
+    Entity,
+    Listing,
+    Problem,
+    Producer,
+    Session,
+    Step,
+    Value,
+)
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.states import COMMAND_TERMINAL, TERMINAL
+
+_PROBLEM_LENGTH = 200
+_WORST = {"": 0, "live": 1, "stale": 2, "lost": 3}
+
+
+class Facts:
+    """Counted facts of one session; `replace` keeps them, entity by entity."""
+
+    def __init__(self, state: SessionState, entity_bytes: int) -> None:
+        self.steps: Counter[str] = Counter()
+        self.problems: dict[str, None] = {}
+        self.pending: dict[str, Command] = {}
+        self.finished: dict[str, None] = {}
+        self.producers: dict[str, Producer] = {}
+        self.references: Counter[str] = Counter()
+        self.value_bytes = 0
+        self.entity_bytes = entity_bytes
+        self._reference_changes: list[tuple[str, bool]] = []
+        self.session: Session | None = None
+        self.problem = ""
+        self.open_entities: Counter[str] = Counter()  # by producer: how many are not in a terminal state
+        for kind, entity in sorted(state, key=lambda item: item[1].seq):
+            self.replace(kind, entity.id, None, entity)
+        self._reference_changes.clear()
+
+    def take_reference_changes(self) -> list[tuple[str, bool]]:
+        """Large values that are referred to since the last call (True), or no longer (False), in order."""
+        changes, self._reference_changes = self._reference_changes, []
+        return changes
+
+    def replace(self, kind: str, ident: str, old: Entity | None, new: Entity | None) -> None:
+        """*new* stands in the place of *old*; None where there was, or is, none."""
+        match new if new is not None else old:
+            case Session() | Chain() | Step():
+                if isinstance(old, Session | Chain | Step):
+                    self._count(old, -1)
+                if isinstance(new, Session | Chain | Step):
+                    self._count(new, +1)
+            case Command():
+                self.pending.pop(ident, None)
+                if isinstance(new, Command) and new.state not in COMMAND_TERMINAL:
+                    self.pending[ident] = new
+                elif new is None:
+                    self.finished.pop(ident, None)
+                else:
+                    self.finished[ident] = None
+            case Producer() if isinstance(new, Producer):
+                self.producers[ident] = new
+            case Problem():
+                if isinstance(new, Problem):
+                    self.problems[ident] = None
+                    if not self.problem and new.severity in ("error", "fatal"):
+                        self.problem = new.message[:_PROBLEM_LENGTH]
+                else:
+                    self.problems.pop(ident, None)
+            case _:
+                pass
+
+    def _count(self, entity: Session | Chain | Step, sign: int) -> None:
+        for value in (entity.input, entity.output):
+            if value is not None and value.truncated:
+                self._refer(value, sign)
+        if entity.state not in TERMINAL:
+            self.open_entities[entity.producer] += sign
+        if isinstance(entity, Step):
+            self.steps[entity.state] += sign
+        elif isinstance(entity, Session) and sign > 0:
+            self.session = entity
+        if sign > 0 and not self.problem and entity.state == "failed":
+            error = entity.error
+            self.problem = (error.message or error.type if error else entity.reason)[:_PROBLEM_LENGTH]
+
+    def _refer(self, value: Value, sign: int) -> None:
+        before = self.references[value.sha256]
+        after = before + sign
+        if after:
+            self.references[value.sha256] = after
+        else:
+            del self.references[value.sha256]
+        if (before == 0) != (after == 0):
+            self.value_bytes += sign * value.size
+            self._reference_changes.append((value.sha256, sign > 0))
+
+    @property
+    def step_count(self) -> int:
+        return self.steps.total()
+
+    @property
+    def liveness(self) -> str:
+        """The worst liveness of the open producers that still have something to say; "" if there is none."""
+        open_ones = [producer.liveness for producer in self.producers.values() if not producer.closed]
+        return max(open_ones, key=_WORST.__getitem__, default="")
+
+    @property
+    def attention(self) -> bool:
+        """Whether somebody must watch the clock for this session."""
+        return bool(self.pending) or any(
+            not producer.closed and (producer.liveness != "lost" or self.open_entities[producer.id] > 0)
+            for producer in self.producers.values()
+        )
+
+    def listing(self, size: int) -> Listing | None:
+        """The session's line in the directory; None while there is no session entity."""
+        session = self.session
+        if session is None:
+            return None
+        return Listing(
+            id=session.id,
+            name=session.name,
+            run=session.run,
+            kind=session.kind,
+            state=session.state,
+            reason=session.reason[:_PROBLEM_LENGTH],
+            liveness=self.liveness,  # type: ignore[arg-type]  # one of the table's words
+            counts={state: count for state, count in sorted(self.steps.items()) if count},
+            problem=self.problem,
+            created=session.created,
+            started=session.started,
+            ended=session.ended,
+            size=size,
+        )

@@ -1,0 +1,194 @@
+"""A sync: how one subscription gets from nothing, or from an old position, to the head.
+
+::
+
+    sync_begin(epoch, base) → pages of the state at base → [rounds of what changed since] → events → synced
+
+The pages are pulled, from an immutable copy, so a slow reader cannot be overrun; meanwhile nothing
+is queued for it. When history no longer reaches back to ``base`` at the end of a round, another
+round brings what changed since, at a higher base: each is smaller than the one before.
+
+What a client with an older position missed, ``(old, base]``, comes as ``history``: for its log and
+its handlers, never reduced. If history is incomplete, one ``gap`` stands for all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from msgspec import Raw
+
+from wsmonitor.protocol.entities import ErrorInfo
+from wsmonitor.protocol.messages import Position, SyncBegin, SyncPage
+
+from .hub import Feed
+from .ports import Refusal, Subscriber
+from .snapshot import DROPPABLE, Page, pages
+
+Reset = Literal["", "epoch", "ahead", "diverged"]
+
+
+class TopicSync:
+    """A running sync of one subscription. See `ports.Sync` for its methods' contracts."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        subscriber: Subscriber,
+        generation: int,
+        resume: Position | None,
+        *,
+        page_size: int,
+        absent: bool = False,
+        tell_reset: bool = True,
+        on_attach: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.subscriber = subscriber
+        self._feed = feed
+        self._page_size = page_size
+        self._on_attach = on_attach
+        self._closed = False
+        self._number = -1
+        self._current: SyncPage | None = None
+        reset, resumed = self._judge(resume)
+        self._snapshot = feed.snapshot(at_least=resumed or 0)
+        self._base = self._snapshot.base
+        self._history, self._gap = self._missed(resumed)
+        self._pages = self._produce(generation)
+        self.begin = SyncBegin(
+            topic=feed.topic,
+            generation=generation,
+            epoch=self._snapshot.epoch,
+            base=self._base,
+            entities=self._snapshot.count,
+            absent=absent,
+            reset=reset if tell_reset else "",
+        )
+        feed.begin(self)
+
+    def _judge(self, resume: Position | None) -> tuple[Reset, int | None]:
+        """Whether the offered position can be continued: the reason if not, the seq if so."""
+        feed = self._feed
+        if resume is None:
+            return "", None
+        if resume.epoch != feed.state.epoch:
+            # Who had seen nothing yet has lost nothing.
+            return ("epoch" if resume.seq else ""), None
+        if resume.seq > feed.state.seq:
+            return "ahead", None
+        known = feed.digest_at(resume.seq)
+        if resume.digest and known is not None and resume.digest != known:
+            return "diverged", None
+        return "", resume.seq
+
+    def _missed(self, seq: int | None) -> tuple[list[Raw], tuple[int, int] | None]:
+        if seq is None or seq >= self._base:
+            return [], None
+        if self._feed.first_kept > seq + 1:
+            return [], (seq + 1, self._base)
+        return [Raw(kept.encoded) for kept in self._feed.history if seq < kept.seq <= self._base], None
+
+    def _produce(self, generation: int) -> Iterator[SyncPage]:
+        """All pages in order. It goes on when a page is pulled, so it judges by the head of that moment."""
+        number = 0
+
+        def page(
+            entities: Page, drop: list[tuple[str, str]], history: list[Raw], *, last: bool = False
+        ) -> SyncPage:
+            nonlocal number
+            made = SyncPage(
+                topic=self._feed.topic,
+                generation=generation,
+                page=number,
+                base=self._base,
+                entities=entities,
+                drop=drop,
+                history=history,
+                gap=self._gap if number == 0 else None,
+                last=last,
+            )
+            number += 1
+            return made
+
+        for chunk in _chunks(self._history, self._page_size):
+            yield page([], [], chunk)
+        self._history = []
+        known = set(self._snapshot.keys)
+        count, over = 0, False
+        while not over:
+            entities, over = self._snapshot.page(count)
+            count += 1
+            yield page(entities, [], [], last=over and self._reaches())
+        while not self._reaches():
+            state = self._feed.state
+            changed = [(kind, entity) for kind, entity in state if entity.seq > self._base]
+            present = {(kind, ident) for kind in DROPPABLE for ident in state.entities[kind]}
+            drop = sorted(known - present)
+            known = present
+            self._base = state.seq
+            for entities, over in pages(changed, self._page_size):
+                yield page(entities, drop, [], last=over and self._reaches())
+                drop = []
+
+    def _reaches(self) -> bool:
+        return self._feed.first_kept <= self._base + 1
+
+    async def page(self, number: int) -> SyncPage:
+        """Page *number*. Raises `Refusal` when it is not the next one, nor the one before again."""
+        if self._closed:
+            raise Refusal(
+                ErrorInfo(
+                    code="gone",
+                    message="this sync is over: subscribe again",
+                    retryable=True,
+                    session=self._feed.topic,
+                )
+            )
+        if number == self._number and self._current is not None:
+            return self._current
+        if number != self._number + 1 or (self._current is not None and self._current.last):
+            raise Refusal(
+                ErrorInfo(
+                    code="unexpected_message",
+                    message=f"page {number} is not the next one, nor the one before",
+                    session=self._feed.topic,
+                )
+            )
+        self._current = next(self._pages)
+        self._number = number
+        return self._current
+
+    def finish(self) -> tuple[list[bytes], int, str]:
+        """Attach the subscriber; see `ports.Sync.finish`. To be called in the loop turn of the last page."""
+        if self._closed:
+            raise RuntimeError("finish() after close()")
+        if self._current is None or not self._current.last or not self._reaches():
+            raise RuntimeError("finish() belongs into the loop turn that pulled the last page")
+        events = self._feed.since(self._base)
+        self._feed.attach(self)
+        self._closed = True
+        self._pages = iter(())
+        self._on_attach()
+        return events, self._feed.state.seq, self._feed.state.digest
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._pages = iter(())
+            if self._feed.syncs.get(id(self.subscriber)) is self:
+                del self._feed.syncs[id(self.subscriber)]
+
+
+def _chunks(history: list[Raw], size: int) -> Iterator[list[Raw]]:
+    chunk: list[Raw] = []
+    filled = 0
+    for raw in history:
+        length = len(bytes(raw)) + 1
+        if chunk and filled + length > size:
+            yield chunk
+            chunk, filled = [], 0
+        chunk.append(raw)
+        filled += length
+    if chunk:
+        yield chunk

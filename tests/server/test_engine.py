@@ -1,0 +1,150 @@
+"""Publishing and observing through the engine: numbering, acknowledgement, sync, live events."""
+
+from __future__ import annotations
+
+import pytest
+
+from wsmonitor.protocol.changes import ChainChange, SessionChange, SkippedChange, StepChange
+from wsmonitor.protocol.messages import Position
+from wsmonitor_server.clock import ManualClock
+from wsmonitor_server.engine import SessionEngine
+from wsmonitor_server.ports import Refusal
+
+from .support import Listener, Publisher
+
+Running = tuple[SessionEngine, ManualClock]
+
+
+async def test_published_changes_are_acknowledged_and_seen(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "etl~1").open()
+    before = Listener("before")
+    await before.sync(engine, "etl~1")
+    await publisher.put(
+        SessionChange(name="etl", state="running"),
+        ChainChange(id="c", name="load"),
+        StepChange(id="s", chain="c", name="read", state="running"),
+    )
+    assert publisher.acks[-1] == 3
+    assert [event.seq for event in before.events] == [2, 3, 4]
+    after = Listener("after")
+    await after.sync(engine, "etl~1")
+    assert before.replica is not None
+    assert after.replica is not None
+    assert before.replica.digest == after.replica.digest
+    session = after.replica.session
+    assert session is not None
+    assert (session.run, session.state, session.started != "") == (1, "running", True)
+    assert engine.heads(["etl~1"]) == {"etl~1": (engine.epoch, 4, after.replica.digest)}
+
+
+async def test_absent_session_goes_live_when_it_appears(running: Running) -> None:
+    engine, _ = running
+    listener = Listener()
+    sync = await listener.sync(engine, "later~1")
+    assert (sync.begin.absent, sync.begin.base, sync.begin.epoch) == (True, 0, engine.epoch)
+    publisher = await Publisher(engine, "later~1").open()
+    await publisher.put(SessionChange(name="later"))
+    assert [event.seq for event in listener.events] == [1, 2]
+
+
+async def test_what_is_sent_again_is_not_applied_again(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    changes = [SessionChange(name="s"), ChainChange(id="c", name="c")]
+    await publisher.put(*changes)
+    head = engine.heads(["s~1"])
+    await publisher.handle.publish(1, 1, changes)
+    await engine.settle()
+    assert engine.heads(["s~1"]) == head
+    assert publisher.acks[-1] == 2
+    with pytest.raises(Refusal) as caught:
+        await publisher.handle.publish(1, 5, changes)
+    assert caught.value.info.code == "out_of_sequence"
+
+
+async def test_rejected_change_uses_its_number_and_is_told(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(
+        SessionChange(name="s", state="succeeded"),
+        SessionChange(state="running"),
+        ChainChange(id="late", name="late"),
+        ChainChange(id="recorded", name="recorded", state="succeeded"),
+    )
+    assert publisher.rejections == [(2, "illegal_transition"), (3, "session_ended")]
+    assert publisher.acks[-1] == 4
+
+
+async def test_skipped_moves_the_next_number(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"), SkippedChange(first=2, last=51, count=50))
+    assert publisher.acks[-1] == 51
+    await publisher.handle.publish(1, 52, [ChainChange(id="c", name="c")])
+    await engine.settle()
+    assert publisher.acks[-1] == 52
+    listener = Listener()
+    await listener.sync(engine, "s~1")
+    assert listener.replica is not None
+    (problem,) = listener.replica.problems.values()
+    assert (problem.code, "50 changes" in problem.message) == ("skipped", True)
+
+
+async def test_resume_brings_what_was_missed_once(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"))
+    listener = Listener()
+    await listener.sync(engine, "s~1")
+    position = listener.position()
+    engine.unsubscribe("s~1", listener)
+    await publisher.put(ChainChange(id="a", name="a"), ChainChange(id="b", name="b"))
+    sync = await listener.sync(engine, "s~1", position)
+    assert sync.begin.reset == ""
+    assert [event.seq for event in listener.missed] == [3, 4]
+    assert listener.events == []
+    assert listener.gaps == []
+
+
+@pytest.mark.parametrize(
+    ("position", "reset"),
+    [
+        (Position(epoch="other", seq=1), "epoch"),
+        (Position(epoch="other", seq=0), ""),
+        (Position(epoch="", seq=99), "ahead"),
+        (Position(epoch="", seq=2, digest="f" * 32), "diverged"),
+    ],
+)
+async def test_position_that_cannot_be_resumed_is_reset(
+    running: Running, position: Position, reset: str
+) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"))
+    listener = Listener()
+    offered = Position(epoch=position.epoch or engine.epoch, seq=position.seq, digest=position.digest)
+    sync = await listener.sync(engine, "s~1", offered)
+    assert sync.begin.reset == reset
+    assert listener.missed == []
+
+
+async def test_opening_again_fences_the_holder_before(running: Running) -> None:
+    engine, _ = running
+    old = await Publisher(engine, "s~1").open()
+    await old.put(SessionChange(name="s"))
+    new = await Publisher(engine, "s~1").open()
+    assert old.fences == 1
+    assert new.opened is not None
+    assert (new.opened.accepted, new.opened.producer_epoch, new.opened.known) == (1, 2, True)
+    with pytest.raises(Refusal) as caught:
+        await old.put(ChainChange(id="c", name="c"))
+    assert caught.value.info.code == "fenced"
+
+
+async def test_producer_belongs_to_its_subject(running: Running) -> None:
+    engine, _ = running
+    await Publisher(engine, "s~1", sub="alice").open()
+    with pytest.raises(Refusal) as caught:
+        await Publisher(engine, "s~1", sub="mallory").open()
+    assert caught.value.info.code == "forbidden"
