@@ -88,6 +88,8 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     "step_failed": CatalogueEntry("A step raised an exception.", False, 0),
     "producer_error": CatalogueEntry("The publishing program reported an error.", False, 0),
     "capture_failed": CatalogueEntry("A value could not be shown.", False, 0),
+    "timeout": CatalogueEntry("What was waited for did not happen in the time given.", True, 0),
+    "configuration": CatalogueEntry("A setting, a file or an address is wrong.", False, 0),
 }
 
 
