@@ -1,0 +1,426 @@
+"""The server: the one owner of the listening socket, of the tasks, and of the process's signals.
+
+`Server` is started and stopped by whoever owns the loop (`run` for a process, `embedded` for a program);
+there is one way to stop, `Server.drain`, which both use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import platform
+import random
+import secrets
+import ssl
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from wsmonitor._version import __version__
+from wsmonitor.protocol.close_codes import CloseCode
+from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR
+from wsmonitor.protocol.discovery import CHALLENGE_PATH, proof
+from wsmonitor.protocol.entities import ErrorInfo
+from wsmonitor.protocol.errors import ConfigurationError
+
+from . import http
+from .auth import Authenticator, Credential, KeySource
+from .clock import Clock, SystemClock
+from .config import ServerConfig
+from .connection import Connection
+from .logs import fields
+from .peer import Peer
+from .ports import Engine
+from .replies import error_info
+from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, frame_text
+
+_LOG: Final = logging.getLogger(__name__)
+
+SPREAD_PER_CONNECTION: Final = 0.002
+"""Seconds of reconnect spread per connection: 500 handshakes a second are what one core takes with ease."""
+
+MAX_SPREAD: Final = 30.0
+
+
+class Server:
+    """Serves one engine on one port. Implements `peer.Services`.
+
+    Args:
+        config: validated.
+        engine: the session side; started and stopped by this server.
+        keys: what tokens are verified with.
+        clock: where time comes from.
+        rng: spreads reconnects.
+        secret: the discovery file's, for a local server's proof; "" for none.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        engine: Engine,
+        keys: KeySource,
+        *,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        secret: str = "",
+    ) -> None:
+        self.config = config
+        self.engine = engine
+        self.timing = config.timing
+        self.limits = config.limits
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.auth = Authenticator(
+            keys, engine.revoked, audience=config.auth.audience, issuer=config.auth.issuer
+        )
+        self.instance = secrets.token_hex(8)
+        self.connections: dict[str, Connection] = {}
+        self.peers: set[Peer] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.counters: Counter[str] = Counter()
+        self.draining = False
+        self.stopped = False
+        self.stop_requested = asyncio.Event()
+        self.host = ""
+        self.port = 0
+        self._rng = rng if rng is not None else random.Random()
+        self._secret = secret
+        self._frames = FrameCache()
+        self._by_subject: Counter[str] = Counter()
+        self._numbers = 0
+        self._dirty: list[Connection] = []
+        self._listener: asyncio.Server | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._drained: asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
+        self._started_at = self.clock.monotonic()
+        self._last_active = self._started_at
+        self.pages = ("/healthz", "/readyz") + (
+            (("/metrics",) if config.metrics else ()) + ((CHALLENGE_PATH,) if secret else ())
+        )
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the store, then listen.
+
+        Raises:
+            ConfigurationError: the address cannot be used, or a certificate cannot be read.
+        """
+        context = _tls_context(self.config)
+        await self.engine.start()
+        try:
+            await self._listen(context)
+        except BaseException:
+            self.stopped = True
+            await self.engine.stop()
+            raise
+        self.engine.on_revocation(self._on_revocation)
+        self._last_active = self.clock.monotonic()
+        _LOG.info("listening", extra=fields(url=self.url, version=__version__, instance=self.instance))
+
+    async def _listen(self, context: ssl.SSLContext | None) -> None:
+        host = "127.0.0.1" if self.config.host == "localhost" else self.config.host
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._new_connection,
+                host,
+                self.config.port,
+                ssl=context,
+                backlog=1024,
+                ssl_handshake_timeout=self.timing.handshake_timeout if context is not None else None,
+            )
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"port {self.config.port} at {host} is in use by another program; "
+                    "choose another with --port, or 0 for any free one"
+                ) from exc
+            raise ConfigurationError(
+                f"cannot listen at {host}:{self.config.port}: {exc.strerror or exc}"
+            ) from exc
+        address = self._listener.sockets[0].getsockname()
+        self.host, self.port = address[0], address[1]
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to."""
+        scheme = "wss" if self.config.tls_cert else "ws"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    async def drain(self) -> None:
+        """Stop: tell each client when to come back, finish what was begun, commit, close (rule 19).
+
+        May be called more than once, also at the same time: all wait for the one end.
+        """
+        if self._drained is None:
+            self._drained = asyncio.get_running_loop().create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _drain(self) -> None:
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.drain_timeout
+        _LOG.info("draining", extra=fields(connections=len(self.connections)))
+        if self._listener is not None:
+            self._listener.close()
+        spread = self.spread()
+        for peer in list(self.peers):
+            peer.drain(round(1000 * (0.1 + spread * self._rng.random())))
+        while self.tasks and loop.time() < deadline:
+            await asyncio.wait(self.tasks, timeout=deadline - loop.time())
+        for connection in list(self.connections.values()):
+            connection.transport.pause_reading()
+        for task in list(self.tasks):
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+        self.stopped = True
+        try:
+            await self.engine.stop()
+        finally:
+            await self._close_connections()
+            if self._listener is not None:
+                await self._listener.wait_closed()
+            _LOG.info("stopped")
+
+    async def _close_connections(self) -> None:
+        for connection in list(self.connections.values()):
+            connection.transport.resume_reading()
+            if connection.peer is not None:
+                connection.peer.close(CloseCode.DRAINING, "the server is stopping")
+            else:
+                connection.transport.abort()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_GRACE):
+                    await self._gone.wait()
+        for connection in list(self.connections.values()):
+            connection.transport.abort()
+        if self.connections:
+            # An aborted transport tells its end in the next turn of the loop.
+            await self._gone.wait()
+
+    def request_stop(self) -> None:
+        """Let the owner know that the server should drain."""
+        self.stop_requested.set()
+
+    def idle_for(self) -> float:
+        """Seconds without an authenticated connection and without pending commands or uploads."""
+        now = self.clock.monotonic()
+        if self.peers or self.engine.busy():
+            self._last_active = now
+        return now - self._last_active
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* as a task that a drain waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # -- connections
+
+    def _new_connection(self) -> asyncio.BaseProtocol:
+        self._numbers += 1
+        self.counters["connections_total"] += 1
+        return Connection(self, f"c{self._numbers}").transport
+
+    def remote(self, address: str, request: HandshakeRequest) -> str:
+        """The client's address for the log: behind a proxy, the one that the proxy saw last."""
+        forwarded = request.header("X-Forwarded-For") if self.config.behind_proxy else None
+        return forwarded.rsplit(",", 1)[-1].strip()[:64] if forwarded else address
+
+    def may_connect(self, credential: Credential) -> bool:
+        """Whether one more connection of this subject is within the limit."""
+        return self._by_subject[credential.claims.sub] < self.limits.connections_per_subject
+
+    def remember(self, peer: Peer) -> None:
+        """*peer*'s handshake is done."""
+        self.peers.add(peer)
+        self._by_subject[peer.credential.claims.sub] += 1
+
+    def forget(self, peer: Peer) -> None:
+        """*peer*'s connection is gone."""
+        self.peers.discard(peer)
+        subject = peer.credential.claims.sub
+        self._by_subject[subject] -= 1
+        if self._by_subject[subject] <= 0:
+            del self._by_subject[subject]
+        self._last_active = self.clock.monotonic()
+
+    def arrived(self, connection: Connection) -> None:
+        """*connection* is there, not yet authenticated."""
+        self.connections[connection.ident] = connection
+        self._gone.clear()
+
+    def closed(self, connection: Connection) -> None:
+        """*connection* is gone."""
+        self.connections.pop(connection.ident, None)
+        if not self.connections:
+            self._gone.set()
+
+    def flush_later(self, connection: Connection) -> None:
+        """Flush *connection* at the end of this loop turn, together with all others that have something."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush_now()
+
+    def _on_revocation(self, jti: str) -> None:
+        for peer in list(self.peers):
+            if peer.credential.claims.jti == jti:
+                peer.still_valid()
+
+    def rotate_keys(self, keys: KeySource) -> None:
+        """Verify with *keys* from now on; connections of tokens from before are closed."""
+        self.auth.rotate(keys)
+        for peer in list(self.peers):
+            peer.still_valid()
+
+    # -- what peers ask for
+
+    def frame(self, payload: bytes) -> bytes:
+        return frame_text(payload)
+
+    def frame_shared(self, payload: bytes) -> bytes:
+        return self._frames.frame(payload)
+
+    async def authenticate(self, token: str) -> Credential:
+        if self.fetching or self.auth.wants_fetch(token, self.clock.monotonic()):
+            await self.fetch_keys()
+        return self.auth.verify(token, self.clock.wall_ns() / 1e9)
+
+    async def fetch_keys(self) -> None:
+        """Get the key set again, off the loop; all who wait share one fetch."""
+        if self._fetching is None:
+            self._fetching = asyncio.get_running_loop().create_task(self._fetch_keys())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch_keys(self) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self.auth.fetch)
+        except Exception as exc:  # noqa: BLE001 - whatever a key server does, tokens are then refused
+            _LOG.warning("the key set cannot be fetched", extra=fields(error=exc))
+        finally:
+            self._fetching = None
+
+    @property
+    def fetching(self) -> bool:
+        """Whether the key set is being fetched now."""
+        return self._fetching is not None
+
+    def spread(self) -> float:
+        return min(MAX_SPREAD, SPREAD_PER_CONNECTION * len(self.peers))
+
+    def opened(self, peer: Peer) -> None:
+        self.counters["opened_total"] += 1
+        self.connections[peer.ident].log_opened()
+
+    def fault(self, peer: Peer, what: str) -> str:
+        correlation = secrets.token_hex(6)
+        self.counters["faults_total"] += 1
+        _LOG.exception(
+            "a request failed", extra=fields(request=what, connection=peer.ident, correlation=correlation)
+        )
+        return correlation
+
+    def limit(self, name: str) -> ErrorInfo:
+        """The error that names a limit of the whole server."""
+        value: int = getattr(self.limits, name)
+        return error_info(
+            "limit_exceeded",
+            f"the limit `{name}` of {value:,} is reached",
+            details={"limit": name, "value": value},
+        )
+
+    def information(self, *, full: bool) -> dict[str, Any]:
+        """Facts for ``wsmonitor status``; *full* for administrators."""
+        info: dict[str, Any] = {
+            "version": __version__,
+            "protocol": f"{PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
+            "instance": self.instance,
+            "epoch": self.engine.epoch,
+            "uptime": round(self.clock.monotonic() - self._started_at, 3),
+            "draining": self.draining,
+        }
+        if full:
+            info |= {
+                "url": self.url,
+                "python": platform.python_version(),
+                "store": self.config.store.partition(":")[0],
+                "local": self.config.local,
+                **self._measures(),
+                "engine": self.engine.status(),
+            }
+        return info
+
+    def _measures(self) -> dict[str, int]:
+        return {
+            "connections": len(self.peers),
+            "subscriptions": sum(len(peer.subscriptions) for peer in self.peers),
+            "queued_bytes": sum(
+                peer.outbox.state_size + peer.outbox.control_waiting + peer.outbox.bulk_waiting
+                for peer in self.peers
+            ),
+            **self.counters,
+        }
+
+    # -- pages
+
+    async def page(self, page: http.Page) -> http.Answer:
+        """Answer a plain request."""
+        return await _PAGES[page.name](self, page)
+
+    async def _health(self, page: http.Page) -> http.Answer:
+        return http.json_answer(200, {"status": "alive", "version": __version__})
+
+    async def _ready(self, page: http.Page) -> http.Answer:
+        if self.draining:
+            return http.error_answer(error_info("draining", "the server is stopping"))
+        try:
+            await self.engine.ready()
+        except Exception as exc:  # noqa: BLE001 - any reason is the answer
+            code = getattr(exc, "code", "store_failed")
+            return http.error_answer(error_info(str(code), str(exc)), status=503)
+        return http.json_answer(200, {"status": "ready"})
+
+    async def _metrics(self, page: http.Page) -> http.Answer:
+        values: dict[str, int | float] = dict(self._measures())
+        for name, value in self.engine.status().items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                values[f"engine_{name}"] = value
+        return http.Answer(200, http.metrics_text(values), http.TEXT)
+
+    async def _challenge(self, page: http.Page) -> http.Answer:
+        if not http.valid_nonce(page.nonce):
+            return http.error_answer(error_info("bad_message", "`nonce` has to be 16 to 128 hex digits"))
+        return http.json_answer(
+            200,
+            {"proof": proof(self._secret, page.nonce, self.host, self.port), "instance": self.instance},
+        )
+
+
+_PAGES: Final[dict[str, Callable[[Server, http.Page], Coroutine[Any, Any, http.Answer]]]] = {
+    "/healthz": Server._health,
+    "/readyz": Server._ready,
+    "/metrics": Server._metrics,
+    CHALLENGE_PATH: Server._challenge,
+}
+
+
+def _tls_context(config: ServerConfig) -> ssl.SSLContext | None:
+    if not config.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigurationError(f"the TLS certificate or its key cannot be read: {exc}") from exc
+    return context

@@ -1,0 +1,312 @@
+"""Tokens: who somebody is, and whether that still holds.
+
+A token is a JWT (RFC 7519), validated as RFC 8725 asks: the algorithms are the server's choice, never
+the token's; ``exp aud iss jti sub`` are required; audience and issuer have to be the server's. Its
+signature is verified once, at the handshake or at a refresh. What comes of it, a `Credential`, is checked
+on every message and on every flush against the wall clock, revocation and key generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from wsmonitor.protocol.access import Claims
+from wsmonitor.protocol.defaults import AUDIENCE, ISSUER
+from wsmonitor.protocol.entities import ErrorInfo
+from wsmonitor.protocol.errors import ConfigurationError
+
+from .replies import error_info
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+
+MIN_SECRET_BYTES: Final = 32
+"""RFC 7518, 3.2: a key of HS256 has at least the size of its hash."""
+
+MAX_TOKEN_LENGTH: Final = 16_384
+SKEW: Final = 30
+"""Seconds that another clock may be ahead, for ``nbf`` and ``iat``. ``exp`` has no grace."""
+
+SECRET_ALGORITHMS: Final = frozenset({"HS256"})
+KEY_ALGORITHMS: Final = frozenset({"RS256", "ES256", "EdDSA"})
+
+REFETCH_AFTER: Final = 30.0
+"""Seconds between two fetches of a JWKS URL for an unknown key: bad tokens must not make us busy."""
+JWKS_LIFETIME: Final = 300.0
+
+
+class AuthError(Exception):
+    """A token is refused. ``code`` is ``unauthorized``, ``token_expired`` or ``token_revoked``."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.info = error_info(code, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A verified token's claims, and the generation of the keys that it was verified with."""
+
+    claims: Claims
+    generation: int
+
+
+class KeySource(Protocol):
+    """Where the keys are that tokens are verified with."""
+
+    algorithms: frozenset[str]
+
+    def find(self, header: dict[str, Any]) -> Any:
+        """The key for a token with this header, or None when it is not at hand."""
+
+    def fetch(self) -> None:
+        """Get the keys again. May block; called off the loop."""
+
+    def wants_fetch(self, header: dict[str, Any], now: float) -> bool:
+        """Whether `fetch` should run before `find` is asked, at *now* (monotonic seconds)."""
+
+
+class SecretKey:
+    """One shared secret, for HS256."""
+
+    algorithms = SECRET_ALGORITHMS
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) < MIN_SECRET_BYTES:
+            raise ConfigurationError(
+                f"the signing key has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES}"
+            )
+        self._secret = secret
+
+    def find(self, header: dict[str, Any]) -> bytes:
+        return self._secret
+
+    def fetch(self) -> None:
+        """There is nothing to get."""
+
+    def wants_fetch(self, header: dict[str, Any], now: float) -> bool:
+        return False
+
+
+class KeySet:
+    """The public keys of a JSON Web Key Set (RFC 7517), from a file or a URL.
+
+    Args:
+        load: reads the set; may block, may raise.
+        algorithms: the accepted ones, out of `KEY_ALGORITHMS`.
+        remote: whether *load* goes over the network and is to be repeated.
+    """
+
+    def __init__(
+        self, load: Callable[[], dict[str, Any]], algorithms: frozenset[str], *, remote: bool
+    ) -> None:
+        self.algorithms = algorithms
+        self._load = load
+        self._remote = remote
+        self._keys: dict[str, PyJWK] = {}
+        self._fetched: float | None = None
+
+    def find(self, header: dict[str, Any]) -> PyJWK | None:
+        kid = header.get("kid")
+        if kid is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(kid) if isinstance(kid, str) else None
+
+    def wants_fetch(self, header: dict[str, Any], now: float) -> bool:
+        if not self._remote:
+            return False
+        age = None if self._fetched is None else now - self._fetched
+        if age is None or age > JWKS_LIFETIME or (age > REFETCH_AFTER and self.find(header) is None):
+            self._fetched = now
+            return True
+        return False
+
+    def fetch(self) -> None:
+        from jwt import PyJWKSet
+
+        keys = PyJWKSet.from_dict(self._load()).keys
+        self._keys = {key.key_id or f"#{number}": key for number, key in enumerate(keys)}
+
+
+def key_set_from_file(path: Path, algorithms: frozenset[str]) -> KeySet:
+    """The keys in a JWKS file.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    from jwt.exceptions import PyJWTError
+
+    keys = KeySet(lambda: _object(msgspec.json.decode(path.read_bytes())), algorithms, remote=False)
+    try:
+        keys.fetch()
+    except (OSError, ValueError, PyJWTError) as exc:
+        raise ConfigurationError(f"the key set {path} cannot be read: {exc}") from exc
+    return keys
+
+
+def key_set_from_url(url: str, algorithms: frozenset[str], *, timeout: float = 5.0) -> KeySet:
+    """The keys behind a JWKS URL, fetched on first use."""
+    from jwt import PyJWKClient
+
+    client = PyJWKClient(url, cache_jwk_set=False, timeout=timeout)
+    return KeySet(lambda: _object(client.fetch_data()), algorithms, remote=True)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+class Authenticator:
+    """Verifies tokens, and says of a credential whether it still holds.
+
+    Args:
+        keys: where the keys are.
+        revoked: whether a ``jti`` was revoked.
+        audience, issuer: what ``aud`` and ``iss`` have to be.
+    """
+
+    def __init__(
+        self,
+        keys: KeySource,
+        revoked: Callable[[str], bool],
+        *,
+        audience: str = AUDIENCE,
+        issuer: str = ISSUER,
+    ) -> None:
+        self._keys = keys
+        self._revoked = revoked
+        self._audience = audience
+        self._issuer = issuer
+        self._generation = 1
+
+    def rotate(self, keys: KeySource) -> None:
+        """Use other keys from now on: every credential of before is void."""
+        self._keys = keys
+        self._generation += 1
+
+    def wants_fetch(self, token: str, now: float) -> bool:
+        """Whether `fetch` should run first (off the loop), at *now* (monotonic seconds)."""
+        try:
+            return self._keys.wants_fetch(self._header(token), now)
+        except AuthError:
+            return False
+
+    def fetch(self) -> None:
+        """Get the keys again. Blocks."""
+        self._keys.fetch()
+
+    def verify(self, token: str, wall: float) -> Credential:
+        """What *token* says, at wall-clock time *wall* (seconds since 1970).
+
+        Raises:
+            AuthError: it is not valid here and now.
+        """
+        import jwt
+
+        header = self._header(token)
+        if header.get("alg") not in self._keys.algorithms:
+            raise AuthError(
+                "unauthorized",
+                f"the token's algorithm {str(header.get('alg'))[:32]!r} is not accepted; "
+                f"this server takes {', '.join(sorted(self._keys.algorithms))}",
+            )
+        key = self._keys.find(header)
+        if key is None:
+            raise AuthError("unauthorized", "the token was signed with a key that this server does not know")
+        try:
+            payload = jwt.decode(
+                token,
+                key,
+                algorithms=sorted(self._keys.algorithms),
+                audience=self._audience,
+                issuer=self._issuer,
+                options={
+                    "require": ["exp", "aud", "iss", "jti", "sub"],
+                    # The times are checked below, against the clock that was passed in.
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
+            )
+        except jwt.exceptions.PyJWTError as exc:
+            raise AuthError("unauthorized", f"the token is not valid here: {_explain(exc)}") from exc
+        try:
+            claims = msgspec.convert(payload, Claims)
+        except msgspec.ValidationError as exc:
+            raise AuthError("unauthorized", f"the token's claims are not valid: {exc}") from exc
+        if not claims.sub or not claims.jti:
+            raise AuthError("unauthorized", "the token's claims are not valid: empty `sub` or `jti`")
+        if claims.nbf > wall + SKEW or claims.iat > wall + SKEW:
+            raise AuthError("unauthorized", "the token is not valid yet")
+        credential = Credential(claims, self._generation)
+        problem = self.problem(credential, wall)
+        if problem is not None:
+            raise AuthError(problem.code, problem.message)
+        return credential
+
+    def problem(self, credential: Credential, wall: float) -> ErrorInfo | None:
+        """Why *credential* no longer holds at *wall* (seconds since 1970); None while it does."""
+        claims = credential.claims
+        if wall >= claims.exp:
+            return error_info("token_expired", "the token has expired")
+        if credential.generation != self._generation:
+            return error_info("unauthorized", "the server's signing keys have changed")
+        if self._revoked(claims.jti):
+            return error_info("token_revoked", "the token has been revoked")
+        return None
+
+    @staticmethod
+    def _header(token: str) -> dict[str, Any]:
+        import jwt
+
+        if not token:
+            raise AuthError("unauthorized", "no token")
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise AuthError("unauthorized", f"the token is longer than {MAX_TOKEN_LENGTH:,} characters")
+        try:
+            return jwt.get_unverified_header(token)
+        except jwt.exceptions.PyJWTError as exc:
+            raise AuthError("unauthorized", "the token is not a JWT") from exc
+
+
+def _explain(exc: Exception) -> str:
+    # The library's words name the claim or the signature and never the token.
+    return str(exc) or type(exc).__name__
+
+
+def issue(
+    secret: bytes,
+    *,
+    sub: str,
+    role: str,
+    sessions: Sequence[str],
+    issued: int,
+    ttl: int,
+    jti: str,
+    name: str = "",
+    audience: str = AUDIENCE,
+    issuer: str = ISSUER,
+) -> str:
+    """A token signed with *secret* (HS256), valid for *ttl* seconds from *issued* (seconds since 1970)."""
+    import jwt
+
+    claims: dict[str, Any] = {
+        "sub": sub,
+        "role": role,
+        "sessions": list(sessions),
+        "iat": issued,
+        "exp": issued + ttl,
+        "aud": audience,
+        "iss": issuer,
+        "jti": jti,
+    }
+    if name:
+        claims["name"] = name
+    return jwt.encode(claims, secret, algorithm="HS256")

@@ -1,0 +1,150 @@
+"""What a server is configured with: a TOML file, and above it the command line.
+
+Unknown keys are refused, because a misspelt limit that is silently ignored protects nobody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, Limits, Timing
+from wsmonitor.protocol.errors import ConfigurationError
+
+DEFAULT_PORT: Final = 8765
+
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How tokens are verified: with a secret (``key_file``, HS256), or with public keys (JWKS).
+
+    Exactly one of ``key_file``, ``jwks_file`` and ``jwks_url`` is used. Without any, the key file ``key`` in
+    the data directory is, and it is made when it is not there.
+    """
+
+    key_file: str = ""
+    jwks_file: str = ""
+    jwks_url: str = ""
+    algorithms: tuple[Algorithm, ...] = ()  # for key sets; default: RS256, ES256 and EdDSA
+    audience: str = AUDIENCE
+    issuer: str = ISSUER
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server's configuration.
+
+    Attributes:
+        host: the address to listen at.
+        port: 0 for any free one.
+        store: ``memory`` or ``sqlite:PATH``.
+        data_dir: where the key, the database and large values lie.
+        local: the local server of one user: lock, discovery file, idle exit, proof.
+        behind_proxy: a proxy in front ends TLS; its ``X-Forwarded-For`` is believed for the log.
+        tls_cert, tls_key: PEM files.
+        origins: browser origins that may connect, e.g. ``https://hub.example.org``. None by default: the
+            kernel holds the WebSocket, not the page, so that no browser has to get in here.
+        metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
+        drain_timeout: seconds that a stopping server waits for what it has begun.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    store: str = "memory"
+    data_dir: str = ""
+    local: bool = False
+    behind_proxy: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    origins: tuple[str, ...] = ()
+    metrics: bool = False
+    drain_timeout: float = 10.0
+    auth: AuthConfig = AuthConfig()
+    timing: Timing = Timing()
+    limits: Limits = Limits()
+
+
+def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
+    """Read a configuration file, and put *overrides* (by field name; None for "not given") above it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or something in it is wrong; the message says where.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except OSError as exc:
+            raise ConfigurationError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
+    for name, struct in (("timing", Timing), ("limits", Limits)):
+        section = table.get(name, {})
+        unknown = set(section) - set(struct.__struct_fields__) if isinstance(section, dict) else set()
+        if unknown:
+            raise ConfigurationError(f"{path}: unknown key `{name}.{sorted(unknown)[0]}`")
+    table.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        config = msgspec.convert(table, ServerConfig)
+    except msgspec.ValidationError as exc:
+        raise ConfigurationError(f"{path or 'the configuration'}: {exc}") from exc
+    validate(config)
+    return config
+
+
+def validate(config: ServerConfig) -> None:
+    """Refuse what cannot work, or what must not.
+
+    Raises:
+        ConfigurationError: the message says which setting, and what would be right.
+    """
+    if not 0 <= config.port <= 65535:
+        raise ConfigurationError(f"the port has to be 0 to 65535, not {config.port}")
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise ConfigurationError("TLS needs both a certificate (--tls-cert) and its key (--tls-key)")
+    if not (is_loopback(config.host) or config.tls_cert or config.behind_proxy):
+        raise ConfigurationError(
+            f"{config.host} can be reached from other machines: tokens would travel in clear text. "
+            "Give --tls-cert and --tls-key, or say --behind-proxy when a proxy ends TLS, "
+            "or listen at 127.0.0.1"
+        )
+    if re.fullmatch(r"memory|sqlite:.+", config.store) is None:
+        raise ConfigurationError(f"the store has to be `memory` or `sqlite:PATH`, not {config.store!r}")
+    auth = config.auth
+    if sum(map(bool, (auth.key_file, auth.jwks_file, auth.jwks_url))) > 1:
+        raise ConfigurationError("auth: give one of `key_file`, `jwks_file` and `jwks_url`")
+    if "HS256" in auth.algorithms and (auth.jwks_file or auth.jwks_url):
+        raise ConfigurationError("auth: HS256 needs a secret (`key_file`), not a set of public keys")
+    if config.local and not is_loopback(config.host):
+        raise ConfigurationError("a local server listens at a loopback address only")
+    _validate_timing(config.timing)
+    for name in Limits.__struct_fields__:
+        if getattr(config.limits, name) <= 0:
+            raise ConfigurationError(f"limits.{name} has to be above 0")
+
+
+def _validate_timing(timing: Timing) -> None:
+    for name in Timing.__struct_fields__:
+        if getattr(timing, name) <= 0:
+            raise ConfigurationError(f"timing.{name} has to be above 0")
+    if timing.heartbeat_timeout <= timing.heartbeat_interval:
+        raise ConfigurationError(
+            f"timing.heartbeat_timeout ({timing.heartbeat_timeout:g} s) has to be above "
+            f"timing.heartbeat_interval ({timing.heartbeat_interval:g} s)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

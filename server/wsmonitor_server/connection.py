@@ -1,0 +1,306 @@
+"""One connection's I/O: ties the transport, the peer's machine, its lanes and its one timer together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from wsmonitor.protocol.close_codes import CloseCode
+
+from .auth import AuthError, Credential
+from .http import Answer, Page, Upgrade, classify, error_answer
+from .lanes import Lanes
+from .logs import fields
+from .peer import Peer
+from .replies import error_info
+from .transport import HandshakeRequest, WebSocketTransport
+
+if TYPE_CHECKING:
+    from .app import Server
+
+_LOG: Final = logging.getLogger("wsmonitor_server.connection")
+
+CHUNK: Final = 64 * 1024
+"""Bytes of one write. Larger frames go alone."""
+
+CLOSE_AFTER_UPGRADE: Final = 1.0
+"""Seconds that a refused browser's connection may stay open for the close frame."""
+
+
+class Connection:
+    """Implements `transport.Handler` and `peer.Wire`."""
+
+    __slots__ = (
+        "_bulk_lock",
+        "_dirty",
+        "_drained",
+        "_lanes",
+        "_loop",
+        "_server",
+        "_timer",
+        "_timer_at",
+        "_upgraded",
+        "browser",
+        "ident",
+        "peer",
+        "remote",
+        "transport",
+    )
+
+    def __init__(self, server: Server, ident: str) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self.ident = ident
+        self.transport = WebSocketTransport(self, max_size=server.limits.message_size)
+        self.peer: Peer | None = None
+        self.remote = ""
+        self.browser = False
+        self._upgraded = False
+        self._lanes = Lanes(server.tasks, self._pressure)
+        self._bulk_lock = asyncio.Lock()
+        self._drained: deque[asyncio.Future[None]] = deque()
+        self._dirty = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being carried out, or an answer waits."""
+        return bool(self._lanes) or (self.peer is not None and bool(self.peer.outbox))
+
+    # -- transport.Handler
+
+    def opened(self, remote: str) -> None:
+        self.remote = remote
+        self._server.arrived(self)
+        # A client that sends its handshake byte by byte must not hold a connection (slowloris).
+        self._timer = self._loop.call_later(self._server.timing.handshake_timeout, self._handshake_late)
+
+    def heard(self) -> None:
+        if self.peer is not None:
+            self.peer.heard()
+
+    def requested(self, request: HandshakeRequest) -> None:
+        server = self._server
+        self.remote = server.remote(self.remote, request)
+        what = classify(
+            request.path,
+            upgrade=request.wants_upgrade,
+            authorization=request.header("Authorization"),
+            subprotocols=request.header("Sec-WebSocket-Protocol"),
+            origin=request.header("Origin"),
+            origins=server.config.origins,
+            pages=server.pages,
+        )
+        if isinstance(what, Answer):
+            self._answer(what)
+        elif isinstance(what, Page):
+            server.spawn(self._page(what))
+        elif server.draining:
+            self._answer(error_answer(error_info("draining", "the server is stopping")))
+        elif len(server.connections) > server.limits.connections:
+            self._answer(error_answer(server.limit("connections"), status=503))
+        elif server.fetching or server.auth.wants_fetch(what.token, server.clock.monotonic()):
+            server.spawn(self._fetch_then_authenticate(request, what))
+        else:
+            self._authenticate(request, what)
+
+    def text(self, data: bytes) -> None:
+        if self.peer is not None:
+            self._server.counters["messages_in_total"] += 1
+            self.peer.receive(data)
+
+    def binary(self) -> None:
+        if self.peer is not None:
+            self.peer.receive_binary()
+
+    def oversize(self) -> bytes:
+        return self.peer.oversize() if self.peer is not None else b"{}"
+
+    def writable(self) -> None:
+        self.flush_soon()
+
+    def lost(self, code: int, reason: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._lanes.drop()
+        if self.peer is not None:
+            self._server.forget(self.peer)
+            if not self._server.stopped:
+                self.peer.lost()
+            self._log(logging.INFO, "connection closed", code=code, reason=reason)
+        self._wake()
+        self._server.closed(self)
+
+    # -- peer.Wire
+
+    def flush_soon(self) -> None:
+        if not self._dirty:
+            self._dirty = True
+            self._server.flush_later(self)
+
+    def flush_now(self) -> None:
+        """Write what the socket takes; whole frames, in as few writes as there are chunks."""
+        self._dirty = False
+        peer, transport = self.peer, self.transport
+        if peer is None or not peer.outbox or not transport.open:
+            return
+        if not peer.still_valid():
+            return
+        while not transport.paused:
+            frames = peer.outbox.take(CHUNK)
+            if not frames:
+                break
+            self._server.counters["frames_out_total"] += len(frames)
+            transport.write(frames)
+        if not peer.outbox.bulk_waiting:
+            self._wake()
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        if flush:
+            self.flush_now()
+        if self.peer is not None:
+            self.peer.outbox.clear()
+        if self.transport.buffered():
+            # It does not read: a close frame would wait behind what it does not take.
+            self._loop.call_later(CLOSE_AFTER_UPGRADE, self.transport.abort)
+        self.transport.close(code, reason)
+        self._wake()
+
+    def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._lanes.put(lane, size, job)
+
+    def bulk(self) -> AbstractAsyncContextManager[None]:
+        return self._bulk()
+
+    def rearm(self) -> None:
+        if self.peer is None or self.peer.phase == "closed":
+            return
+        deadline = self.peer.next_deadline()
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_later(max(0.0, deadline - self._server.clock.monotonic()), self._tick)
+
+    @property
+    def held(self) -> bool:
+        return not self.transport.reading and not self.transport.paused
+
+    # -- the handshake
+
+    async def _page(self, page: Page) -> None:
+        answer = await self._server.page(page)
+        self._answer(answer)
+
+    async def _fetch_then_authenticate(self, request: HandshakeRequest, upgrade: Upgrade) -> None:
+        await self._server.fetch_keys()
+        self._authenticate(request, upgrade)
+
+    def _authenticate(self, request: HandshakeRequest, upgrade: Upgrade) -> None:
+        server = self._server
+        self.browser = upgrade.browser
+        try:
+            credential = server.auth.verify(upgrade.token, server.clock.wall_ns() / 1e9)
+        except AuthError as exc:
+            self._refuse(request, exc.info.code, error_answer(exc.info))
+            return
+        if not server.may_connect(credential):
+            info = server.limit("connections_per_subject")
+            self._refuse(request, info.code, error_answer(info))
+            return
+        self._accept(request, credential)
+
+    def _accept(self, request: HandshakeRequest, credential: Credential) -> None:
+        server = self._server
+        wrong = self.transport.accept(request)
+        if wrong is not None:
+            self._answer(error_answer(error_info("bad_message", wrong)))
+            return
+        self._upgraded = True
+        self.peer = Peer(ident=self.ident, credential=credential, services=server, wire=self)
+        server.remember(self.peer)
+        self._rearm_anew()
+
+    def _refuse(self, request: HandshakeRequest, code: str, answer: Answer) -> None:
+        """Programs get the HTTP answer; a browser cannot read it, and is told by the close code."""
+        if not self.browser:
+            self._answer(answer)
+            return
+        wrong = self.transport.accept(request)
+        if wrong is not None:
+            self._answer(error_answer(error_info("bad_message", wrong)))
+            return
+        self._upgraded = True
+        self._server.counters["handshakes_refused_total"] += 1
+        self._log(logging.INFO, "handshake refused", code=code)
+        self.transport.close(
+            CloseCode.TOO_MANY_CONNECTIONS if code == "limit_exceeded" else CloseCode.UNAUTHORIZED, code
+        )
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.status >= 400:
+            self._server.counters["handshakes_refused_total"] += 1
+            self._log(logging.INFO, "request refused", status=answer.status)
+        self.transport.respond(answer.status, answer.headers, answer.body)
+
+    def _handshake_late(self) -> None:
+        self._timer = None
+        if not self._upgraded:
+            self._log(logging.INFO, "handshake timed out")
+            self.transport.abort()
+
+    # -- inside
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.peer is not None:
+            self.peer.handle_timeout()
+            self.rearm()
+
+    def _rearm_anew(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.rearm()
+
+    def _pressure(self, too_much: bool) -> None:
+        if too_much:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    @asynccontextmanager
+    async def _bulk(self) -> AsyncIterator[None]:
+        async with self._bulk_lock:
+            while self.peer is not None and self.peer.outbox.bulk_waiting and self.transport.open:
+                waiter: asyncio.Future[None] = self._loop.create_future()
+                self._drained.append(waiter)
+                await waiter
+            yield
+
+    def _wake(self) -> None:
+        while self._drained:
+            waiter = self._drained.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _log(self, level: int, event: str, **values: object) -> None:
+        peer = self.peer
+        subject = peer.credential.claims.sub if peer is not None else ""
+        agent = peer.hello.agent if peer is not None and peer.hello is not None else ""
+        _LOG.log(
+            level,
+            event,
+            extra=fields(connection=self.ident, remote=self.remote, subject=subject, agent=agent, **values),
+        )
+
+    def log_opened(self) -> None:
+        """The hello came: say who it is."""
+        self._log(logging.INFO, "connection opened")

@@ -1,0 +1,64 @@
+"""Logging: one line per event, ``time level logger event key=value …``.
+
+What comes from outside (agents, reasons, addresses) is quoted, so that it cannot forge a line. Tokens never
+get here: see `transport` for the library's own log.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+MAX_FILE: Final = 2 * 1024 * 1024
+"""Bytes of the local server's log file before it is rotated; one old file is kept."""
+
+_KEY: Final = "wsmonitor_fields"
+
+
+def fields(**values: object) -> dict[str, Any]:
+    """The ``extra`` of a log call. Empty values are left out."""
+    return {_KEY: {key: value for key, value in values.items() if value not in ("", None)}}
+
+
+class Formatter(logging.Formatter):
+    """The line's form."""
+
+    default_msec_format = "%s.%03d"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        values: dict[str, object] = getattr(record, _KEY, {})
+        for key, value in values.items():
+            text = str(value)
+            plain = text.isascii() and text.isprintable() and " " not in text and '"' not in text
+            line += f" {key}={text if plain else msgspec.json.encode(text).decode()}"
+        return line
+
+
+def configure(path: Path | None, *, verbose: bool) -> None:
+    """Log to *path* (rotated), or to standard error.
+
+    Args:
+        path: the file, or None.
+        verbose: whether DEBUG is logged.
+    """
+    handler: logging.Handler
+    if path is not None:
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=MAX_FILE, backupCount=1, encoding="utf-8"
+        )
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Formatter())
+    logger = logging.getLogger("wsmonitor_server")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False

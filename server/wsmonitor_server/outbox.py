@@ -1,0 +1,152 @@
+"""What waits to be sent on one connection. Pure: it holds frames and decides what a slow reader gets.
+
+All frames leave in the order in which they came in, so that a heartbeat which carries a topic's head
+follows the events it speaks of. They are counted in three classes:
+
+- *state*: a subscription's live events. Bounded; when the bound is passed, the subscription with
+  the most bytes waiting is the victim: its frames are dropped, it is told, and it syncs again.
+- *control*: replies, acknowledgements, heartbeats, errors. Never dropped; above the bound the
+  connection has to be closed.
+- *bulk*: pages of syncs and of large values, and the events that end a sync. The producer of
+  these asks `bulk_waiting` first and adds the next only when none waits: one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Lane:
+    """One subscription's share of the state class."""
+
+    __slots__ = ("count", "size")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size = 0
+
+
+class Outbox:
+    """One connection's queue of framed messages.
+
+    Args:
+        messages: bound of the state class, in frames.
+        size: bound of the state class, in bytes.
+        control_messages: bound of the control class, in frames.
+        control_size: bound of the control class, in bytes.
+    """
+
+    __slots__ = (
+        "_bulk",
+        "_lanes",
+        "_queue",
+        "bulk_waiting",
+        "control_count",
+        "control_messages",
+        "control_size",
+        "control_waiting",
+        "messages",
+        "size",
+        "state_count",
+        "state_size",
+    )
+
+    def __init__(self, *, messages: int, size: int, control_messages: int, control_size: int) -> None:
+        self.messages = messages
+        self.size = size
+        self.control_messages = control_messages
+        self.control_size = control_size
+        self._queue: deque[tuple[Lane | None, bytes]] = deque()
+        self._bulk = Lane()
+        self._lanes: set[Lane] = set()
+        self.state_count = 0
+        self.state_size = 0
+        self.control_count = 0
+        self.control_waiting = 0
+        self.bulk_waiting = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def put_state(self, lane: Lane, frame: bytes) -> bool:
+        """Queue a live event of *lane*'s subscription. False: the bound is passed (see `victim`)."""
+        self._queue.append((lane, frame))
+        if lane.count == 0:
+            self._lanes.add(lane)
+        lane.count += 1
+        lane.size += len(frame)
+        self.state_count += 1
+        self.state_size += len(frame)
+        return not self.state_overflow
+
+    def put_control(self, frame: bytes) -> bool:
+        """Queue a message that must not be lost. False: the bound is passed."""
+        self._queue.append((None, frame))
+        self.control_count += 1
+        self.control_waiting += len(frame)
+        return not self.control_overflow
+
+    def put_bulk(self, frame: bytes) -> None:
+        """Queue a page. The caller has seen to it that no other waits."""
+        self._queue.append((self._bulk, frame))
+        self.bulk_waiting += len(frame)
+
+    @property
+    def state_overflow(self) -> bool:
+        return self.state_count > self.messages or self.state_size > self.size
+
+    @property
+    def control_overflow(self) -> bool:
+        return self.control_count > self.control_messages or self.control_waiting > self.control_size
+
+    def victim(self) -> Lane | None:
+        """The lane with the most bytes waiting."""
+        return max(self._lanes, key=lambda lane: lane.size, default=None)
+
+    def drop(self, lane: Lane) -> int:
+        """Forget what waits for *lane*. Returns how many frames that were."""
+        dropped = lane.count
+        if dropped:
+            # Rebuilt, not marked: a reader that never reads must not make dropped frames pile up.
+            self._queue = deque(entry for entry in self._queue if entry[0] is not lane)
+            self.state_count -= lane.count
+            self.state_size -= lane.size
+            lane.count = lane.size = 0
+            self._lanes.discard(lane)
+        return dropped
+
+    def take(self, limit: int) -> list[bytes]:
+        """The next frames: at least one if any waits, and no more than *limit* bytes beyond the first."""
+        frames: list[bytes] = []
+        taken = 0
+        queue = self._queue
+        while queue:
+            lane, frame = queue[0]
+            length = len(frame)
+            if frames and taken + length > limit:
+                break
+            queue.popleft()
+            taken += length
+            frames.append(frame)
+            if lane is None:
+                self.control_count -= 1
+                self.control_waiting -= length
+            elif lane is self._bulk:
+                self.bulk_waiting -= length
+            else:
+                lane.count -= 1
+                lane.size -= length
+                self.state_count -= 1
+                self.state_size -= length
+                if lane.count == 0:
+                    self._lanes.discard(lane)
+        return frames
+
+    def clear(self) -> None:
+        """Forget everything: the connection is over."""
+        for lane in self._lanes:
+            lane.count = lane.size = 0
+        self._lanes.clear()
+        self._queue.clear()
+        self.state_count = self.state_size = 0
+        self.control_count = self.control_waiting = self.bulk_waiting = 0

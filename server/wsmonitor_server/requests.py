@@ -1,0 +1,471 @@
+"""What a client asks for, carried out: one table from message type to handler. No loop, no socket.
+
+Whether a request is allowed is decided from the token's claims alone, before anything is looked up:
+``not_available`` for a session outside the token's patterns, ``forbidden`` for what its role does not
+permit. The engine then refuses for reasons of state only.
+
+A request with a number is answered under it. `subscribe` and `publish` have none: what goes wrong
+with them is told by an error that names the session, and for a subscription by ``removed``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Hashable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from wsmonitor.protocol.codec import encode
+from wsmonitor.protocol.entities import Command, ErrorInfo
+from wsmonitor.protocol.errors import InvalidIdError
+from wsmonitor.protocol.ids import check_session_id, is_directory
+from wsmonitor.protocol.messages import (
+    Ack,
+    CommandRequest,
+    Deliver,
+    Done,
+    Fenced,
+    HistoryGet,
+    LogsGet,
+    Publish,
+    PublishClose,
+    PublishOpen,
+    Refresh,
+    Refreshed,
+    Rejected,
+    Remove,
+    Removed,
+    Revoke,
+    Status,
+    StatusGet,
+    Stop,
+    Subscribe,
+    Synced,
+    SyncNext,
+    Unsubscribe,
+    ValueAck,
+    ValueGet,
+    ValuePage,
+    ValuePut,
+)
+
+from .auth import AuthError
+from .ports import ProducerHandle, Refusal
+from .replies import error_info, not_available, refusal
+from .stores.base import StoreError
+from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from .peer import Peer
+
+HEARD_INTERVAL: Final = 1.0
+"""Seconds between two reports to the engine that a producer's connection is alive."""
+
+
+class Route(NamedTuple):
+    """How a message type is handled.
+
+    ``permit`` is what the role has to permit ("" for anything); ``lane`` names what the order is kept for.
+    """
+
+    permit: str
+    lane: Callable[[Any], Hashable]
+    handle: Callable[[Requests, Any], Awaitable[None]]
+
+
+class Requests:
+    """One connection's requests, and the producers that it holds. Implements `ports.ProducerEvents`."""
+
+    __slots__ = ("_peer", "_producers", "_told_heard", "_uploads")
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._producers: dict[tuple[str, str], ProducerHandle] = {}
+        self._uploads: set[tuple[str, str]] = set()
+        self._told_heard = 0.0
+
+    # -- entry
+
+    def submit(self, message: Any, size: int) -> None:
+        """Queue *message* in its lane. *size* is what it had on the wire."""
+        route = ROUTES[type(message)]
+
+        async def job() -> None:
+            await self._carry_out(route, message)
+
+        self._peer.wire.run(route.lane(message), size, job)
+
+    async def _carry_out(self, route: Route, message: Any) -> None:
+        peer = self._peer
+        if peer.phase == "closed" or not peer.still_valid():
+            return
+        request: int | None = getattr(message, "request", None)
+        session: str = getattr(message, "session", "")
+        try:
+            self._decide(route.permit, session)
+            await route.handle(self, message)
+        except Refusal as exc:
+            peer.send_error(exc.info, request)
+        except StoreError as exc:
+            peer.send_error(error_info(exc.code, str(exc), session=session), request)
+        except Exception:  # noqa: BLE001 - a fault in one request must not end the connection; it is logged
+            correlation = peer.services.fault(peer, type(message).__name__)
+            peer.send_error(
+                error_info(
+                    "internal",
+                    "a fault of the server; its log has it under the correlation id",
+                    session=session,
+                    correlation=correlation,
+                ),
+                request,
+            )
+
+    def _decide(self, permit: str, session: str) -> None:
+        claims = self._peer.credential.claims
+        if session and not claims.covers(session):
+            raise not_available(session)
+        if permit and not claims.may(permit):
+            raise refusal(
+                "forbidden", f"the token's role {claims.role!r} does not permit this", session=session
+            )
+
+    def may_watch(self, topic: str) -> bool:
+        """Whether the token covers *topic*. The directory shows each token what its patterns cover."""
+        claims = self._peer.credential.claims
+        return claims.may("observe") and (is_directory(topic) or claims.covers(topic))
+
+    # -- topics
+
+    async def _subscribe(self, message: Subscribe) -> None:
+        peer, topic = self._peer, message.topic
+        if not is_directory(topic):
+            try:
+                check_session_id(topic, "topic")
+            except InvalidIdError as exc:
+                raise refusal("bad_id", str(exc), details={"topic": topic}) from exc
+        if not self.may_watch(topic):
+            peer.send(Removed(topic=topic, reason="not_available"))
+            return
+        subscription = peer.subscriptions.get(topic)
+        if subscription is None:
+            if len(peer.subscriptions) >= peer.limits.subscriptions:
+                peer.send_error(_limit("subscriptions", peer.limits.subscriptions, topic=topic))
+                peer.send(Removed(topic=topic, reason="not_available"))
+                return
+            hello, claims = peer.hello, peer.credential.claims
+            subscription = Subscription(
+                peer,
+                topic,
+                claims,
+                (hello.name if hello is not None else "") or claims.name or claims.sub,
+                (hello.instance if hello is not None else "") or peer.ident,
+            )
+            peer.subscriptions[topic] = subscription
+        elif message.generation <= subscription.generation:
+            raise refusal(
+                "bad_message",
+                f"generation {message.generation} is not above {subscription.generation}",
+                details={"topic": topic},
+            )
+        subscription.begin(
+            message.generation, latest=message.delivery == "latest", interval=message.interval_ms / 1000
+        )
+        try:
+            sync = await peer.services.engine.subscribe(
+                topic, message.generation, message.resume, subscription
+            )
+        except Refusal as exc:
+            peer.end_subscription(subscription)
+            if exc.info.code != "not_available":
+                peer.send_error(exc.info)
+            peer.send(Removed(topic=topic, reason="not_available"))
+            return
+        except BaseException:
+            peer.end_subscription(subscription)
+            raise
+        if subscription.phase != "syncing":
+            sync.close()
+            if subscription.phase == "over":
+                peer.services.engine.unsubscribe(topic, subscription)
+            return
+        subscription.sync = sync
+        peer.send(sync.begin)
+
+    async def _sync_next(self, message: SyncNext) -> None:
+        peer = self._peer
+        subscription = peer.subscriptions.get(message.topic)
+        if subscription is None:
+            raise refusal(
+                "unexpected_message", "there is no such subscription", details={"topic": message.topic}
+            )
+        async with peer.wire.bulk():
+            sync = subscription.sync
+            if sync is None or subscription.generation != message.generation:
+                # An answer to a sync that was given up meanwhile: the client has been told, or knows.
+                return
+            page = await sync.page(message.page)
+            if subscription.sync is not sync:
+                return
+            payloads = [encode(page)]
+            if page.last:
+                events, seq, digest = sync.finish()
+                subscription.go_live(sync.begin.epoch, seq)
+                payloads += events
+                payloads.append(
+                    encode(Synced(topic=message.topic, generation=message.generation, seq=seq, digest=digest))
+                )
+            peer.send_bulk(payloads)
+
+    async def _unsubscribe(self, message: Unsubscribe) -> None:
+        subscription = self._peer.subscriptions.get(message.topic)
+        if subscription is not None:
+            self._peer.end_subscription(subscription)
+
+    # -- publishing
+
+    async def _publish_open(self, message: PublishOpen) -> None:
+        peer, key = self._peer, (message.session, message.producer)
+        if peer.phase == "draining":
+            raise refusal("draining", "the server is stopping", session=message.session)
+        if key not in self._producers and len(self._producers) >= peer.limits.publications:
+            raise Refusal(_limit("publications", peer.limits.publications, session=message.session))
+        opened, handle = await peer.services.engine.open_producer(
+            message.request,
+            message.session,
+            message.producer,
+            message.agent,
+            peer.credential.claims,
+            self,
+        )
+        if peer.phase == "closed":
+            await handle.close(goodbye=False)
+            return
+        self._producers[key] = handle
+        peer.send(opened)
+
+    async def _publish(self, message: Publish) -> None:
+        limits = self._peer.limits
+        handle = self._producers.get((message.session, message.producer))
+        if handle is None:
+            raise refusal(
+                "unexpected_message",
+                "`publish_open` comes before `publish`",
+                session=message.session,
+                details={"producer": message.producer},
+            )
+        if len(message.changes) > limits.batch_changes:
+            raise Refusal(_limit("batch_changes", limits.batch_changes, session=message.session))
+        await handle.publish(message.producer_epoch, message.first, message.changes)
+
+    async def _publish_close(self, message: PublishClose) -> None:
+        handle = self._producers.get((message.session, message.producer))
+        if handle is not None and handle.epoch == message.producer_epoch:
+            del self._producers[message.session, message.producer]
+            await handle.close(goodbye=True)
+        self._peer.send(Done(request=message.request))
+
+    def producers_heard(self, now: float) -> None:
+        """A message arrived at *now*: this connection's producers live."""
+        if self._producers and now - self._told_heard >= HEARD_INTERVAL:
+            self._told_heard = now
+            for handle in self._producers.values():
+                handle.heard()
+
+    def narrowed(self) -> None:
+        """The token was replaced: producers that the new one does not cover lose their connection."""
+        claims = self._peer.credential.claims
+        for key, handle in list(self._producers.items()):
+            if not (claims.may("publish") and claims.covers(key[0])):
+                del self._producers[key]
+                self._close_later(key, handle)
+                self._peer.send_error(not_available(key[0]).info)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        for key, handle in self._producers.items():
+            self._close_later(key, handle)
+        self._producers.clear()
+
+    def _close_later(self, key: tuple[str, str], handle: ProducerHandle) -> None:
+        async def job() -> None:
+            await handle.close(goodbye=False)
+
+        self._peer.wire.run(("producer", *key), 0, job)
+
+    # -- what an open producer hears
+
+    def acked(self, session: str, producer: str, accepted: int) -> None:
+        self._peer.send(Ack(session=session, producer=producer, accepted=accepted))
+
+    def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None:
+        self._peer.send(Rejected(session=session, producer=producer, number=number, error=error))
+
+    def deliver(self, session: str, producer: str, command: Command) -> None:
+        self._peer.send(Deliver(session=session, producer=producer, command=command))
+
+    def fenced(self, session: str, producer: str) -> None:
+        self._producers.pop((session, producer), None)
+        self._peer.send(Fenced(session=session, producer=producer))
+
+    # -- values, logs, history
+
+    async def _value_put(self, message: ValuePut) -> None:
+        peer, engine, limits = self._peer, self._peer.services.engine, self._peer.limits
+        key = (message.session, message.sha256)
+        try:
+            data = base64.b64decode(message.data, validate=True)
+        except binascii.Error as exc:
+            raise refusal("bad_message", f"value_put: `data` is not base64: {exc}") from exc
+        if len(data) > limits.page_size:
+            raise Refusal(_limit("page_size", limits.page_size, session=message.session))
+        if message.total > limits.value_size:
+            raise Refusal(_limit("value_size", limits.value_size, session=message.session))
+        if message.offset + len(data) > message.total:
+            raise refusal("bad_message", "value_put: the page ends behind `total`", session=message.session)
+        if key not in self._uploads:
+            if len(self._uploads) >= limits.uploads:
+                raise Refusal(_limit("uploads", limits.uploads, session=message.session))
+            self._uploads.add(key)
+        complete = False
+        try:
+            received = await engine.value_begin(message.session, message.sha256, message.total)
+            if data and message.offset == received:
+                complete = await engine.value_write(
+                    message.session, message.sha256, message.total, message.offset, data
+                )
+                received = message.offset + len(data)
+            else:
+                complete = received == message.total
+        except BaseException:
+            self._uploads.discard(key)
+            raise
+        if complete:
+            self._uploads.discard(key)
+        peer.send(ValueAck(request=message.request, received=received, complete=complete))
+
+    async def _value_get(self, message: ValueGet) -> None:
+        peer = self._peer
+        async with peer.wire.bulk():
+            if peer.phase == "closed":
+                return
+            length = min(message.length, peer.limits.page_size)
+            found = await peer.services.engine.value_read(
+                message.session, message.sha256, message.offset, length
+            )
+            if found is None:
+                raise refusal("gone", "this value is no longer kept", session=message.session)
+            data, total = found
+            page = ValuePage(
+                request=message.request,
+                sha256=message.sha256,
+                offset=message.offset,
+                total=total,
+                data=base64.b64encode(data).decode("ascii"),
+            )
+            peer.send_bulk([encode(page)])
+
+    async def _logs_get(self, message: LogsGet) -> None:
+        peer = self._peer
+        async with peer.wire.bulk():
+            if peer.phase != "closed":
+                page = await peer.services.engine.logs(
+                    message.session, message.step, message.first, message.limit, message.request
+                )
+                peer.send_bulk([encode(page)])
+
+    async def _history_get(self, message: HistoryGet) -> None:
+        peer = self._peer
+        async with peer.wire.bulk():
+            if peer.phase != "closed":
+                page = await peer.services.engine.history(
+                    message.session, message.first, message.limit, message.request
+                )
+                peer.send_bulk([encode(page)])
+
+    # -- commands and administration
+
+    async def _command(self, message: CommandRequest) -> None:
+        if self._peer.phase == "draining":
+            raise refusal("draining", "the server is stopping", session=message.session)
+        self._peer.send(await self._peer.services.engine.command(message, self._peer.credential.claims))
+
+    async def _refresh(self, message: Refresh) -> None:
+        peer, services = self._peer, self._peer.services
+        try:
+            credential = await services.authenticate(message.token)
+        except AuthError as exc:
+            raise Refusal(exc.info) from exc
+        if peer.phase == "closed":
+            return
+        if credential.claims.sub != peer.credential.claims.sub:
+            raise refusal("unauthorized", "the new token is another subject's")
+        peer.adopt(credential)
+        peer.send(Refreshed(request=message.request, expires=credential.claims.exp))
+
+    async def _remove(self, message: Remove) -> None:
+        await self._peer.services.engine.remove(message.session)
+        self._peer.send(Done(request=message.request))
+
+    async def _revoke(self, message: Revoke) -> None:
+        await self._peer.services.engine.revoke(message.jti, message.expires)
+        self._peer.send(Done(request=message.request))
+
+    async def _status(self, message: StatusGet) -> None:
+        peer = self._peer
+        # Counts over all sessions are the administrator's: they tell of sessions outside the patterns.
+        info = peer.services.information(full=peer.credential.claims.may("admin"))
+        peer.send(Status(request=message.request, info=info))
+
+    async def _stop(self, message: Stop) -> None:
+        self._peer.send(Done(request=message.request))
+        self._peer.services.request_stop()
+
+
+def _limit(name: str, value: int, *, session: str = "", **details: Any) -> ErrorInfo:
+    return error_info(
+        "limit_exceeded",
+        f"the limit `{name}` of {value:,} is reached",
+        session=session,
+        details={"limit": name, "value": value, **details},
+    )
+
+
+def _topic(message: Subscribe | SyncNext | Unsubscribe) -> Hashable:
+    return ("topic", message.topic)
+
+
+def _producer(message: PublishOpen | Publish | PublishClose) -> Hashable:
+    return ("producer", message.session, message.producer)
+
+
+def _upload(message: ValuePut) -> Hashable:
+    return ("upload", message.session, message.sha256)
+
+
+def _read(message: object) -> Hashable:
+    return "read"
+
+
+def _admin(message: object) -> Hashable:
+    return "admin"
+
+
+ROUTES: Final[dict[type, Route]] = {
+    Subscribe: Route("", _topic, Requests._subscribe),
+    SyncNext: Route("", _topic, Requests._sync_next),
+    Unsubscribe: Route("", _topic, Requests._unsubscribe),
+    PublishOpen: Route("publish", _producer, Requests._publish_open),
+    Publish: Route("publish", _producer, Requests._publish),
+    PublishClose: Route("publish", _producer, Requests._publish_close),
+    ValuePut: Route("publish", _upload, Requests._value_put),
+    ValueGet: Route("observe", _read, Requests._value_get),
+    LogsGet: Route("observe", _read, Requests._logs_get),
+    HistoryGet: Route("observe", _read, Requests._history_get),
+    CommandRequest: Route("command", lambda message: ("command", message.session), Requests._command),
+    Refresh: Route("", lambda message: "refresh", Requests._refresh),
+    Remove: Route("admin", _admin, Requests._remove),
+    Revoke: Route("admin", _admin, Requests._revoke),
+    StatusGet: Route("", _admin, Requests._status),
+    Stop: Route("admin", _admin, Requests._stop),
+}
+"""Every message of a client, but for the three that `peer` answers at once."""

@@ -1,0 +1,313 @@
+"""The WebSocket framing under one connection. The one module that knows the library.
+
+`WebSocketTransport` is an `asyncio.Protocol` around the library's sans-IO ``ServerProtocol``: the library
+parses the handshake and the frames that come in, answers pings, and runs the closing handshake. What
+goes out is framed here, by `frame_text`, because an event has to be framed once for all who get it,
+and because everything of one loop turn has to go into one write. That is allowed by the framing's
+rules as long as no extension is negotiated (none is offered), the connection is open, and no
+fragmented message is being sent (none ever is).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, Protocol, cast
+
+from websockets.datastructures import Headers
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from wsmonitor.protocol.defaults import SUBPROTOCOL
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes that may wait in the user-space send buffer before writing pauses."""
+
+CLOSE_GRACE: Final = 2.0
+"""Seconds for the other side to end the connection after a close frame; then it is aborted."""
+
+# The library logs whole requests at DEBUG, tokens included: this level keeps that out of every log.
+_LOG: Final = logging.getLogger("wsmonitor_server.websockets")
+_LOG.setLevel(logging.WARNING)
+
+
+def frame_text(payload: bytes) -> bytes:
+    """*payload* as one unmasked text frame (RFC 6455, 5.2)."""
+    length = len(payload)
+    if length < 126:
+        return struct.pack("!BB", 0x81, length) + payload
+    if length < 65536:
+        return struct.pack("!BBH", 0x81, 126, length) + payload
+    return struct.pack("!BBQ", 0x81, 127, length) + payload
+
+
+class FrameCache:
+    """Frames an event once, however many connections get it.
+
+    The hub gives the very same bytes objects to all subscribers of a topic, so identity is enough. The cache
+    is emptied when it has become large: what is asked for again is framed again.
+    """
+
+    __slots__ = ("_frames", "_size")
+
+    MAX_SIZE: Final = 4 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._size = 0
+
+    def frame(self, payload: bytes) -> bytes:
+        """*payload* as a text frame; the same object again for the same *payload* object."""
+        known = self._frames.get(id(payload))
+        # The entry holds the payload, so that its id cannot become another object's.
+        if known is not None:
+            return known[1]
+        framed = frame_text(payload)
+        # Both copies and the dictionary's own share.
+        self._size += 2 * len(payload) + 200
+        if self._size > self.MAX_SIZE:
+            self._frames.clear()
+            self._size = 2 * len(payload) + 200
+        self._frames[id(payload)] = (payload, framed)
+        return framed
+
+
+class HandshakeRequest:
+    """The HTTP request of a handshake: path with query, and headers."""
+
+    __slots__ = ("_request", "path")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.path = request.path
+
+    def header(self, name: str) -> str | None:
+        """The header's values, joined by a comma; None when it is missing."""
+        values = self._request.headers.get_all(name)
+        return ", ".join(values) if values else None
+
+    @property
+    def wants_upgrade(self) -> bool:
+        return "websocket" in (self.header("Upgrade") or "").lower()
+
+
+class Handler(Protocol):
+    """What a transport tells its owner. All calls come from the loop's thread."""
+
+    def opened(self, remote: str) -> None:
+        """The TCP connection is there."""
+
+    def heard(self) -> None:
+        """Bytes arrived."""
+
+    def requested(self, request: HandshakeRequest) -> None:
+        """To be answered with `respond` or `accept`."""
+
+    def text(self, data: bytes) -> None: ...
+    def binary(self) -> None: ...
+    def oversize(self) -> bytes:
+        """A message above the limit: the payload to send before the connection is closed with 1009."""
+
+    def writable(self) -> None:
+        """The send buffer has room again."""
+
+    def lost(self, code: int, reason: str) -> None:
+        """The connection is gone; nothing more will be told."""
+
+
+class WebSocketTransport(asyncio.Protocol):
+    """One connection's bytes."""
+
+    __slots__ = (
+        "_fragments",
+        "_grace",
+        "_handler",
+        "_loop",
+        "_oversize",
+        "_protocol",
+        "_transport",
+        "paused",
+        "reading",
+    )
+
+    def __init__(self, handler: Handler, *, max_size: int) -> None:
+        self._handler = handler
+        self._protocol = ServerProtocol(
+            subprotocols=[Subprotocol(SUBPROTOCOL)], extensions=None, max_size=max_size, logger=_LOG
+        )
+        self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fragments: list[bytes] | None = None
+        self._grace: asyncio.TimerHandle | None = None
+        self._oversize = False
+        self.paused = False
+        self.reading = True
+
+    # -- what the loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Without it the kernel's buffer grows to megabytes, and a reader that has stalled is not seen.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
+        address = self._transport.get_extra_info("peername")
+        self._handler.opened(f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address))
+
+    def data_received(self, data: bytes) -> None:
+        self._handler.heard()
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._handler.requested(HandshakeRequest(event))
+            elif isinstance(event, Frame):
+                self._frame_received(event)
+        if isinstance(self._protocol.parser_exc, PayloadTooBig) and not self._oversize:
+            # The library has put its close frame into its own queue: the reason goes out before it.
+            self._oversize = True
+            self._raw_write(frame_text(self._handler.oversize()))
+        self._write_library()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self._write_library()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._handler.writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._protocol.state is not State.CLOSED:
+            self._protocol.receive_eof()
+        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
+        first = sent if sent is not None and not self._protocol.close_rcvd_then_sent else received or sent
+        self._transport = None
+        if first is not None:
+            self._handler.lost(int(first.code), first.reason)
+        else:
+            self._handler.lost(1006, str(exc) if exc else "")
+
+    # -- what the owner asks for
+
+    def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Answer the handshake request with a plain HTTP response, and close."""
+        fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
+        self._protocol.send_response(Response(status, HTTPStatus(status).phrase, fields, body))
+        self._write_library()
+
+    def accept(self, request: HandshakeRequest) -> str | None:
+        """Upgrade. Returns what is wrong with the handshake, when it cannot be (nothing was sent then)."""
+        response = self._protocol.accept(request._request)
+        if response.status_code != 101:
+            return response.body.decode(errors="replace").strip() or "not a WebSocket handshake"
+        self._protocol.send_response(response)
+        self._write_library()
+        return None
+
+    @property
+    def open(self) -> bool:
+        """Whether frames may be written."""
+        return self._protocol.state is State.OPEN and self._transport is not None
+
+    def write(self, frames: list[bytes]) -> None:
+        """Write whole frames, in one call. Nothing happens when the connection is not open."""
+        if self.open:
+            self._raw_write(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def buffered(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame; abort when the other side does not follow within `CLOSE_GRACE`."""
+        if self.open:
+            self._protocol.send_close(code, _close_reason(reason))
+            self._write_library()
+            self._arm_grace()
+        elif self._protocol.state is State.CONNECTING:
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection at once; what is buffered is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if self.reading and self._transport is not None:
+            self.reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.reading = True
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    # -- inside
+
+    def _frame_received(self, frame: Frame) -> None:
+        if self._protocol.state is State.CONNECTING:
+            # A frame before the handshake was answered: no client of the standard does this.
+            self.abort()
+        elif frame.opcode is Opcode.TEXT:
+            if frame.fin:
+                self._handler.text(bytes(frame.data))
+            else:
+                self._fragments = [bytes(frame.data)]
+        elif frame.opcode is Opcode.CONT:
+            if self._fragments is None:
+                if frame.fin:
+                    self._handler.binary()
+            else:
+                self._fragments.append(bytes(frame.data))
+                if frame.fin:
+                    message, self._fragments = b"".join(self._fragments), None
+                    self._handler.text(message)
+        elif frame.opcode is Opcode.BINARY and frame.fin:
+            self._handler.binary()
+
+    def _raw_write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _write_library(self) -> None:
+        transport = self._transport
+        for data in self._protocol.data_to_send():
+            if transport is None:
+                continue
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                # Half-close: what was written still arrives; the other side's end finishes it.
+                with contextlib.suppress(OSError, RuntimeError):
+                    transport.write_eof()
+                self._arm_grace()
+            else:
+                transport.close()
+                self._arm_grace()
+
+    def _arm_grace(self) -> None:
+        if self._grace is None and self._loop is not None and self._transport is not None:
+            self._grace = self._loop.call_later(CLOSE_GRACE, self.abort)
+
+
+def _close_reason(reason: str) -> str:
+    # A control frame holds 125 bytes, two of which are the code.
+    return reason.encode()[:123].decode(errors="ignore")
