@@ -17,6 +17,8 @@ import msgspec
 from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, Limits, Timing
 from wsmonitor.protocol.errors import ConfigurationError
 
+from .retention import Retention
+
 DEFAULT_PORT: Final = 8765
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
@@ -51,6 +53,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         origins: browser origins that may connect, e.g. ``https://hub.example.org``. None by default: the
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
+        retention: what of ended sessions is kept, and how long.
         drain_timeout: seconds that a stopping server waits for what it has begun.
     """
 
@@ -66,6 +69,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     metrics: bool = False
     drain_timeout: float = 10.0
     auth: AuthConfig = AuthConfig()
+    retention: Retention = Retention()
     timing: Timing = Timing()
     limits: Limits = Limits()
 
@@ -84,7 +88,7 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
             raise ConfigurationError(f"cannot read {path}: {exc.strerror or exc}") from exc
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
-    for name, struct in (("timing", Timing), ("limits", Limits)):
+    for name, struct in (("timing", Timing), ("limits", Limits), ("retention", Retention)):
         section = table.get(name, {})
         unknown = set(section) - set(struct.__struct_fields__) if isinstance(section, dict) else set()
         if unknown:

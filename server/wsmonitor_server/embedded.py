@@ -22,6 +22,7 @@ from typing import Any, Self
 from wsmonitor.protocol.defaults import Limits, Timing
 
 from .app import Server
+from .assembly import make_engine
 from .auth import SecretKey, issue
 from .clock import Clock, SystemClock
 from .config import ServerConfig, validate
@@ -39,7 +40,7 @@ class EmbeddedServer:
         timing, limits: the protocol's defaults by default.
         host, port: where to listen; port 0 for any free one.
         clock: where time comes from.
-        engine: makes the session side.
+        engine: makes the session side; the product's own by default.
         settings: further fields of `ServerConfig`.
     """
 
@@ -53,7 +54,7 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Clock | None = None,
-        engine: EngineFactory,
+        engine: EngineFactory = make_engine,
         **settings: Any,
     ) -> None:
         if key is None:

@@ -27,6 +27,7 @@ from wsmonitor.protocol.codec import decode_client, encode
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR, Limits, Timing
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import ProtocolError
+from wsmonitor.protocol.ids import is_directory
 from wsmonitor.protocol.messages import (
     ClientMessage,
     Draining,
@@ -352,11 +353,15 @@ class Peer:
 
     def adopt(self, credential: Credential) -> None:
         """A refresh: *credential* in place of the one before; what it does not cover ends."""
+        patterns_changed = credential.claims.sessions != self.credential.claims.sessions
         self.credential = credential
         for subscription in list(self.subscriptions.values()):
             subscription.claims = credential.claims
             if not self._requests.may_watch(subscription.topic):
                 subscription.removed(subscription.topic, "not_available")
+            elif patterns_changed and is_directory(subscription.topic):
+                # The directory is another list for other patterns: it is begun anew.
+                subscription.reset(subscription.topic)
         self._requests.narrowed()
         self.wire.rearm()
 
@@ -383,13 +388,16 @@ class Peer:
             due = subscription.batch_due
             if due is None or (due > now and not early):
                 continue
-            head = self.services.engine.heads([subscription.topic]).get(subscription.topic)
+            head = self._heads([subscription.topic]).get(subscription.topic)
             batch = subscription.batch(head, str(self.services.clock.wall_ns())) if head is not None else None
             if batch is not None:
                 self.queue_event(subscription, encode(batch))
             elif not early:
                 # The head is ahead of what the hub has told: the rest follows within this turn.
                 subscription.batch_due = now + subscription.interval
+
+    def _heads(self, topics: list[str]) -> dict[str, tuple[str, int, str]]:
+        return self.services.engine.heads(topics, self.credential.claims.sessions)
 
     # -- heartbeat
 
@@ -405,7 +413,7 @@ class Peer:
         ]
         heads: dict[str, tuple[str, int, str]] = {}
         if live:
-            for topic, head in self.services.engine.heads(live).items():
+            for topic, head in self._heads(live).items():
                 subscription = self.subscriptions[topic]
                 if subscription.told != head[:2]:
                     subscription.told = head[:2]

@@ -15,6 +15,7 @@ import binascii
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import InvalidIdError
@@ -306,6 +307,11 @@ class Requests:
     def fenced(self, session: str, producer: str) -> None:
         self._producers.pop((session, producer), None)
         self._peer.send(Fenced(session=session, producer=producer))
+
+    def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
+        self._producers.pop((session, producer), None)
+        self._peer.send_error(error)
+        self._peer.close(CloseCode.INTERNAL, error.code)
 
     # -- values, logs, history
 

@@ -138,7 +138,7 @@ class FakeEngine:
             self.attached[topic].remove(subscriber)
             self.detached.put_nowait(topic)
 
-    def heads(self, topics: Sequence[str]) -> dict[str, tuple[str, int, str]]:
+    def heads(self, topics: Sequence[str], patterns: tuple[str, ...] = ()) -> dict[str, tuple[str, int, str]]:
         return {t: (self.epoch, self.state(t).seq, self.state(t).digest) for t in topics}
 
     async def open_producer(
