@@ -166,16 +166,23 @@ class PublicationListener:
     """What a publication tells its owner, on the runner's thread. Override what is of interest."""
 
     def opened(self, epoch: str, known: bool) -> None:
-        """The producer is open (again). Not ``known``, or another epoch: re-assert what you own."""
+        """The producer is open (again). Not ``known``, or another epoch: re-assert what you own.
+
+        What is submitted within this call goes in front of what still waits in the spool, and
+        replaces waiting changes to the same entities.
+        """
 
     def acknowledged(self, number: int) -> None:
         """All changes up to *number* are committed."""
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
-        """One change was refused, finally."""
+        """One change was refused, finally. Number 0 and no change: the publication or a value was."""
 
     def overflowed(self, count: int) -> None:
         """The spool was full: so many changes in all were dropped."""
+
+    def drained(self, dropped: int) -> None:
+        """A spool that had overflowed has room again: a good moment to re-assert what you own."""
 
     def command(self, command: Command) -> None:
         """A command arrived (once per command, whatever is retried)."""

@@ -1,0 +1,72 @@
+"""What the client's tests share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wsmonitor.client.types import ConnectionStatus, PublicationListener, Update
+from wsmonitor.protocol.changes import Change
+from wsmonitor.protocol.entities import Command, ErrorInfo
+
+
+def eventually(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
+    """Wait until *condition* gives something true, and give that."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, what or "the condition was not reached"
+        pause.wait(0.005)
+
+
+class Updates(list[Update]):
+    """A listener that keeps what it was told."""
+
+    def __call__(self, update: Update) -> None:
+        self.append(update)
+
+    def of(self, *kinds: type) -> list[Any]:
+        return [update for update in self if isinstance(update, kinds)]
+
+
+class Owner(PublicationListener):
+    """A publication's listener that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.openings: list[tuple[str, bool]] = []
+        self.acks: list[int] = []
+        self.rejections: list[tuple[int, Change | None, ErrorInfo]] = []
+        self.overflows: list[int] = []
+        self.drains: list[int] = []
+        self.commands: list[Command] = []
+        self.fences = 0
+        self.phases: list[str] = []
+
+    def opened(self, epoch: str, known: bool) -> None:
+        self.openings.append((epoch, known))
+
+    def acknowledged(self, number: int) -> None:
+        self.acks.append(number)
+
+    def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        self.rejections.append((number, change, error))
+
+    def overflowed(self, count: int) -> None:
+        self.overflows.append(count)
+
+    def drained(self, dropped: int) -> None:
+        self.drains.append(dropped)
+
+    def command(self, command: Command) -> None:
+        self.commands.append(command)
+
+    def fenced(self) -> None:
+        self.fences += 1
+
+    def status(self, status: ConnectionStatus) -> None:
+        self.phases.append(status.phase)

@@ -1,0 +1,139 @@
+"""The whole client against a real server, over real sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from wsmonitor.client import (
+    Connection,
+    EventApplied,
+    PhaseChanged,
+    SyncCompleted,
+    Target,
+    connect,
+    connections,
+)
+from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
+from wsmonitor.protocol.entities import CommandSpec
+from wsmonitor.protocol.errors import RequestError, UsageError
+from wsmonitor_server.embedded import EmbeddedServer
+
+from .helpers import Owner, Updates, eventually
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    with EmbeddedServer.in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def conn(server: Any) -> Iterator[Connection]:
+    with connect(Target(url=server.url, token=server.token(sub="alice"), name="Alice")) as handle:
+        handle.wait_live(10)
+        yield handle
+
+
+def _client_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("wsmonitor-client")]
+
+
+def test_a_session_is_watched_from_before_its_birth(conn: Connection) -> None:
+    told = Updates()
+    sub = conn.subscribe("job~1", told)
+    sub.wait(lambda s: s.phase == "absent", 10)
+    assert sub.position is not None
+    assert sub.position[1] == 0
+    owner = Owner()
+    pub = conn.publication("job~1", "p1", owner, agent="test")
+    numbers = [
+        pub.submit(SessionChange(name="job", state="running")),
+        pub.submit(ChainChange(id="c", name="chain", state="running")),
+        *(pub.submit(StepChange(id=f"s{i}", chain="c", name="step")) for i in range(50)),
+    ]
+    assert numbers == list(range(1, 53))
+    assert pub.flush(10)
+    assert pub.unacknowledged == 0
+    sub.wait(lambda s: s.state is not None and len(s.state.steps) == 50, 10)
+    seqs = [update.event.seq for update in told.of(EventApplied)]
+    assert seqs == list(range(1, len(seqs) + 1))  # ORDER, GAPLESS, ONCE
+    snapshot = sub.snapshot()
+    assert snapshot is not None
+    assert snapshot.session is not None
+    assert snapshot.session.state == "running"
+    assert owner.openings == [(snapshot.epoch, False)]
+    assert owner.acks[-1] == 52
+    assert owner.rejections == []
+    assert sub.counters.applied == len(seqs)
+    assert pub.close(10)
+
+
+def test_a_late_listener_of_the_same_topic_is_told_where_things_stand(conn: Connection) -> None:
+    first = conn.subscribe("job~1")
+    pub = conn.publication("job~1", "p1", Owner())
+    pub.submit(SessionChange(name="job", state="running"))
+    first.wait(lambda s: s.phase == "live" and s.state is not None and s.state.session is not None, 10)
+    told = Updates()
+    second = conn.subscribe("job~1", told)
+    second.wait(lambda s: s.phase == "live", 10)
+    assert isinstance(told[0], SyncCompleted)
+    assert told[1] == PhaseChanged("live")
+    assert second.counters.syncs == 1  # one subscription on the wire
+    first.close()
+    pub.submit(StepChange(id="s", chain="c", name="n"))
+    pub.submit(ChainChange(id="c", name="chain"))
+    second.wait(lambda s: s.state is not None and bool(s.state.chains), 10)
+
+
+def test_commands_arrive_once_and_their_record_is_seen(conn: Connection) -> None:
+    told = Updates()
+    sub = conn.subscribe("job~1", told)
+    owner = Owner()
+    pub = conn.publication("job~1", "p1", owner)
+    pub.submit(SessionChange(name="job", state="running", commands=(CommandSpec(name="pause"),)))
+    assert pub.flush(10)
+    reply = conn.command("job~1", "pause").result(10)
+    command = eventually(lambda: owner.commands)[0]
+    assert command.id == reply.command.id
+    pub.submit(CommandChange(id=command.id, state="accepted"))
+    pub.submit(CommandChange(id=command.id, state="applied"))
+    sub.wait(lambda s: s.state is not None and s.state.commands[command.id].state == "applied", 10)
+    states = [update.entity.state for update in told.of(EventApplied) if update.event.kind == "command"]
+    assert states == ["requested", "delivered", "accepted", "applied"]
+    assert len(owner.commands) == 1
+
+
+def test_a_refused_request_raises_the_servers_words(conn: Connection) -> None:
+    with pytest.raises(RequestError) as caught:
+        conn.fetch_value("no-such~1", "0" * 64).result(10)
+    assert caught.value.code in ("not_available", "gone")
+
+
+def test_nothing_remains_after_the_last_close(server: Any) -> None:
+    target = Target(url=server.url, token=server.token())
+    one, two = connect(target), connect(target)
+    one.wait_live(10)
+    assert one.status.connections == two.status.connections == 1
+    assert connections() == 1
+    one.close()
+    assert two.status.live
+    two.close()
+    assert connections() == 0
+    assert _client_threads() == []
+    with pytest.raises(UsageError):
+        one.subscribe("job~1")
+
+
+async def test_the_async_faces(server: Any) -> None:
+    async with connect(Target(url=server.url, token=server.token())) as conn:
+        sub = conn.subscribe("job~1")
+        pub = conn.publication("job~1", "p1", Owner())
+        pub.submit(SessionChange(name="job", state="succeeded"))
+        async for update in sub.updates():
+            if isinstance(update, EventApplied) and update.event.kind == "session":
+                break
+        assert sub.position is not None
