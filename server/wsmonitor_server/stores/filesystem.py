@@ -1,0 +1,51 @@
+"""Network file systems: SQLite's WAL does not work on them (sqlite.org/wal.html, section 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+NETWORK: Final = frozenset(
+    {
+        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fuse.ceph", "fuse.cvmfs", "fuse.davfs2",
+        "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs",
+        "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "smb2", "smb3",
+        "smbfs",
+    }
+)  # fmt: skip
+
+
+def network_type(path: Path, mounts: str) -> str | None:
+    """The type of the network file system that *path* is on, or None.
+
+    Args:
+        path: absolute and resolved.
+        mounts: the text of ``/proc/mounts``.
+    """
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        parts = line.split(" ")
+        if len(parts) < 3:
+            continue
+        # The kernel writes space, tab, newline and backslash as octal escapes.
+        point = Path(parts[1].encode().decode("unicode_escape").encode("latin-1").decode(errors="replace"))
+        # Of two mounts on one point the later one covers the earlier.
+        if (path == point or point in path.parents) and len(point.parts) >= best:
+            best, kind = len(point.parts), parts[2]
+    return kind if kind in NETWORK else None
+
+
+def mounts() -> str:
+    """The text of ``/proc/mounts``; empty where there is no such file (macOS, Windows)."""
+    try:
+        return Path("/proc/mounts").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """Names the operating system's current run; empty where that is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
