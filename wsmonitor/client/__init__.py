@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .connection import Connection, ValueBytes, connect
-    from .core import RequestTimeoutError
+    from .errors import NoServerError, NotLocatedError, RequestTimeoutError
     from .handles import Publication, Subscription
     from .shared import connections
     from .types import (
@@ -50,8 +50,11 @@ __all__ = [
     "Publication",
     "PublicationListener",
     # requests
-    "RequestTimeoutError",
     "ValueBytes",
+    # errors
+    "NoServerError",
+    "NotLocatedError",
+    "RequestTimeoutError",
 ]
 
 _HOME = {
@@ -59,7 +62,9 @@ _HOME = {
     "Connection": "connection",
     "ValueBytes": "connection",
     "connections": "shared",
-    "RequestTimeoutError": "core",
+    "NoServerError": "errors",
+    "NotLocatedError": "errors",
+    "RequestTimeoutError": "errors",
     "Publication": "handles",
     "Subscription": "handles",
 }
