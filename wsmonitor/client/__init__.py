@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .connection import Connection, ValueBytes, connect
     from .errors import NoServerError, NotLocatedError, RequestTimeoutError
+    from .follow import Follower, FollowUpdate, RunChanged
     from .handles import Publication, Subscription
     from .shared import connections
     from .types import (
@@ -36,6 +37,9 @@ __all__ = [
     "ConnectionStatus",
     "Target",
     # watching
+    "Follower",
+    "FollowUpdate",
+    "RunChanged",
     "Subscription",
     "Update",
     "BatchApplied",
@@ -65,6 +69,9 @@ _HOME = {
     "NoServerError": "errors",
     "NotLocatedError": "errors",
     "RequestTimeoutError": "errors",
+    "Follower": "follow",
+    "FollowUpdate": "follow",
+    "RunChanged": "follow",
     "Publication": "handles",
     "Subscription": "handles",
 }
