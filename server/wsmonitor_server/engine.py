@@ -206,6 +206,8 @@ class SessionEngine:
         return loaded
 
     def _arm(self, loaded: LoadedSession) -> None:
+        if loaded.removed:
+            return
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
         if not loaded.evictable:
             loaded.idle_since = now
@@ -300,21 +302,29 @@ class SessionEngine:
                 self._settled.set()
 
     async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
+        failure: StoreError | None = None
         try:
             await self.store.commit([batch.commit for _, batch in taken])
         except StoreError as exc:
             log.error("commit failed: %s", exc)
-            self._counters["failed_commits"] += 1
-            for loaded, _ in taken:
-                await self._commit_failed(loaded, exc)
-        else:
-            self._counters["commits"] += 1
-            for loaded, batch in taken:
+            failure = exc
+        except Exception as exc:
+            # The one commit path must outlive a fault in a store; what that wrote nobody knows.
+            log.exception("commit failed")
+            failure = StoreError(f"a fault of the store: {exc!r}", outcome_known=False)
+        self._counters["commits" if failure is None else "failed_commits"] += 1
+        for loaded, batch in taken:
+            if failure is not None:
+                await self._commit_failed(loaded, failure)
+                continue
+            try:
                 self._committed(loaded, batch)
-        finally:
-            self._queued = max(0, self._queued - sum(batch.size for _, batch in taken))
-            if self._queued < _QUEUE_LIMIT:
-                self._room.set()
+            except Exception as exc:
+                log.exception("session %s: a fault after the commit", loaded.id)
+                await self._commit_failed(loaded, StoreError(repr(exc), outcome_known=False))
+        self._queued = sum(loaded.authority.open_size for loaded in self._dirty.values())
+        if self._queued < _QUEUE_LIMIT:
+            self._room.set()
 
     def _committed(self, loaded: LoadedSession, batch: Batch) -> None:
         loaded.stored = True
@@ -333,8 +343,10 @@ class SessionEngine:
         for event in batch.events:
             if isinstance(event.entity, Command) and event.entity.state == "requested":
                 self._deliver(loaded, event.entity)
-        _resolve(loaded.flight, None)
-        loaded.flight = []
+        waiters, loaded.flight = loaded.flight, []
+        _resolve(waiters, None)
+        if not loaded.authority.uncommitted:
+            loaded.verdicts_kept()
         if batch.commit.listing is not None:
             self._directory.update(batch.commit.listing, self.clock.monotonic(), self.clock.wall_ns())
             self._arm_directory()
@@ -355,15 +367,19 @@ class SessionEngine:
         _resolve(waiters, failure)
         now = self.clock.monotonic()
         for holder in list(loaded.holders.values()):
-            if holder.ended is None:
-                self._end_holder(loaded, holder, failure.info)
-                if (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
-                    loaded.verdicts[holder.producer] = verdict
-                holder.events.failed(loaded.id, holder.producer, failure.info)
+            self._end_holder(loaded, holder, failure.info)
+            if not holder.opened:
+                # The refusal of its opening says it all.
+                loaded.watch.closed(holder.producer)
+                loaded.verdicts.pop(holder.producer, None)
+                continue
+            if (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
+                loaded.verdicts[holder.producer] = verdict
+            holder.events.failed(loaded.id, holder.producer, failure.info)
         # What the server itself has to say of the producers is tried again.
         loaded.retries += 1
-        loaded.retry_at = now + min(30.0, 2.0 ** (loaded.retries - 1))
-        self._changed(loaded)
+        loaded.retry_at = now + min(30.0, 2.0 ** min(loaded.retries - 1, 5))
+        self._arm(loaded)
 
     async def _reload(self, loaded: LoadedSession) -> None:
         """Go on from what the store has, under a new epoch; without it, from nothing that is in memory."""
@@ -373,6 +389,7 @@ class SessionEngine:
             log.error("session %s cannot be loaded again: %s", loaded.id, exc)
             stored = None
             self._fresh.add(loaded.id)
+            self._dirty.pop(loaded.id, None)
             self._sessions.pop(loaded.id, None)
             self._deadlines.set(loaded.id, None)
             loaded.removed = True
@@ -482,7 +499,7 @@ class SessionEngine:
         except Rejection as rejection:
             raise self._rejected(rejection, session) from None
         finally:
-            self._queued += loaded.authority.open_size - before
+            self._queued += max(0, loaded.authority.open_size - before)
             self._changed(loaded)
 
     def _check_holder(self, holder: Holder, producer_epoch: int) -> None:

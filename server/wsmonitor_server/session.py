@@ -52,7 +52,8 @@ class LoadedSession:
     """A session in memory.
 
     Attributes:
-        verdicts: what the server's clock says of each watched producer; applied again after a failed commit.
+        verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
+            applied again after a failed commit.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
         stored: whether the store has it.
     """
@@ -88,7 +89,6 @@ class LoadedSession:
         self.removed = False
         self.retry_at: float | None = None
         self.retries = 0
-        self.pins = 0  # requests that are at work on it
         self.idle_since = now
         facts = self.authority.facts
         for producer in facts.producers.values():
@@ -104,7 +104,6 @@ class LoadedSession:
         return not (
             self.feed.used
             or self.holders
-            or self.pins
             or len(self.watch)
             or self.retry_at is not None
             or self.authority.uncommitted
@@ -133,6 +132,11 @@ class LoadedSession:
                 self.authority.set_liveness(producer, verdict, now_ns)
         for producer in self.goodbyes:
             self.authority.set_liveness(producer, "live", now_ns, closed=True)
+
+    def verdicts_kept(self) -> None:
+        """Everything is committed: what is said for good need not be said again."""
+        self.goodbyes.clear()
+        self.verdicts = {one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed"}
 
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""

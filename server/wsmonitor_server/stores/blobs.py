@@ -122,11 +122,19 @@ class FileBlobs:
 
     def begin(self, session: str, sha256: str, total: int) -> int:
         whole, part = self._paths(session, sha256)
-        for path in (whole, part):
-            if path.exists():
-                self._touch(path)
-                return path.stat().st_size
-        return 0
+        if whole.exists():
+            self._touch(whole)
+            return whole.stat().st_size
+        if not part.exists():
+            return 0
+        received = part.stat().st_size
+        if received >= total:
+            # The process died between the last page and the verification: begin again.
+            self._hashes.pop(part, None)
+            part.unlink()
+            return 0
+        self._touch(part)
+        return received
 
     def _touch(self, path: Path) -> None:
         now = self._clock()
