@@ -1,0 +1,163 @@
+"""Producer liveness: the pure watch, and what the engine makes of it, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
+from wsmonitor.protocol.defaults import Timing
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.clock import ManualClock
+from wsmonitor_server.engine import SessionEngine
+from wsmonitor_server.liveness import LivenessWatch
+from wsmonitor_server.stores.memory import MemoryStore
+
+from .support import Listener, Publisher, counting_hex, engine_on
+
+Running = tuple[SessionEngine, ManualClock]
+
+
+async def pass_time(running: Running, seconds: float) -> None:
+    """Let time pass in steps of a second, as the engine's timer would see it."""
+    engine, clock = running
+    for _ in range(round(seconds)):
+        clock.advance(1.0)
+        engine.handle_timeout()
+        await asyncio.sleep(0)
+        await engine.settle()
+
+
+async def state_of(engine: SessionEngine, session: str) -> SessionState:
+    listener = Listener()
+    await listener.sync(engine, session)
+    engine.unsubscribe(session, listener)
+    assert listener.replica is not None
+    return listener.replica
+
+
+def test_silent_producer_is_stale_then_lost_but_never_crashed_while_its_connection_stands() -> None:
+    watch = LivenessWatch(Timing())
+    watch.opened("p", 0.0)
+    assert watch.next_deadline() == 20.0
+    assert watch.handle_timeout(19.9) == []
+    assert watch.handle_timeout(20.0) == [("p", "stale")]
+    assert watch.handle_timeout(35.0) == [("p", "lost")]
+    assert watch.handle_timeout(1000.0) == []
+    assert watch.heard("p", 1001.0)
+    assert not watch.heard("p", 1002.0)
+    assert watch.next_deadline() == 1022.0
+
+
+def test_disconnected_producer_is_stale_at_once_and_crashed_after_the_grace() -> None:
+    watch = LivenessWatch(Timing())
+    watch.opened("p", 0.0)
+    assert watch.disconnected("p", 10.0) == "stale"
+    assert watch.handle_timeout(45.0) == [("p", "lost")]
+    assert watch.handle_timeout(164.9) == []
+    assert watch.handle_timeout(165.0) == [("p", "crashed")]
+    assert watch.next_deadline() is None
+
+
+def test_time_in_which_the_server_stood_still_does_not_count() -> None:
+    watch = LivenessWatch(Timing())
+    watch.opened("p", 0.0)
+    watch.forgive(500.0)
+    assert watch.handle_timeout(510.0) == []
+    assert watch.next_deadline() == 520.0
+
+
+def test_goodbye_ends_the_watch() -> None:
+    watch = LivenessWatch(Timing())
+    watch.opened("p", 0.0)
+    watch.closed("p")
+    assert watch.handle_timeout(1e6) == []
+    assert "p" not in watch
+
+
+async def test_lost_program_is_declared_crashed(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(
+        SessionChange(name="s", state="running"),
+        ChainChange(id="c", name="c", state="running"),
+        StepChange(id="done", chain="c", name="done", state="succeeded"),
+        StepChange(id="open", chain="c", name="open", state="running"),
+    )
+    await publisher.handle.close(goodbye=False)
+    await engine.settle()
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "stale"
+    await pass_time(running, 36)
+    state = await state_of(engine, "s~1")
+    assert (state.producers["p1"].liveness, state.steps["open"].state) == ("lost", "running")
+    await pass_time(running, 121)
+    state = await state_of(engine, "s~1")
+    assert state.session is not None
+    assert (state.session.state, state.chains["c"].state) == ("crashed", "crashed")
+    assert {ident: step.state for ident, step in state.steps.items()} == {
+        "done": "succeeded",
+        "open": "crashed",
+    }
+
+
+async def test_crashed_is_superseded_by_its_own_producer_with_a_note(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s", state="running"))
+    await publisher.handle.close(goodbye=False)
+    await pass_time(running, 160)
+    listener = Listener()
+    await listener.sync(engine, "s~1")
+    await publisher.open()
+    assert publisher.opened is not None
+    assert not publisher.opened.known, "it is asked to assert what it owns"
+    await publisher.put(SessionChange(name="s", state="running"))
+    assert publisher.rejections == []
+    assert listener.events[-1].note == "crashed was superseded by running"
+    assert listener.replica is not None
+    session = listener.replica.session
+    assert session is not None
+    assert (session.state, session.ended) == ("running", "")
+
+
+async def test_goodbye_is_not_silence(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s", state="running"))
+    await publisher.handle.close(goodbye=True)
+    await pass_time(running, 300)
+    state = await state_of(engine, "s~1")
+    assert state.session is not None
+    assert (state.session.state, state.producers["p1"].closed) == ("running", True)
+
+
+async def test_downtime_of_the_server_does_not_count() -> None:
+    store = MemoryStore(token_hex=counting_hex())
+    engine, clock = engine_on(store)
+    await engine.start()
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s", state="running"))
+    await engine.stop()
+    clock.advance(10_000.0)
+    again, _ = engine_on(store, clock=clock)
+    await again.start()
+    await pass_time((again, clock), 30)
+    state = await state_of(again, "s~1")
+    assert state.producers["p1"].liveness == "stale"
+    publisher.engine = again
+    await publisher.open()
+    assert publisher.opened is not None
+    assert (publisher.opened.accepted, publisher.opened.known) == (1, True)
+    await pass_time((again, clock), 1)
+    assert (await state_of(again, "s~1")).producers["p1"].liveness == "live"
+    await again.stop()
+
+
+async def test_heard_again_is_live_again(running: Running) -> None:
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"))
+    await pass_time(running, 21)
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "stale"
+    publisher.handle.heard()
+    await engine.settle()
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "live"
