@@ -154,8 +154,10 @@ class SessionEngine:
         await self.store.close()
 
     async def settle(self) -> None:
-        """Wait until nothing waits for a commit any more."""
-        await self._settled.wait()
+        """Wait until nothing waits for a commit any more, and no maintenance is at work."""
+        while self._tasks or not self._settled.is_set():
+            await asyncio.gather(*self._tasks)
+            await self._settled.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -199,7 +199,7 @@ async def test_only_the_addressed_producer_answers(running: Running) -> None:
 
 
 async def test_records_are_bounded() -> None:
-    engine, clock = engine_on(limits=Limits(commands=2, pending_commands=2))
+    engine, _ = engine_on(limits=Limits(commands=2, pending_commands=2))
     await engine.start()
     publisher = await published(engine)
     for number in range(1, 5):
