@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .connection import Connection, ValueBytes, connect
-    from .errors import NoServerError, NotLocatedError, RequestTimeoutError
-    from .follow import Follower, FollowUpdate, RunChanged
+    from .core import RequestTimeoutError
     from .handles import Publication, Subscription
     from .shared import connections
     from .types import (
@@ -37,9 +36,6 @@ __all__ = [
     "ConnectionStatus",
     "Target",
     # watching
-    "Follower",
-    "FollowUpdate",
-    "RunChanged",
     "Subscription",
     "Update",
     "BatchApplied",
@@ -54,11 +50,8 @@ __all__ = [
     "Publication",
     "PublicationListener",
     # requests
-    "ValueBytes",
-    # errors
-    "NoServerError",
-    "NotLocatedError",
     "RequestTimeoutError",
+    "ValueBytes",
 ]
 
 _HOME = {
@@ -66,12 +59,7 @@ _HOME = {
     "Connection": "connection",
     "ValueBytes": "connection",
     "connections": "shared",
-    "NoServerError": "errors",
-    "NotLocatedError": "errors",
-    "RequestTimeoutError": "errors",
-    "Follower": "follow",
-    "FollowUpdate": "follow",
-    "RunChanged": "follow",
+    "RequestTimeoutError": "core",
     "Publication": "handles",
     "Subscription": "handles",
 }

@@ -1,0 +1,262 @@
+"""Entities and link status become change sets: complete, minimal, and in words that are true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from tests.notebook.samples import T0, chain, live_status, lost_status, nightly, ns, sample_view, step
+from wsmonitor.notebook.view import LOG_LIMIT, Frame, Now, View
+from wsmonitor.protocol.entities import Entity, Failure, Problem, Producer, Session
+from wsmonitor.protocol.messages import Event
+
+NOW = Now(1000.0, T0 + 134)
+
+
+def event(seq: int, kind: str, entity: Entity, drop: list[tuple[str, str]] | None = None) -> Event:
+    return Event(
+        topic="s",
+        epoch="e",
+        seq=seq,
+        ts=ns(seq),
+        kind=kind,
+        entity=msgspec.Raw(msgspec.json.encode(entity)),
+        drop=drop or [],
+    )
+
+
+def apply(view: View, seq: int, kind: str, entity: Entity, drop: list[tuple[str, str]] | None = None) -> None:
+    view.applied(event(seq, kind, entity, drop), entity)
+
+
+def rows_of(frame: Frame | None) -> dict[str, Any]:
+    assert frame is not None
+    return {row["id"]: row for row in frame.get("rows", [])}
+
+
+def words(view: View) -> list[str]:
+    return [" ".join(p for p in (e["what"], e["name"], e["text"]) if p) for e in view.key(NOW)["log"]]
+
+
+def test_the_first_frame_has_everything_and_the_next_has_nothing() -> None:
+    view = sample_view(NOW)
+    first = view.frame(NOW)
+    assert first is not None
+    assert first["n"] == 1
+    assert first["at"] == round((T0 + 134) * 1000)
+    assert len(rows_of(first)) == 17
+    assert first["head"]["counts"] == {"failed": 1, "pending": 2, "running": 2, "succeeded": 9}
+    assert first["head"]["steps"] == 14
+    assert view.frame(NOW) is None
+
+
+def test_only_what_changed_is_in_a_frame() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    apply(
+        view,
+        1161,
+        "step",
+        step(
+            "w90", "window 90d", "running", chain="features", parent="windows", start=107, done=49, total=100
+        ),
+    )
+    frame = view.frame(NOW)
+    assert list(rows_of(frame)) == ["s:w90"]
+    assert rows_of(frame)["s:w90"]["done"] == 49
+    assert frame is not None
+    assert "log" not in frame, "progress is no news for the log"
+    assert frame["head"]["sub"]["seq"] == 1161
+
+
+def test_attempts_of_one_step_are_one_row_with_its_bars() -> None:
+    row = rows_of(sample_view(NOW).frame(NOW))["s:p1a"]
+    assert (row["state"], row["attempt"], row["also"]) == ("succeeded", 2, ["s:p1b"])
+    assert [bar[2] for bar in row["bars"]] == ["failed", "succeeded"]
+    assert row["bars"][0][0] < row["bars"][0][1] < row["bars"][1][0]
+
+
+def test_the_same_key_and_attempt_twice_are_two_rows() -> None:
+    view = View("x")
+    view.replace(
+        [("step", step("a", "fit", chain="c", key="fit")), ("step", step("b", "fit", chain="c", key="fit"))],
+        "e",
+        2,
+    )
+    assert list(rows_of(view.frame(NOW))) == ["s:a", "s:b"]
+
+
+def test_a_failure_that_a_later_attempt_repaired_is_no_alarm() -> None:
+    view = sample_view(NOW)
+    head = view.head(NOW)
+    assert [alarm["name"] for alarm in head["alarms"]] == ["check drift"]
+    assert head["alarms"][0]["text"] == "failed: KeyError: 'segment'"
+    assert head["alarms"][0]["where"] == "features / check drift"
+    assert "check_drift" in head["alarms"][0]["detail"]
+    apply(view, 1161, "step", step("drift2", "check drift", chain="features", start=113, end=114, attempt=2))
+    assert view.head(NOW)["alarms"], "another step of that name repairs nothing"
+
+
+def test_more_failures_than_are_shown_are_counted() -> None:
+    view = View("x")
+    bad = [("step", step(f"s{n}", f"s{n}", "failed", chain="c", start=n, end=n + 1)) for n in range(10)]
+    view.replace(bad, "e", 10)
+    head = view.head(NOW)
+    assert [alarm["name"] for alarm in head["alarms"]] == ["s9", "s8", "s7"]
+    assert head["alarms_more"] == 7
+
+
+def test_children_may_come_before_their_parents() -> None:
+    view = View("x")
+    apply(view, 1, "step", step("child", "child", chain="c", parent="parent"))
+    row = rows_of(view.frame(NOW))["s:child"]
+    assert (row["parent"], row["chain"]) == ("s:parent", "c:c")
+
+
+def test_a_new_replica_brings_only_what_is_different_and_takes_away_what_is_gone() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    entities = [(kind, entity) for kind, entity in nightly() if entity.id not in ("cross", "w90")]
+    entities.append(
+        ("step", step("w90", "window 90d", chain="features", parent="windows", start=107, end=120))
+    )
+    view.replace(entities, "epoch", 1200)
+    frame = view.frame(NOW)
+    assert list(rows_of(frame)) == ["s:w90"]
+    assert frame is not None
+    assert frame["gone"] == ["s:cross"]
+
+
+def test_rows_beyond_the_limit_give_way_oldest_success_first() -> None:
+    view = View("x", row_limit=3)
+    view.replace([("chain", chain("c", "c")), ("step", step("bad", "bad", "failed", chain="c"))], "e", 2)
+    for n in range(4):
+        apply(view, 3 + n, "step", step(f"s{n}", f"s{n}", chain="c", start=n, end=n + 1))
+        view.frame(NOW)
+    assert [row["id"] for row in view.key(NOW)["rows"]] == ["c:c", "s:bad", "s:s3"]
+    assert view.head(NOW)["steps"] == 5
+    assert view.head(NOW)["counts"] == {"failed": 1, "succeeded": 4}
+
+
+def test_dropped_entities_leave_rows_counts_and_alarms() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    apply(view, 1161, "chain", chain("train", "train"), drop=[("step", "drift"), ("step", "p1a")])
+    frame = view.frame(NOW)
+    assert frame is not None
+    assert frame["gone"] == ["s:drift"]
+    assert frame["head"]["alarms"] == []
+    assert "failed" not in frame["head"]["counts"]
+
+
+def test_the_log_tells_state_changes_once() -> None:
+    view = View("x")
+    for seq, state in enumerate(["running", "running", "failed"], 1):
+        error = Failure(type="KeyError", message="'x'") if state == "failed" else None
+        apply(view, seq, "step", step("a", "load", state, chain="c", error=error))
+    assert words(view) == ["step load running", "step load failed: KeyError: 'x'"]
+    assert [entry["tone"] for entry in view.key(NOW)["log"]] == ["plain", "bad"]
+
+
+def test_the_log_is_bounded_and_its_numbers_go_on() -> None:
+    view = View("x")
+    for n in range(LOG_LIMIT + 50):
+        view.log(n, "plain", "", "", str(n))
+    log = view.key(NOW)["log"]
+    assert len(log) == LOG_LIMIT
+    assert log[-1]["n"] == LOG_LIMIT + 50
+
+
+def test_loss_attempts_and_recovery_are_told_as_they_were() -> None:
+    view = sample_view(NOW)
+    lost = lost_status(NOW)
+    view.connection(lost, NOW)
+    later = Now(NOW.mono + 10, NOW.wall + 10)
+    view.connection(live_status(later), later)
+    view.replayed([event(1161, "step", step("w90", "window 90d", chain="features", start=107, end=120))])
+    view.replace(nightly(), "epoch", 1161)
+    view.synced("epoch", 1161, "", True, later)
+    assert words(view)[-4:] == [
+        "connection lost: connection refused; next in 6 s",
+        "connected to ws://127.0.0.1:43117",
+        "step window 90d succeeded",
+        "reconnected after 54.0 s: full state verified at seq 1,161, 1 missed events added to this log",
+    ]
+    assert view.key(NOW)["log"][-2]["replayed"] is True
+
+
+def test_a_reset_and_a_gap_are_visible() -> None:
+    view = View("x")
+    view.gap(3, 9, NOW)
+    view.synced("new", 4, "epoch", True, NOW)
+    assert "events 3 to 9 are no longer kept" in words(view)[0]
+    assert words(view)[1] == "history starts anew: the server's history is another one"
+
+
+def test_the_producer_is_apart_from_the_link() -> None:
+    view = sample_view(NOW)
+    apply(view, 1161, "producer", Producer(id="p1", agent="etl.py", since=ns(120), liveness="lost"))
+    head = view.head(NOW)
+    assert head["link"]["phase"] == "live"
+    assert head["producers"] == [
+        {
+            "id": "p1",
+            "agent": "etl.py",
+            "liveness": "lost",
+            "since": round((T0 + 120) * 1000),
+            "closed": False,
+        }
+    ]
+    assert words(view)[-1] == "producer etl.py is lost"
+
+
+def test_times_are_on_the_servers_clock() -> None:
+    view = View("x")
+    view.connection(msgspec.structs.replace(_Offset(), offset=2.0).status(), NOW)
+    assert view.beat(NOW)["last"] == round((NOW.wall + 2.0 - 3) * 1000)
+    view.log(0, "plain", "", "", "x")
+    frame = view.frame(NOW)
+    assert frame is not None
+    assert frame["at"] == round((NOW.wall + 2.0) * 1000)
+
+
+class _Offset(msgspec.Struct):
+    offset: float = 0.0
+
+    def status(self) -> Any:
+        from dataclasses import replace
+
+        return replace(live_status(NOW), clock_offset=self.offset)
+
+
+def test_problems_and_a_failed_session_are_alarms() -> None:
+    view = View("x")
+    apply(
+        view,
+        1,
+        "session",
+        Session(
+            id="s", name="s", state="failed", error=Failure(type="OSError", message="disk full"), ended=ns(3)
+        ),
+    )
+    apply(view, 2, "error", Problem(id="q", code="spool_overflow", message="dropped 3 changes", at=ns(4)))
+    apply(view, 3, "error", Problem(id="w", code="slow", message="slow", severity="warning", at=ns(4)))
+    texts = [alarm["text"] for alarm in view.head(NOW)["alarms"]]
+    assert texts == ["failed: OSError: disk full", "dropped 3 changes"]
+    assert view.terminal
+
+
+def test_a_key_frame_is_what_all_frames_add_up_to() -> None:
+    view = View("x")
+    rows: dict[str, Any] = {}
+    for seq, (kind, entity) in enumerate(nightly(), 1):
+        apply(view, seq, kind, entity)
+        frame = view.frame(NOW)
+        assert frame is not None
+        rows.update(rows_of(frame))
+        for gone in frame.get("gone", []):
+            del rows[gone]
+    key = view.key(NOW)
+    assert {row["id"]: row for row in key["rows"]} == rows
+    assert key["n"] == view.number

@@ -1,0 +1,464 @@
+"""The observer: a widget whose traits are what is known of a session. Thin: others do the work.
+
+==============  ======================================================================
+`feed`          from the client's thread to the view
+`view`, `rows`  what a browser is shown, as change sets
+`sender`        when it is sent
+`callbacks`     the thread of public traits and user callbacks
+`facts`         who waits for what
+==============  ======================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import anywidget
+import traitlets
+
+from wsmonitor.client.types import ConnectionStatus
+from wsmonitor.protocol.entities import Command, Scalar
+from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
+from wsmonitor.protocol.states import TRANSITIONS
+
+from . import kernel_channel
+from .bundle import bundle, stylesheet
+from .callbacks import Caller
+from .facts import Facts, Goal
+from .feed import Feed, now
+from .pacing import Pacing
+from .sender import Sender
+from .snapshot import SessionSnapshot, take
+from .source import Source
+from .trace import empty_trace, placeholder, plain, trace
+from .view import Frame, Now, View
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRACE_EVERY: Final = 60.0
+"""Seconds between updates of the static copy while the session runs."""
+
+_sender = Sender(now)
+_caller = Caller()
+
+
+class Observer(anywidget.AnyWidget):
+    """What is known of one session, live. `wsmonitor.watch` makes it; display it, or use its traits.
+
+    All public traits are read-only, and written by one thread, on which `observe` callbacks run one at a
+    time and in order; at most ten times a second, between which changes are summed up. What a callback
+    raises is caught, and appears in ``errors``.
+
+    Traits:
+        session (SessionSnapshot | None): the verified copy; None while there is no such session.
+        state (str): the session's state, "" while there is none.
+        seq (int): the number of the last event that ``session`` includes.
+        run (int): 1 for the first run of this name …; 0 while there is no session.
+        connection (ConnectionStatus): how the link to the server is.
+        watching (int): how many people watch the session.
+        errors (tuple[ErrorInfo, ...]): the last 100 things that went wrong in observing.
+    """
+
+    session = traitlets.Instance(SessionSnapshot, allow_none=True, read_only=True)
+    state = traitlets.Unicode("", read_only=True)
+    seq = traitlets.Int(0, read_only=True)
+    run = traitlets.Int(0, read_only=True)
+    connection = traitlets.Instance(ConnectionStatus, args=(), read_only=True)
+    watching = traitlets.Int(0, read_only=True)
+    errors = traitlets.Tuple(read_only=True)
+
+    _key = traitlets.Dict().tag(sync=True)
+    _token = traitlets.Unicode().tag(sync=True)
+
+    closed = False
+
+    _esm = bundle()
+    _css = stylesheet()
+
+    def __init__(self, target: str, source: Source, *, row_limit: int = 5_000) -> None:
+        self.target = target
+        self._wrapped: dict[Any, Any] = {}
+        self._close_lock = threading.Lock()
+        super().__init__(_token=secrets.token_hex(12))
+        self.pacing = Pacing(now().mono)
+        self.view = View(target, row_limit=row_limit)
+        self._source = source
+        self._browser_at: float | None = None
+        self._errors_told = 0
+        self._ended = False
+        self._trace_at = -TRACE_EVERY
+        self._displays: list[Any] = []
+        self.feed = Feed(self.view, source.live_state, self._changed)
+        self.on_msg(_heard(weakref.ref(self)))
+        kernel_channel.register(self._token, self)
+        _caller.add(self)
+        _sender.add(self)
+        source.start(self.feed)
+
+    # -- waiting, commands, files
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        seq: int | None = None,
+        state: str | Collection[str] | None = None,
+    ) -> SessionSnapshot:
+        """Block this cell (never the widget) until the session has ended, or reached *seq* or *state*.
+
+        It is judged on verified data only. The traits are up to date when this returns.
+
+        Args:
+            timeout: seconds, None for ever.
+            seq: an event number to be reached.
+            state: a state, or several of which one is enough.
+
+        Raises:
+            SessionFailed: it ended as failed, cancelled or crashed, or without reaching what was asked.
+            WaitTimeoutError: a `TimeoutError`; the message says what is known.
+            ConnectionFailedError: the link is down for good.
+            UsageError: called from a callback (it would wait for itself), or on a closed observer.
+        """
+        if _caller.here:
+            raise UsageError(
+                "wait() in a callback would wait for itself: use another thread, or the trait's change"
+            )
+        future = self._wait(seq, state)
+        try:
+            future.result(timeout)
+        except FutureTimeout:
+            raise self._too_late(timeout) from None
+        finally:
+            future.cancel()
+        _caller.flush(self).result()
+        return self._known()
+
+    async def wait_async(
+        self,
+        timeout: float | None = None,
+        *,
+        seq: int | None = None,
+        state: str | Collection[str] | None = None,
+    ) -> SessionSnapshot:
+        """As `wait`, without blocking the loop."""
+        future = self._wait(seq, state)
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise self._too_late(timeout) from None
+        finally:
+            future.cancel()
+        await asyncio.wrap_future(_caller.flush(self))
+        return self._known()
+
+    def _wait(self, seq: int | None, state: str | Collection[str] | None) -> Future[Facts]:
+        if self.closed:
+            raise UsageError("this observer is closed")
+        return self.feed.watch.wait(Goal.of(seq, state, TRANSITIONS))
+
+    def _known(self) -> SessionSnapshot:
+        assert self.session is not None  # whoever waited for a fact has a session
+        return self.session
+
+    def _too_late(self, timeout: float | None) -> WaitTimeoutError:
+        facts, status = self.feed.watch.facts, self._source.status()
+        known = (
+            f"{facts.state or 'no state'} at seq {facts.seq}" if facts.session_id else "no such session yet"
+        )
+        doubt = (
+            ""
+            if facts.current
+            else f"; not verified: the link is {status.phase}"
+            + (f" ({status.reason})" if status.reason else "")
+        )
+        looked = f"; looked: {'; '.join(status.looked)}" if status.looked and not status.live else ""
+        return WaitTimeoutError(f"{self.target}: not reached within {timeout:g} s: {known}{doubt}{looked}")
+
+    def command(
+        self, name: str, *, chain: str = "", step: str = "", deadline: float = 30.0, **args: Scalar
+    ) -> Future[Command]:
+        """Send a command to the session: ``obs.command("pause")``.
+
+        Returns a future of the command's record once the server has it; what becomes of it is in
+        ``session.commands``. *deadline*: seconds after which it expires, if the producer has not accepted it.
+
+        Raises:
+            UsageError: the observer is closed, or there is no session yet.
+        """
+        if self.closed or not self.feed.watch.facts.session_id:
+            raise UsageError(
+                "this observer is closed" if self.closed else "there is no session to command yet"
+            )
+        return self._source.command(name, chain, step, dict(args), deadline)
+
+    def reconnect_now(self) -> None:
+        """Try to reach the server at once."""
+        self._source.reconnect_now()
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the session as one HTML file that stands alone, and return its path.
+
+        Raises:
+            UsageError: there is no session yet.
+        """
+        from wsmonitor.export import Origin, to_html
+
+        state, status = self._source.snapshot(), self._source.status()
+        if state is None or state.session is None:
+            raise UsageError("there is no session yet: nothing to write")
+        moment = now()
+        exported = moment.at(status.clock_offset)
+        as_of = exported if status.live else moment.of(status.last_frame_at, status.clock_offset) or exported
+        origin = Origin(
+            exported=f"{exported}000000",
+            as_of=f"{as_of}000000",
+            live=status.live,
+            server=status.url or "",
+            version=status.welcome.server if status.welcome else "",
+        )
+        path = Path(path)
+        path.write_text(to_html(state, origin), encoding="utf-8")
+        return path
+
+    def to_frame(self) -> pd.DataFrame:
+        """The steps as a pandas DataFrame, one row per step; ``started`` and ``ended`` as UTC timestamps.
+
+        Raises:
+            ImportError: pandas is not installed.
+            UsageError: there is no session yet.
+        """
+        try:
+            import pandas as pd
+        except ImportError as exc:
+            raise ImportError("to_frame() needs pandas, which is not installed: pip install pandas") from exc
+        snapshot = self.session
+        if snapshot is None:
+            raise UsageError("there is no session yet")
+        frame = pd.DataFrame(snapshot.records())
+        for column in ("started", "ended"):
+            if column in frame:
+                frame[column] = pd.to_datetime(frame[column], unit="ms", utc=True)
+        return frame
+
+    def close(self) -> None:
+        """Stop observing: leave the connection, and take the views out of the notebook. Idempotent."""
+        if "feed" not in self.__dict__:
+            super().close()  # it never came to life
+            return
+        with self._close_lock:
+            already, self.closed = self.closed, True
+        if already:
+            return
+        self.feed.watch.end(UsageError("the observer was closed"))
+        _sender.remove(self)
+        _caller.remove(self)
+        kernel_channel.forget(self._token)
+        self._source.close()
+        forget(self)
+        super().close()
+
+    # -- traits and callbacks (the callbacks' thread)
+
+    def observe(
+        self, handler: Callable[[Any], Any], names: Any = traitlets.All, type: str = "change"
+    ) -> None:
+        """As everywhere in ipywidgets; what *handler* raises goes to ``errors``, and stops nothing."""
+
+        if "feed" not in self.__dict__:
+            # The base classes' own handlers, registered while the widget is being made.
+            super().observe(handler, names=names, type=type)
+            return
+
+        def safe(change: Any) -> None:
+            try:
+                handler(change)
+            except Exception as exc:  # noqa: BLE001 - the user's code: nothing of ours may stop for it
+                self._callback_failed(exc)
+
+        wrapped = self._wrapped.setdefault(handler, safe)
+        super().observe(wrapped, names=names, type=type)
+
+    def unobserve(
+        self, handler: Callable[[Any], Any], names: Any = traitlets.All, type: str = "change"
+    ) -> None:
+        """As everywhere in ipywidgets."""
+        super().unobserve(self._wrapped.get(handler, handler), names=names, type=type)
+
+    def _callback_failed(self, exc: Exception) -> None:
+        text = "".join(traceback.format_exception(exc))
+        self.feed.report("callback_failed", f"{exc.__class__.__name__}: {exc}", traceback=text)
+
+    def update_traits(self) -> None:
+        """Bring the public traits up to date. On the callbacks' thread."""
+        try:
+            self._update_traits()
+        except Exception as exc:  # noqa: BLE001 - this thread serves all observers
+            self._callback_failed(exc)
+
+    def _update_traits(self) -> None:
+        feed = self.feed
+        state = self._source.snapshot()
+        snapshot = None if state is None else take(state)
+        # One notification after all are set: a callback sees traits that fit together.
+        with self.hold_trait_notifications():
+            self.set_trait("connection", feed.status)
+            self.set_trait("watching", feed.presence)
+            if feed.errors_told != self._errors_told:
+                self._errors_told = feed.errors_told
+                self.set_trait("errors", tuple(feed.errors))
+            old = self.session
+            if (
+                snapshot is None
+                or old is None
+                or (old.id, old.epoch, old.seq) != (snapshot.id, snapshot.epoch, snapshot.seq)
+            ):
+                self.set_trait("session", snapshot)
+                self.set_trait("seq", 0 if snapshot is None else snapshot.seq)
+                self.set_trait("run", 0 if snapshot is None else snapshot.run)
+                self.set_trait("state", "" if snapshot is None else snapshot.state)
+        self._update_trace(snapshot)
+
+    # -- the sender's thread
+
+    def _changed(self) -> None:
+        self.pacing.changed()
+        _sender.wake()
+        _caller.wake(self)
+
+    def drain(self, moment: Now) -> None:
+        """Bring the view up to date."""
+        self.feed.drain(moment)
+        ended = self.view.terminal
+        if ended != self._ended:
+            self._ended = ended
+            self.pacing.hurry()
+
+    def beat(self, moment: Now) -> Frame:
+        """How the link is at this moment."""
+        return self.view.beat(moment, self._source.status())
+
+    def send_message(self, message: Frame) -> None:
+        """Give a custom message to the browser."""
+        self.send(message)
+
+    def send_key(self, key: Frame) -> None:
+        """Put a key frame into the trait."""
+        self._key = key
+
+    def troubled(self, exc: Exception) -> None:
+        """Something went wrong on the way to the browser."""
+        text = "".join(traceback.format_exception(exc))
+        self.feed.report("internal", f"{exc.__class__.__name__}: {exc}", traceback=text)
+
+    # -- from the browser (any thread)
+
+    def hear(self, message: dict[str, Any], *, live: bool) -> None:
+        """The browser said something; *live*: by a way that works while a cell runs."""
+        moment = now().mono
+        self._browser_at = moment
+        self.pacing.seen(moment, live)
+        what = message.get("do")
+        if what == "hello":
+            self.pacing.hurry()
+            _sender.wake()
+        elif what == "reconnect":
+            self._source.reconnect_now()
+
+    @property
+    def browser_heard(self) -> float | None:
+        """Seconds since a browser answered; None if none ever did."""
+        return None if self._browser_at is None else now().mono - self._browser_at
+
+    # -- display
+
+    def __repr__(self) -> str:
+        return plain(self.target)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        made = super()._repr_mimebundle_(**kwargs)
+        data, metadata = made if isinstance(made, tuple) else (made, {})
+        if data is None:
+            return None
+        return {**data, "text/plain": plain(self.target), "text/html": placeholder(self.target)}, metadata
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display, publish_display_data
+
+        if self.closed:
+            publish_display_data({"text/plain": f"{plain(self.target)}, closed"})
+            return
+        data, metadata = self._repr_mimebundle_()
+        publish_display_data(data, metadata)
+        handle = display(HTML(empty_trace()), display_id=True)
+        if handle is not None:
+            # Of an output that a re-run has replaced nobody needs a copy.
+            self._displays = [handle]
+            self._trace_at = -TRACE_EVERY
+            _caller.wake(self)
+
+    def _update_trace(self, snapshot: SessionSnapshot | None) -> None:
+        """Bring the static copy beside the view up to date: at the end, and once a minute."""
+        if snapshot is None or not self._displays:
+            return
+        moment = now()
+        key = (snapshot.id, snapshot.state)
+        ended = snapshot.terminal and key != getattr(self, "_traced", None)
+        if not ended and moment.mono - self._trace_at < TRACE_EVERY:
+            return
+        self._trace_at = moment.mono
+        self._traced = key if snapshot.terminal else None
+        from IPython.display import HTML
+
+        html = trace(snapshot, moment.at(self.feed.status.clock_offset))
+        for handle in self._displays:
+            handle.update(HTML(html))
+
+
+def _heard(ref: weakref.ref[Observer]) -> Callable[[Any, Any, Any], None]:
+    """The comm's handler, which does not keep the observer alive."""
+
+    def hear(widget: Any, content: Any, buffers: Any) -> None:
+        observer = ref()
+        if observer is not None and isinstance(content, dict):
+            observer.hear(content, live=False)
+
+    return hear
+
+
+# ---------------------------------------------------------------------- one observer per target
+
+_lock = threading.RLock()
+_memo: dict[tuple[Any, ...], Observer] = {}
+
+
+def remembered(key: tuple[Any, ...], make: Callable[[], Observer]) -> Observer:
+    """The open observer that was made for *key*, or a new one."""
+    with _lock:
+        found = _memo.get(key)
+        if found is None or found.closed:
+            found = _memo[key] = make()
+        return found
+
+
+def forget(observer: Observer) -> None:
+    """*observer* was closed: the next call makes another."""
+    with _lock:
+        for key in [key for key, other in _memo.items() if other is observer]:
+            del _memo[key]
+
+
+def observers() -> list[Observer]:
+    """The open observers of this process that `wsmonitor.watch` remembers."""
+    with _lock:
+        return list(_memo.values())

@@ -1,0 +1,300 @@
+"""The rows of the session tree: chains and steps as the front-end draws them. Pure.
+
+A row is a plain JSON object. What is at its default is left out.
+
+=========  ==========================================================================
+``id``     ``c:`` and the chain's id, or ``s:`` and the id of the step's first known attempt
+``kind``   ``chain`` or ``step``
+``chain``  a step's chain, as a row id
+``parent`` a step's parent, as ``s:`` and the id of *one attempt* of the parent: see ``also``
+``also``   the ids of the further attempts that this row stands for: one row, one ``step_key``
+``name``   text, untrusted
+``label``  the kind that the producer gave, for example ``tool``
+``state``  the state of the newest attempt
+``attempt`` its number, when it is not 1
+``order``  sorts siblings: milliseconds at which it was created, or first started
+``start``, ``end``  milliseconds since 1970 UTC, by the producer's clock
+``done``, ``total``, ``unit``  progress
+``error``  one line: why the newest attempt failed
+``note``   one line: the reason of its state, or the last log line
+``bars``   with several attempts: ``[start, end, state]`` of each, oldest first
+=========  ==========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+from wsmonitor.protocol.entities import Chain, Failure, Step
+
+Row: TypeAlias = dict[str, Any]
+
+BROKEN: Final = frozenset({"failed", "crashed"})
+_LINE: Final = 240  # characters of one line of text; more does not fit any screen's row
+
+
+def milliseconds(nanoseconds: str) -> int | None:
+    """An entity's time as integer milliseconds, or None when it has not happened."""
+    return int(nanoseconds) // 1_000_000 if nanoseconds else None
+
+
+def one_line(text: str, limit: int = _LINE) -> str:
+    """*text* as one line of at most *limit* characters."""
+    line = " ".join(text[: limit * 4].split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def failure_line(error: Failure | None) -> str:
+    """A failure as one line: ``KeyError: 'segment'``, or "" when there is none."""
+    if error is None:
+        return ""
+    kind = error.type.rpartition(".")[2]
+    message = error.message.strip()
+    if kind and message.startswith(kind):
+        return one_line(message)
+    return one_line(": ".join(part for part in (kind, message) if part) or error.code)
+
+
+def chain_row_id(chain: str) -> str:
+    """The id of a chain's row."""
+    return f"c:{chain}"
+
+
+def step_row_id(step: str) -> str:
+    """The id by which a row may be named that stands for *step*."""
+    return f"s:{step}"
+
+
+def _common(entity: Chain | Step, kind: str, row_id: str) -> Row:
+    row: Row = {"id": row_id, "kind": kind, "name": entity.name, "state": entity.state}
+    if entity.kind:
+        row["label"] = one_line(entity.kind, 40)
+    start, end = milliseconds(entity.started), milliseconds(entity.ended)
+    created = milliseconds(entity.created)
+    order = created if created is not None else start
+    if order is not None:
+        row["order"] = order
+    if start is not None:
+        row["start"] = start
+    if end is not None:
+        row["end"] = end
+    if entity.progress is not None:
+        row["done"] = entity.progress.done
+        if entity.progress.total is not None:
+            row["total"] = entity.progress.total
+        if entity.progress.unit:
+            row["unit"] = one_line(entity.progress.unit, 20)
+    if entity.error is not None:
+        row["error"] = failure_line(entity.error)
+    return row
+
+
+def chain_row(chain: Chain) -> Row:
+    """The row of a chain."""
+    row = _common(chain, "chain", chain_row_id(chain.id))
+    if chain.reason:
+        row["note"] = one_line(chain.reason)
+    return row
+
+
+def step_row(attempts: list[Step]) -> Row:
+    """The row of a step: its attempts, sorted by number, of which the last one counts."""
+    first, last = attempts[0], attempts[-1]
+    row = _common(last, "step", step_row_id(first.id))
+    row["chain"] = chain_row_id(last.chain)
+    if last.parent:
+        row["parent"] = step_row_id(last.parent)
+    created = milliseconds(first.created) or milliseconds(first.started)
+    if created is not None:
+        row["order"] = created
+    note = last.reason or last.log_last
+    if note:
+        row["note"] = one_line(note)
+    if last.attempt != 1:
+        row["attempt"] = last.attempt
+    if len(attempts) > 1:
+        row["also"] = [step_row_id(step.id) for step in attempts[1:]]
+        row["bars"] = [
+            [milliseconds(step.started), milliseconds(step.ended), step.state]
+            for step in attempts
+            if step.started
+        ]
+    return row
+
+
+class Rows:
+    """All rows of one session, kept up entity by entity, with what changed since the last `take`.
+
+    At most ``limit`` rows are shown: a browser is not a database. When there are more, the
+    rows that ended well longest ago make place; ``total`` counts them all the same.
+    """
+
+    def __init__(self, limit: int = 5_000) -> None:
+        self.limit = limit
+        self._chains: dict[str, Chain] = {}
+        self._groups: dict[str, dict[str, Step]] = {}  # row id: the attempts by step id
+        self._row_of: dict[str, str] = {}  # step id: row id
+        self._row_of_key: dict[tuple[str, str, str], str] = {}  # (chain, parent, step_key): row id
+        self._states: dict[str, str] = {}  # step rows only
+        self._shown: dict[str, Row] = {}
+        self._dirty: dict[str, None] = {}
+        self._gone: dict[str, None] = {}
+        self.counts: dict[str, int] = {}
+        self.broken: dict[str, None] = {}  # step rows whose newest attempt failed, oldest first
+
+    # -- changing
+
+    def put(self, entity: Chain | Step) -> None:
+        """Take a new or changed chain or step."""
+        if isinstance(entity, Chain):
+            self._chains[entity.id] = entity
+            self._dirty[chain_row_id(entity.id)] = None
+            return
+        row_id = self._row_of.get(entity.id)
+        if row_id is None:
+            row_id = self._join(entity)
+        self._groups[row_id][entity.id] = entity
+        self._dirty[row_id] = None
+        self._count(row_id, self._newest(row_id).state)
+
+    def drop(self, kind: str, ident: str) -> None:
+        """Forget a chain or a step."""
+        if kind == "chain" and self._chains.pop(ident, None) is not None:
+            self._lose(chain_row_id(ident))
+        row_id = self._row_of.pop(ident, None) if kind == "step" else None
+        if row_id is None:
+            return
+        group = self._groups[row_id]
+        del group[ident]
+        if group:
+            self._dirty[row_id] = None
+            self._count(row_id, self._newest(row_id).state)
+        else:
+            del self._groups[row_id]
+            self._row_of_key = {key: row for key, row in self._row_of_key.items() if row != row_id}
+            self._count(row_id, None)
+            self._lose(row_id)
+
+    def _join(self, step: Step) -> str:
+        key = (step.chain, step.parent, step.step_key)
+        row_id = self._row_of_key.get(key) if step.step_key else None
+        # The same attempt number twice is not a retry: a loop body with one key is many rows.
+        if row_id is not None and any(
+            other.attempt == step.attempt for other in self._groups[row_id].values()
+        ):
+            row_id = None
+        if row_id is None:
+            row_id = step_row_id(step.id)
+            self._groups[row_id] = {}
+            if step.step_key:
+                self._row_of_key[key] = row_id
+        self._row_of[step.id] = row_id
+        return row_id
+
+    def _newest(self, row_id: str) -> Step:
+        return max(self._groups[row_id].values(), key=lambda step: step.attempt)
+
+    def _count(self, row_id: str, state: str | None) -> None:
+        old = self._states.pop(row_id, None)
+        if old is not None:
+            self.counts[old] -= 1
+            if not self.counts[old]:
+                del self.counts[old]
+        if state is not None:
+            self._states[row_id] = state
+            self.counts[state] = self.counts.get(state, 0) + 1
+        if state in BROKEN:
+            self.broken[row_id] = None
+        else:
+            self.broken.pop(row_id, None)
+
+    def _lose(self, row_id: str) -> None:
+        self._dirty.pop(row_id, None)
+        if self._shown.pop(row_id, None) is not None:
+            self._gone[row_id] = None
+
+    def supersede(self, previous: Rows) -> None:
+        """Take the place of *previous*: what the front-end has of it is not sent again if it is the same."""
+        for row_id, row in previous._shown.items():
+            if row_id in self._dirty:
+                self._shown[row_id] = row
+            else:
+                self._gone[row_id] = None
+        self._gone.update(previous._gone)
+
+    # -- reading
+
+    @property
+    def total(self) -> int:
+        """How many steps there are, each counted once however many attempts it had."""
+        return len(self._groups)
+
+    @property
+    def shown(self) -> int:
+        """How many rows, chains among them, the front-end has."""
+        return len(self._shown)
+
+    @property
+    def chains(self) -> int:
+        return len(self._chains)
+
+    def newest(self, row_id: str) -> Step | None:
+        """The newest attempt of a step's row, if there is such a row."""
+        return self._newest(row_id) if row_id in self._groups else None
+
+    def path(self, step: Step) -> str:
+        """Where *step* is, in words: chain, the steps above it, itself."""
+        names = [step.name]
+        seen = {step.id}
+        above = step.parent
+        while above and above not in seen:
+            seen.add(above)
+            row_id = self._row_of.get(above)
+            if row_id is None:
+                break
+            parent = self._groups[row_id].get(above) or self._newest(row_id)
+            names.append(parent.name)
+            above = parent.parent
+        chain = self._chains.get(step.chain)
+        if chain is not None:
+            names.append(chain.name)
+        return " / ".join(reversed(names))
+
+    def _render(self, row_id: str) -> Row | None:
+        if row_id.startswith("c:"):
+            chain = self._chains.get(row_id[2:])
+            return None if chain is None else chain_row(chain)
+        group = self._groups.get(row_id)
+        return None if not group else step_row(sorted(group.values(), key=lambda step: step.attempt))
+
+    def take(self) -> tuple[list[Row], list[str]]:
+        """The rows that changed since the last call, and the ids of those that are no longer shown."""
+        changed: dict[str, Row] = {}
+        for row_id in self._dirty:
+            row = self._render(row_id)
+            if row is not None and self._shown.get(row_id) != row:
+                self._gone.pop(row_id, None)
+                self._shown[row_id] = row
+                changed[row_id] = row
+        self._dirty.clear()
+        for row_id in self._surplus():
+            del self._shown[row_id]
+            if changed.pop(row_id, None) is None:
+                self._gone[row_id] = None
+        gone = list(self._gone)
+        self._gone.clear()
+        return list(changed.values()), gone
+
+    def _surplus(self) -> list[str]:
+        over = len(self._shown) - self.limit
+        if over <= 0:
+            return []
+        steps = [row_id for row_id, row in self._shown.items() if row["kind"] == "step"]
+        dull = {"succeeded", "skipped"}
+        ended_well = [row_id for row_id in steps if self._shown[row_id]["state"] in dull]
+        others = [row_id for row_id in steps if self._shown[row_id]["state"] not in dull]
+        return (ended_well + others)[:over]
+
+    def all(self) -> list[Row]:
+        """Every row that is shown: what a key frame holds. Call `take` first."""
+        return list(self._shown.values())

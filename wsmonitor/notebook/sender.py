@@ -1,0 +1,140 @@
+"""The process's one sender: takes change sets from observers' views and gives them to the browser.
+
+One daemon thread for all observers. It alone touches their views. It lives while there is an
+observer, and it paces: see `pacing`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from .pacing import TICK, Bucket, Pacing
+from .view import Frame, Now, View
+
+
+class Outlet(Protocol):
+    """An observer, as the sender sees it."""
+
+    view: View
+    pacing: Pacing
+
+    def drain(self, now: Now) -> None:
+        """Bring the view up to date (on the sender's thread)."""
+
+    def beat(self, now: Now) -> Frame:
+        """How the link is at this moment."""
+
+    def send_message(self, message: Frame) -> None:
+        """Give a custom message to the browser."""
+
+    def send_key(self, key: Frame) -> None:
+        """Put a key frame into the trait."""
+
+    def troubled(self, exc: Exception) -> None:
+        """Something went wrong while this observer was served."""
+
+
+class Sender:
+    """See the module's docstring. ``clock`` gives both clocks' present."""
+
+    def __init__(self, clock: Callable[[], Now]) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._outlets: list[Outlet] = []
+        self._flagged = False
+        self._thread: threading.Thread | None = None
+        self._bucket = Bucket(clock().mono)
+
+    def add(self, outlet: Outlet) -> None:
+        """Serve *outlet* from now on."""
+        with self._condition:
+            self._outlets.append(outlet)
+            self._stretch()
+            self._flagged = True
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="wsmonitor-sender", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+
+    def remove(self, outlet: Outlet) -> None:
+        """Serve *outlet* no more; the thread ends with the last one."""
+        with self._condition:
+            if outlet in self._outlets:
+                self._outlets.remove(outlet)
+                self._stretch()
+            self._flagged = True
+            self._condition.notify_all()
+
+    def _stretch(self) -> None:
+        for outlet in self._outlets:
+            # Signs of life take half of what may be sent at the most.
+            outlet.pacing.stretch = max(1.0, len(self._outlets) / 10)
+
+    def wake(self) -> None:
+        """Something changed. Cheap, and from any thread."""
+        if not self._flagged:
+            with self._condition:
+                self._flagged = True
+                self._condition.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if not self._outlets:
+                    self._thread = None
+                    return
+                self._flagged = False
+                outlets = list(self._outlets)
+            began = self._clock().mono
+            deadline = self.serve(outlets, self._clock())
+            with self._condition:
+                self._condition.wait_for(lambda: self._flagged, max(0.0, deadline - self._clock().mono))
+                # However often something changes, there are ten passes a second at most.
+                self._condition.wait_for(
+                    lambda: not self._outlets, max(0.0, began + TICK - self._clock().mono)
+                )
+
+    def serve(self, outlets: list[Outlet], now: Now) -> float:
+        """Send what is due, and return when to come again (monotonic seconds)."""
+        deadline = now.mono + 60.0
+        for outlet in outlets:
+            try:
+                outlet.drain(now)
+                self._serve_one(outlet, now)
+            except Exception as exc:  # noqa: BLE001 - one observer's trouble must not stop the others
+                outlet.troubled(exc)
+            deadline = min(deadline, outlet.pacing.deadline(now.mono))
+        # Who was served first waits longest the next time.
+        with self._condition:
+            if self._outlets:
+                self._outlets.append(self._outlets.pop(0))
+        return deadline
+
+    def _serve_one(self, outlet: Outlet, now: Now) -> None:
+        pacing = outlet.pacing
+        action = pacing.next(now.mono)
+        if action is None:
+            return
+        common = {"due": round(pacing.promise(now.mono) * 1000), "beat": outlet.beat(now)}
+        # Before a frame is made: one that was made must be sent, for its number is used up.
+        if not self._bucket.take(now.mono):
+            return
+        if action == "alive":
+            outlet.send_message(
+                {"type": "alive", "n": outlet.view.number, "at": now.at(outlet.view.offset), **common}
+            )
+            pacing.sent("alive", now.mono)
+            return
+        frame = outlet.view.frame(now)
+        if frame is not None and action == "frame":
+            outlet.send_message({**frame, **common})
+        if action == "key":
+            key = {**outlet.view.key(now), **common}
+            outlet.send_key(key)
+            pacing.sent("key", now.mono, changed=frame is not None, size=len(msgspec.json.encode(key)))
+        else:
+            pacing.sent("frame", now.mono, changed=frame is not None)

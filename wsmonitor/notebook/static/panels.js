@@ -1,0 +1,152 @@
+// What stands around the tree: alarms, summary, event log.
+
+import { attr, h, shown, text } from "./dom.js";
+import { clockTime, count, duration, progress, stateOf } from "./format.js";
+
+const ORDER = ["succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled", "skipped", "pending"];
+
+/** Failures that no later attempt has repaired; each can be put away. */
+export class Alarms {
+  /** `act.reveal(rowId)` shows a row. */
+  constructor(act) {
+    this.act = act;
+    this.put = new Set();
+    this.open = new Set();
+    this.told = "";
+    this.el = h("div", { class: "wsm-alarms" });
+  }
+
+  paint(store, v) {
+    const alarms = ((store.head && store.head.alarms) || []).filter((a) => !this.put.has(key(a)));
+    const more = (store.head && store.head.alarms_more) || 0;
+    const told = JSON.stringify([alarms, more, [...this.open], v.frozen]);
+    if (told === this.told) return;
+    this.told = told;
+    // One banner at a time keeps the height; the others are counted.
+    const [first] = alarms;
+    shown(this.el, Boolean(first));
+    if (!first) return void this.el.replaceChildren();
+    const others = alarms.length - 1 + more;
+    const open = this.open.has(key(first));
+    const line = h("div", { class: "wsm-alarm" },
+      h("span", { class: "wsm-alarm-icon", "aria-hidden": "true" }, "✕"),
+      h("span", { class: "wsm-alarm-text" }, h("strong", {}, first.name), " ", h("span", { class: "wsm-alarm-why" }, first.text), " ",
+        h("span", { class: "wsm-alarm-where" }, [first.where, clockTime(first.at ?? NaN)].filter(Boolean).join(" · "))));
+    if (others > 0) line.append(h("span", { class: "wsm-alarm-where" }, `and ${count(others)} more`));
+    if (first.detail) {
+      line.append(h("button", { type: "button", class: "wsm-button", "aria-expanded": String(open), onclick: () => this._toggle(first, store, v) },
+        open ? "Hide traceback" : "Show traceback"));
+    }
+    if (first.row) line.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this.act.reveal(first.row) }, "show step"));
+    line.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this._away(first, store, v) }, "dismiss"));
+    this.el.replaceChildren(line);
+    if (open) this.el.append(h("pre", { class: "wsm-traceback", tabindex: "0" }, first.detail));
+  }
+
+  _toggle(alarm, store, v) {
+    const k = key(alarm);
+    if (!this.open.delete(k)) this.open.add(k);
+    this.paint(store, v);
+  }
+
+  _away(alarm, store, v) {
+    this.put.add(key(alarm));
+    this.paint(store, v);
+  }
+}
+
+const key = (alarm) => `${alarm.row}|${alarm.name}|${alarm.at}|${alarm.text}`;
+
+/** How many steps are in which state, and how long it has taken. */
+export class Summary {
+  constructor() {
+    this.bar = h("span", { class: "wsm-bar", "aria-hidden": "true" });
+    this.words = h("span", { class: "wsm-counts" });
+    this.elapsed = h("span", { class: "wsm-elapsed" });
+    this.el = h("div", { class: "wsm-summary" }, this.bar, this.words, this.elapsed);
+    this.told = "";
+  }
+
+  paint(store, v) {
+    const head = store.head;
+    const session = head && head.session;
+    shown(this.el, Boolean(session));
+    if (!session) return;
+    const unsure = v.frozen || v.doubt;
+    const told = JSON.stringify([head.counts, head.steps, unsure, session.done, session.total]);
+    if (told !== this.told) {
+      this.told = told;
+      this._draw(head, session, unsure);
+    }
+    const from = session.start ?? NaN;
+    const to = session.end ?? v.asOf;
+    const ran = duration(to - from, !session.end);
+    text(this.elapsed, ran ? `${session.end ? "took" : unsure ? "elapsed at last word" : "elapsed"} ${ran}` : "");
+  }
+
+  _draw(head, session, unsure) {
+    const total = head.steps || 1;
+    const states = [...ORDER, ...Object.keys(head.counts).filter((s) => !ORDER.includes(s))].filter((s) => head.counts[s]);
+    this.bar.replaceChildren(...states.filter((s) => s !== "pending").map((s) => {
+      const part = h("i", { "data-tone": stateOf(s).tone });
+      part.style.width = `${(100 * head.counts[s]) / total}%`;
+      return part;
+    }));
+    const over = (head.counts.succeeded || 0) + (head.counts.skipped || 0);
+    const all = h("span", {}, h("strong", {}, count(over)), `/${count(head.steps)} steps`);
+    const own = progress(session);
+    this.words.replaceChildren(all, ...states.map((s) => {
+      const state = stateOf(s);
+      const word = unsure && state.active ? state.past.replace(/^was/, "were") : state.word;
+      return h("span", { "data-tone": unsure && state.active ? "dim" : state.tone }, `${state.icon} ${count(head.counts[s])} ${word}`);
+    }), ...(own ? [h("span", {}, own)] : []));
+    if (head.shown - head.chains < head.steps) {
+      this.words.append(h("span", { "data-tone": "warn" }, `⚠ ${count(head.shown - head.chains)} of ${count(head.steps)} steps shown`));
+    }
+  }
+}
+
+/** The event log: closed it is its newest line. */
+export class Log {
+  constructor() {
+    this.open = false;
+    this.newest = h("span", { class: "wsm-log-last" });
+    this.button = h("button", { type: "button", class: "wsm-quiet", "aria-expanded": "false", onclick: () => this.toggle() }, "▸ Event log");
+    this.list = h("ol", { class: "wsm-log-list", tabindex: "0", "aria-label": "Event log, newest first" });
+    this.list.hidden = true;
+    this.el = h("div", { class: "wsm-log" }, h("div", { class: "wsm-log-foot" }, this.button, this.newest), this.list);
+    this.last = null;
+  }
+
+  toggle() {
+    this.open = !this.open;
+    this.list.hidden = !this.open;
+    attr(this.button, "aria-expanded", String(this.open));
+    this.last = null;
+    if (this.store) this.paint(this.store);
+  }
+
+  paint(store) {
+    this.store = store;
+    const entry = store.log[store.log.length - 1];
+    text(this.button, `${this.open ? "▾" : "▸"} Event log`);
+    if (entry === this.last) return;
+    this.last = entry;
+    shown(this.newest, !this.open);
+    this.newest.replaceChildren(...(entry ? sentence(entry) : []));
+    if (!this.open) return;
+    const stay = this.list.scrollTop > 4 ? this.list.scrollHeight - this.list.scrollTop : null;
+    this.list.replaceChildren(...store.log.map((e) => h("li", {}, ...sentence(e))).reverse());
+    // Who reads further down is not pushed away by what arrives above.
+    if (stay !== null) this.list.scrollTop = this.list.scrollHeight - stay;
+  }
+}
+
+function sentence(entry) {
+  const said = h("span", { "data-tone": entry.tone });
+  if (entry.replayed) said.append(h("span", { class: "wsm-chip" }, "missed"), " ");
+  if (entry.what) said.append(`${entry.what} `);
+  if (entry.name) said.append(h("strong", {}, entry.name), " ");
+  said.append(entry.text);
+  return [h("time", {}, clockTime(entry.at, true)), said];
+}

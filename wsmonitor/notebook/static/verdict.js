@@ -1,0 +1,121 @@
+// What may be said about the view at this moment: the one place that decides whether it looks alive. Pure.
+
+import { age, duration } from "./format.js";
+
+/** Beyond `due`, in milliseconds: with a sign of life each second, silence is told within 3 s. */
+const GRACE = 1200;
+
+const ACTIVE_LINK = new Set(["idle", "locating", "connecting", "authenticating"]);
+
+/**
+ * The verdict on a store: `{key, tone, icon, word, text, frozen, asOf, reconnect, why}`.
+ *
+ * `frozen`: what is shown is not known to be current; it is as of `asOf` (milliseconds, or NaN).
+ * `why` explains it in whole sentences. `doubt`: the link is good, but the producer is not heard.
+ */
+export function verdict(store, perf = store.clock.perf()) {
+  const now = store.clock.now();
+  const head = store.head;
+  const link = head ? head.link : null;
+  const sub = head ? head.sub : null;
+  const seen = head !== null && head.session !== null;
+  const lost = (key, icon, word, text, asOf, why, more = {}) => ({
+    key, tone: "warn", icon, word, text, frozen: true, asOf, why, reconnect: false, doubt: false, ...more,
+  });
+
+  if (store.gone) {
+    return lost("gone", "✕", "Kernel gone", store.gone, store.lastAt, [
+      `The kernel behind this output is gone: ${store.gone}.`,
+      "What you see is the last that it said. Run the cell again to watch anew.",
+    ], { tone: "bad" });
+  }
+  if (store.heardAt === null) {
+    return lost("starting", "◌", "Asking the kernel", "", store.lastAt, [
+      "The kernel has not spoken yet. If it is gone, run the cell again.",
+    ], { tone: "dim" });
+  }
+  const silence = perf - store.heardAt;
+  if (silence > store.due + GRACE) {
+    return lost("silent", "◐", "Kernel silent", `for ${age(silence)}`, store.lastAt, [
+      `The kernel has said nothing for ${age(silence)}; it was to speak every ${duration(store.due)}.`,
+      "It may be blocked by one long call, or gone. What you see is the last that it said.",
+    ]);
+  }
+  if (head === null) {
+    return lost("starting", "◌", "Starting", "", NaN, ["The first data is on its way."], { tone: "dim" });
+  }
+
+  const asOf = Number.isFinite(store.beat.last) ? store.beat.last : link.lost ?? NaN;
+  const because = link.reason ? `The last attempt failed: ${link.reason}` : "No failure was reported.";
+  const looked = (link.looked || []).map((place) => `Looked for a server: ${place}`);
+  if (link.phase === "waiting") {
+    const left = Math.max(0, Math.ceil((link.next - now) / 1000));
+    const many = link.attempt + 1;
+    const first = !Number.isFinite(asOf) || !seen;
+    return lost("waiting", "◐", first ? "Not connected yet" : "Reconnecting",
+      left > 0 ? `attempt ${many} in ${left} s` : `attempt ${many} now`, asOf, [
+        seen ? `The link to the server was lost ${Number.isFinite(link.lost) ? age(now - link.lost) + " ago" : ""}.`.replace(" .", ".")
+          : "There is no server to be reached yet.",
+        because, ...looked,
+        "It is tried again after 1, 2, 4, 8, 16, then every 30 s. What was missed will be fetched and verified.",
+      ], { reconnect: true });
+  }
+  if (link.phase === "failed") {
+    return lost("failed", "✕", "Not connected", link.reason || link.code, asOf, [
+      because, `Code: ${link.code || "none"}. It is not tried again by itself, because it would fail in the same way.`, ...looked,
+    ], { tone: "bad", reconnect: true });
+  }
+  if (link.phase === "closed") {
+    return lost("closed", "■", "Closed", "", asOf, ["This observer was closed. Run the cell again to watch anew."], { tone: "dim" });
+  }
+  if (ACTIVE_LINK.has(link.phase)) {
+    const words = { idle: "Connecting", locating: "Looking for a server", connecting: "Connecting", authenticating: "Signing in" };
+    const text = link.attempt > 0 ? `attempt ${link.attempt}` : "";
+    return lost("connecting", "◌", seen ? "Reconnecting" : words[link.phase], text, asOf, [
+      `${words[link.phase]}${link.url ? ": " + link.url : "."}`, ...(link.reason ? [because] : []), ...looked,
+    ]);
+  }
+  if (store.gap !== null) {
+    return lost("healing", "◌", "Catching up", "an update was lost on the way to this page", store.lastAt, [
+      "The browser missed an update from the kernel. The next key frame, within seconds, brings everything.",
+    ]);
+  }
+  if (sub.phase === "not_available") {
+    return lost("not_available", "✕", "Not available", sub.reason, asOf, [
+      "The server does not show this session: it was removed, or the token does not cover it.",
+    ], { tone: "bad" });
+  }
+  if (sub.phase === "syncing" || sub.phase === "waiting") {
+    return lost("syncing", "◌", "Syncing", seen ? "what you see is being verified" : "", asOf, [
+      "The link is there. The full state is being fetched and checked against the server's digest.",
+    ], { tone: "dim" });
+  }
+  if (sub.phase === "closed") {
+    return lost("closed", "■", "Closed", "", asOf, ["This observer was closed."], { tone: "dim" });
+  }
+  if (Number.isFinite(store.beat.due) && now > store.beat.due + link.quiet) {
+    return lost("quiet", "◐", "No data", `for ${age(now - store.beat.last)}`, store.beat.last, [
+      `The server's heartbeat was due ${age(now - store.beat.due)} ago and has not come.`,
+      "The link may be dead. If it stays silent, it is given up and made anew.",
+    ], { reconnect: true });
+  }
+  if (sub.phase === "absent") {
+    return { key: "absent", tone: "dim", icon: "○", word: "Waiting", text: "no such session yet", frozen: false, asOf: now,
+      why: ["The server knows of no session with this name or id. As soon as there is one, it is shown here."],
+      reconnect: false, doubt: false };
+  }
+  const unheard = silentProducers(head);
+  return {
+    key: "live", tone: "good", icon: "●", word: "Live", text: "", frozen: false, reconnect: false,
+    asOf: unheard.length ? Math.min(...unheard.map((p) => p.since ?? now)) : now,
+    doubt: unheard.length > 0,
+    why: ["The link to the server is good, and what you see was verified.",
+      ...unheard.map((p) => `The program ${p.agent || p.id} is ${p.liveness === "lost" ? "lost" : "not heard"} since ${age(now - p.since)}.`)],
+  };
+}
+
+/** The open producers that the server does not hear; none once the session has ended. */
+export function silentProducers(head) {
+  if (!head || !head.session || head.session.end) return [];
+  return head.producers.filter((p) => !p.closed && p.liveness !== "live");
+}

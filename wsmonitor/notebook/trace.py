@@ -1,0 +1,133 @@
+"""The static trace: a session as HTML that can be read without style sheets, scripts or a kernel.
+
+It is what GitHub, nbviewer and a notebook that is opened without a kernel show. What changes from
+run to run stands between two markers, which the sanitize file for nbval (`sanitize_file`) knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from .rows import failure_line, milliseconds
+from .snapshot import SessionSnapshot
+
+BEGIN: Final = "<!-- wsmonitor:volatile -->"
+END: Final = "<!-- /wsmonitor:volatile -->"
+ROW_LIMIT: Final = 400  # a notebook is a document: more is in `to_html`
+
+ICONS: Final = {
+    "pending": "○", "running": "▶", "paused": "❚❚", "awaiting_input": "?", "cancelling": "◌",
+    "cancelled": "■", "succeeded": "✓", "failed": "✕", "skipped": "–", "crashed": "✕",
+}  # fmt: skip
+
+
+def sanitize_file() -> Path:
+    """The file for ``pytest --nbval-sanitize-with``."""
+    return Path(str(files(__package__) / "nbval_sanitize.cfg"))
+
+
+def plain(title: str) -> str:
+    """The ``text/plain`` of an observer: always the same for the same target."""
+    return f"Observer({title!r})"
+
+
+def placeholder(title: str) -> str:
+    """What stands in the notebook until the browser shows the live view, and where there is no kernel."""
+    return (
+        f"<p><b>wsmonitor</b> observer of <b>{escape(title)}</b>. "
+        "The live view needs a running kernel: run this cell. A static copy is below.</p>"
+    )
+
+
+def empty_trace() -> str:
+    """The static copy before there is anything to copy."""
+    return f"<details><summary>Static copy</summary>{BEGIN}<p>Nothing yet.</p>{END}</details>"
+
+
+def _time(at: int | None) -> str:
+    return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _length(started: str, ended: str) -> str:
+    first, last = milliseconds(started), milliseconds(ended)
+    return "" if first is None or last is None else f"{(last - first) / 1000:.1f} s"
+
+
+def _state(state: str) -> str:
+    return f"{ICONS.get(state, '·')} {escape(state.replace('_', ' '))}"
+
+
+def _order(entity_created: str, started: str) -> int:
+    return int(entity_created or started or 0)
+
+
+def _lines(snapshot: SessionSnapshot) -> Iterator[tuple[int, str, str, str, str]]:
+    """Depth, name, state, time and remark of each chain and step, in the order of the tree."""
+    below: dict[tuple[str, str], list[str]] = {}
+    for step in snapshot.steps.values():
+        parent = step.parent if step.parent in snapshot.steps else ""
+        below.setdefault((step.chain, parent), []).append(step.id)
+    for ids in below.values():
+        ids.sort(key=lambda ident: _order(snapshot.steps[ident].created, snapshot.steps[ident].started))
+    chains = sorted(snapshot.chains.values(), key=lambda chain: _order(chain.created, chain.started))
+    orphans = {chain for chain, _ in below} - snapshot.chains.keys()
+    for ident, name, chain in [
+        *((chain.id, chain.name, chain) for chain in chains),
+        *((o, o, None) for o in sorted(orphans)),
+    ]:
+        if chain is not None:
+            yield 0, name, chain.state, _length(chain.started, chain.ended), failure_line(chain.error)
+        stack = [(1, step) for step in reversed(below.get((ident, ""), []))]
+        while stack:
+            depth, step_id = stack.pop()
+            step = snapshot.steps[step_id]
+            attempt = f"attempt {step.attempt}" if step.attempt > 1 else ""
+            remark = "; ".join(part for part in (attempt, failure_line(step.error) or step.reason) if part)
+            yield depth, step.name, step.state, _length(step.started, step.ended), remark
+            stack.extend((depth + 1, child) for child in reversed(below.get((step.chain, step.id), [])))
+
+
+def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None) -> str:
+    """The session as a heading and a table; *as_of* in milliseconds since 1970."""
+    record = snapshot.record
+    took = _length(record.started, record.ended)
+    words = [
+        _state(snapshot.state),
+        *([f"in {took}"] if took else []),
+        *([escape(snapshot.reason)] if snapshot.reason else []),
+    ]
+    counts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in snapshot.counts.items())
+    out = [
+        f"<p><b>{escape(snapshot.name)}</b>, run {snapshot.run}: {' '.join(words)}. ",
+        f"{len(snapshot.steps)} steps" + (f": {counts}" if counts else ""),
+        f". As of {_time(as_of)}, event {snapshot.seq}; ",
+        f"started {_time(milliseconds(record.started)) or 'not yet'}.</p>",
+    ]
+    if record.error is not None:
+        out.append(f"<p>✕ {escape(failure_line(record.error))}</p>")
+    out.append(
+        "<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Remark</th></tr></thead><tbody>"
+    )
+    for number, (depth, name, state, length, remark) in enumerate(_lines(snapshot)):
+        if limit is not None and number >= limit:
+            total = len(snapshot.steps) + len(snapshot.chains)
+            out.append(f"<tr><td>… and {total - number} more rows: see to_html()</td></tr>")
+            break
+        label = f"<b>{escape(name)}</b>" if depth == 0 else "&nbsp;" * 4 * min(depth, 12) + escape(name)
+        out.append(
+            f'<tr><td align="left">{label}</td><td align="left">{_state(state)}</td>'
+            f'<td align="right">{length}</td><td align="left">{escape(remark)}</td></tr>'
+        )
+    out.append("</tbody></table>")
+    return "".join(out)
+
+
+def trace(snapshot: SessionSnapshot, as_of: int) -> str:
+    """The static copy that stands beside the live view."""
+    summary = f"Static copy: {escape(snapshot.name)}, run {snapshot.run}, {escape(snapshot.state)}"
+    return f"<details><summary>{BEGIN}{summary}</summary>{body(snapshot, as_of, ROW_LIMIT)}{END}</details>"

@@ -1,0 +1,86 @@
+"""`watch`: from a name to an observer."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Callable
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from wsmonitor.protocol.errors import UsageError
+from wsmonitor.protocol.ids import MAX_ID_LENGTH, NAME_PATTERN
+
+if TYPE_CHECKING:
+    from .observer import Observer
+
+_numbers = count(1)
+
+
+def _target(target: Any) -> str:
+    """A name or an id, as it was given or as the ``id`` of what was given (a publisher's session).
+
+    Raises:
+        TypeError: it is neither.
+        UsageError: it can be no name and no id.
+    """
+    import re
+
+    found = target if isinstance(target, str) else getattr(target, "id", None)
+    if not isinstance(found, str):
+        raise TypeError(f"watch() takes a session's name or id, or a session, not {type(target).__name__}")
+    if not 1 <= len(found) <= MAX_ID_LENGTH or re.fullmatch(NAME_PATTERN, found) is None:
+        raise UsageError(f"not a session's name or id: {found!r}")
+    return found
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no such user, as in many containers
+        return "notebook"
+
+
+def watch(
+    target: Any,
+    *,
+    url: str | None = None,
+    token: str | Callable[[], str] | None = None,
+    name: str | None = None,
+    new: bool = False,
+    row_limit: int = 5_000,
+) -> Observer:
+    """Observe a session, live. Returns at once: what is not there yet is waited for, visibly.
+
+    The same arguments give the same observer, so that a cell that is run again leaves one, not two.
+
+    Args:
+        target: a session's name (its newest run is followed, and switched to when there is a newer one),
+            an id such as ``nightly~01J…`` (pinned), or a session that this program publishes.
+        url: the server, ``ws://…`` or ``wss://…``; default: ``WSMONITOR_URL``, else the running local server.
+        token: a token, or a function that gives a fresh one; default: ``WSMONITOR_TOKEN``, else minted with
+            the local server's key.
+        name: what others see in the list of who watches; default: the user's name.
+        new: make another observer, also where there is one.
+        row_limit: how many rows a browser is given at the most.
+
+    Raises:
+        TypeError, UsageError: the target can be no name and no id.
+        ConfigurationError: a URL or a setting that cannot be right.
+    """
+    from .observer import Observer, remembered
+    from .source import ClientSource
+
+    wanted = _target(target)
+    if row_limit < 1:
+        raise UsageError(f"row_limit must be at least 1, not {row_limit}")
+    person = name if name is not None else _person()
+
+    def make() -> Observer:
+        return Observer(wanted, ClientSource(wanted, url=url, token=token, name=person), row_limit=row_limit)
+
+    server = url or os.environ.get("WSMONITOR_URL", "")
+    key: tuple[Any, ...] = (wanted, server, token, person, row_limit)
+    if new:
+        key = (*key, next(_numbers))
+    return remembered(key, make)
