@@ -193,15 +193,13 @@ class Server:
                 connection.peer.close(CloseCode.DRAINING, "the server is stopping")
             else:
                 connection.transport.abort()
-        if self.connections:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_GRACE):
-                    await self._gone.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_GRACE):
+                await self.all_gone()
         for connection in list(self.connections.values()):
             connection.transport.abort()
-        if self.connections:
-            # An aborted transport tells its end in the next turn of the loop.
-            await self._gone.wait()
+        # An aborted transport tells its end in the next turn of the loop.
+        await self.all_gone()
 
     def request_stop(self) -> None:
         """Let the owner know that the server should drain."""
@@ -260,6 +258,11 @@ class Server:
         self.connections.pop(connection.ident, None)
         if not self.connections:
             self._gone.set()
+
+    async def all_gone(self) -> None:
+        """Wait until there is no connection."""
+        if self.connections:
+            await self._gone.wait()
 
     def flush_later(self, connection: Connection) -> None:
         """Flush *connection* at the end of this loop turn, together with all others that have something."""
