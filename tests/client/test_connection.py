@@ -12,11 +12,13 @@ from wsmonitor.client import (
     Connection,
     EventApplied,
     PhaseChanged,
+    RunChanged,
     SyncCompleted,
     Target,
     connect,
     connections,
 )
+from wsmonitor.client.follow import follow
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import CommandSpec
 from wsmonitor.protocol.errors import RequestError, UsageError
@@ -137,3 +139,32 @@ async def test_the_async_faces(server: Any) -> None:
             if isinstance(update, EventApplied) and update.event.kind == "session":
                 break
         assert sub.position is not None
+
+
+def test_following_a_name_switches_to_a_newer_run_and_says_so(conn: Connection) -> None:
+    told: list[Any] = []
+    with follow(conn, "job", told.append) as follower:
+        eventually(lambda: follower.phase == "absent")
+        for number in (1, 2):
+            pub = conn.publication(f"job~{number}", f"p{number}", Owner())
+            pub.submit(SessionChange(name="job", state="running"))
+            eventually(lambda n=number: follower.session_id == f"job~{n}" and follower.phase == "live")
+            assert follower.run == number
+    switches = [update for update in told if isinstance(update, RunChanged)]
+    assert switches == [RunChanged("job~1", 1, None), RunChanged("job~2", 2, "job~1")]
+    eventually(lambda: told[-1] == PhaseChanged("closed"))
+    after = told[told.index(switches[1]) :]
+    events = [update.event for update in after if isinstance(update, EventApplied)]
+    assert {event.topic for event in events} <= {"job~2"}
+
+
+def test_an_id_pins_one_run(conn: Connection) -> None:
+    told: list[Any] = []
+    for number in (1, 2):
+        pub = conn.publication(f"job~{number}", f"p{number}", Owner())
+        pub.submit(SessionChange(name="job", state="running"))
+        assert pub.flush(10)
+    with follow(conn, "job~1", told.append) as follower:
+        eventually(lambda: follower.run == 1 and follower.phase == "live")
+        assert follower.session_id == "job~1"
+        assert RunChanged("job~1", 1, None) in told

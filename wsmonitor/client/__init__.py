@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .connection import Connection, ValueBytes, connect
-    from .core import RequestTimeoutError
+    from .errors import NoServerError, NotLocatedError, RequestTimeoutError
+    from .follow import Follower, FollowUpdate, RunChanged
     from .handles import Publication, Subscription
     from .shared import connections
     from .types import (
@@ -36,6 +37,9 @@ __all__ = [
     "ConnectionStatus",
     "Target",
     # watching
+    "Follower",
+    "FollowUpdate",
+    "RunChanged",
     "Subscription",
     "Update",
     "BatchApplied",
@@ -50,8 +54,11 @@ __all__ = [
     "Publication",
     "PublicationListener",
     # requests
-    "RequestTimeoutError",
     "ValueBytes",
+    # errors
+    "NoServerError",
+    "NotLocatedError",
+    "RequestTimeoutError",
 ]
 
 _HOME = {
@@ -59,7 +66,12 @@ _HOME = {
     "Connection": "connection",
     "ValueBytes": "connection",
     "connections": "shared",
-    "RequestTimeoutError": "core",
+    "NoServerError": "errors",
+    "NotLocatedError": "errors",
+    "RequestTimeoutError": "errors",
+    "Follower": "follow",
+    "FollowUpdate": "follow",
+    "RunChanged": "follow",
     "Publication": "handles",
     "Subscription": "handles",
 }

@@ -13,7 +13,7 @@ from typing import Any, Final
 from wsmonitor.protocol.codec import decode_server
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR, Timing
 from wsmonitor.protocol.entities import ErrorInfo
-from wsmonitor.protocol.errors import ConnectionFailedError, ProtocolError, RequestError, WsMonitorError
+from wsmonitor.protocol.errors import ConnectionFailedError, RequestError, WsMonitorError
 from wsmonitor.protocol.messages import (
     Ack,
     Batch,
@@ -43,17 +43,12 @@ from wsmonitor.protocol.messages import (
 
 from .actions import Action, Call, Send
 from .clock import Instant
+from .errors import RequestTimeoutError
 from .link import Link
 from .pacer import Pacer
 from .publication import PublicationEvents, PublicationMachine
 from .subscription import Delivery, SubscriptionMachine
 from .types import ConnectionStatus, Update
-
-
-class RequestTimeoutError(WsMonitorError, TimeoutError):
-    """The server did not answer a request in time."""
-
-    code = "timeout"
 
 
 @dataclass(slots=True)
@@ -440,5 +435,3 @@ _HANDLERS: Final[dict[type, Callable[[ClientCore, Instant, Any], None]]] = {
     Error: ClientCore._error,
 }
 """Who takes which message. What is not here answers a request."""
-
-__all__ = ["ClientCore", "ProtocolError", "RequestTimeoutError"]

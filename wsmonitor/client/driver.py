@@ -28,11 +28,12 @@ from websockets.typing import Subprotocol
 from wsmonitor._version import __version__
 from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.defaults import SUBPROTOCOL, Limits
-from wsmonitor.protocol.errors import ConfigurationError, ProtocolError, WsMonitorError
+from wsmonitor.protocol.errors import ConfigurationError, ProtocolError
 
 from .actions import Action, Call, Disconnect, FetchToken, Locate, Open, Send
 from .clock import Instant
 from .core import ClientCore
+from .errors import NotLocatedError
 from .runner import Runner, log
 
 T = TypeVar("T")
@@ -61,17 +62,6 @@ class Endpoint:
     token: str = field(repr=False)
     looked: tuple[str, ...] = ()
     renewable: bool = False
-
-
-class NotLocatedError(WsMonitorError):
-    """No server is there at present. ``looked``: where it was looked for."""
-
-    code = "connection_lost"
-
-    def __init__(self, message: str, looked: tuple[str, ...] = (), code: str = "connection_lost") -> None:
-        super().__init__(message)
-        self.looked = looked
-        self.code = code
 
 
 class Resolver(Protocol):

@@ -128,7 +128,9 @@ class Subscription:
             raise failure[0]
 
     async def updates(self) -> AsyncIterator[Update]:
-        """The updates from now on, for use on any event loop. Ends when the subscription is closed.
+        """Where things stand, and the updates from there on, for use on any event loop.
+
+        Ends when the subscription is closed.
 
         A reader that falls far behind is told `GapFound` and the present position instead of what it
         missed; the replica is complete all the same.
@@ -163,7 +165,13 @@ class Subscription:
             except RuntimeError:  # the reader's loop has ended
                 self._remove(put)
 
-        self._connection.call_soon(lambda: self._listeners.append(put))
+        def begin() -> None:
+            for update in self._standing():
+                put(update)
+            if not self._closed:
+                self._listeners.append(put)
+
+        self._connection.call_soon(begin)
         try:
             while True:
                 await ready.wait()
@@ -186,6 +194,21 @@ class Subscription:
         self._closed = True
         self._connection._subscriptions.discard(self)
         self._connection.call_soon(self._detach)
+
+    def _standing(self) -> list[Update]:
+        """What a new listener is told of what others were told already, as far as it still holds."""
+        machine = self._machine
+        if self._closed:
+            return [PhaseChanged("closed")]
+        if machine is None:
+            return []
+        updates: list[Update] = []
+        if machine.state is not None:
+            updates.append(SyncCompleted(machine.state.epoch, machine.state.seq, None, ""))
+        updates.append(PhaseChanged(machine.phase, machine.reason))
+        if machine.presence.count:
+            updates.append(machine.presence)
+        return updates
 
     def _detach(self) -> None:
         closed = PhaseChanged("closed")

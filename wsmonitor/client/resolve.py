@@ -1,19 +1,26 @@
-"""From a `Target` to the key of its connection and the resolver that finds its server."""
+"""From a `Target` to the key that its connection is shared by, and to what finds its server.
+
+The server is looked for anew at every attempt: after a restart on another port, a link finds its way.
+"""
 
 from __future__ import annotations
 
+import getpass
 import os
 import threading
+from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .driver import Endpoint, Resolver
+from .locate import ENV_HOME, ENV_TOKEN, ENV_URL, Located, check_url, discovery_path, local_mode, locate
 from .types import Target, TokenProvider
 
-ENV_URL: Final = "WSMONITOR_URL"
-ENV_TOKEN: Final = "WSMONITOR_TOKEN"  # the name of a variable, not a token  # noqa: S105
+LOCAL_TTL: Final = 3600.0
+"""Seconds that a token for the local server is valid; it is renewed in band."""
+
+_LOCAL_PLACES: Final = (ENV_HOME, "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")
 
 
 class FixedResolver:
@@ -22,10 +29,9 @@ class FixedResolver:
     A provider's token is kept until it is refused or renewed: a provider may be slow, or ask a person.
     """
 
-    def __init__(self, url: str, token: str | TokenProvider, looked: tuple[str, ...]) -> None:
-        self._url = url
+    def __init__(self, located: Located, token: str | TokenProvider) -> None:
+        self._located = located
         self._source = token
-        self._looked = looked
         self._token = token if isinstance(token, str) else None
         self._lock = threading.Lock()
 
@@ -33,10 +39,12 @@ class FixedResolver:
         renewable = not isinstance(self._source, str)
         with self._lock:
             token = None if fresh and renewable else self._token
-        return Endpoint(self._url, token or self.token(), self._looked, renewable)
+        return Endpoint(self._located.url, token or self.token(), self._located.looked, renewable)
 
     def token(self) -> str:
         token = self._source if isinstance(self._source, str) else self._source()
+        if not token:
+            raise ConfigurationError("the token provider gave nothing")
         with self._lock:
             self._token = token
         return token
@@ -48,36 +56,103 @@ class FixedResolver:
         return False
 
 
-def resolver_for(
-    target: Target, environ: os._Environ[str] | dict[str, str] | None = None
-) -> tuple[object, Resolver]:
-    """The key that *target*'s connection is shared by, and what finds its server.
+class LocalResolver:
+    """The local server, wherever it is by now, with tokens made from its key file."""
+
+    def __init__(self, token: str | TokenProvider | None, environ: Mapping[str, str], start: bool) -> None:
+        self._given = token
+        self._environ = dict(environ)
+        self._start = start
+        self._mint: Callable[[], str] | None = None
+        self._inline = local_mode(environ) == "inline"
+
+    def resolve(self, *, fresh: bool) -> Endpoint:
+        located = locate(start=self._start, environ=self._environ)
+        given = self._given
+        if isinstance(given, str):
+            return Endpoint(located.url, given, located.looked)
+        self._mint = given if given is not None else _minter(located)
+        return Endpoint(located.url, self._mint(), located.looked, renewable=True)
+
+    def token(self) -> str:
+        if self._mint is None:
+            raise ConfigurationError("no server has been found yet")
+        return self._mint()
+
+    def watched(self) -> str | None:
+        return None if self._inline else str(discovery_path())
+
+    def allow_start(self) -> bool:
+        new, self._start = not self._start, True
+        return new
+
+
+def _minter(located: Located) -> Callable[[], str]:
+    """What makes tokens for a local server."""
+    if located.discovery is not None:
+        key_file = located.discovery.key_file
+
+        def mint() -> str:
+            from .tokens import issue_token
+
+            return issue_token(key_file, sub=local_user(), role="admin", ttl=LOCAL_TTL)
+
+        return mint
+    from .local import inline_server
+
+    def mint_inline() -> str:
+        server = inline_server()
+        if server is None:
+            raise ConfigurationError("the server in this process has ended")
+        return server.token(sub=local_user(), role="admin", ttl=int(LOCAL_TTL))
+
+    return mint_inline
+
+
+def local_user() -> str:
+    """What the local server is told about who we are."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"uid-{os.getuid()}" if hasattr(os, "getuid") else "local"
+
+
+def resolver_for(target: Target, environ: Mapping[str, str] | None = None) -> tuple[object, Resolver]:
+    """The key of *target*'s connection, and what finds its server. Quick, and without I/O.
 
     Raises:
-        ConfigurationError: the address is not a WebSocket address, or a token is missing.
+        ConfigurationError: the address is not a WebSocket address, or ``WSMONITOR_LOCAL`` is wrong.
     """
     environ = os.environ if environ is None else environ
-    url, token, why = target.url, target.token, "given explicitly"
-    if url is None and environ.get(ENV_URL):
-        url, why = environ[ENV_URL], f"from {ENV_URL}"
-        token = token or environ.get(ENV_TOKEN)
-    assert url is not None
-    assert token is not None
-    url = check_url(url)
-    return (url, token), FixedResolver(url, token, (f"{url}, {why}",))
+    if target.url is None and not environ.get(ENV_URL):
+        places = tuple(environ.get(name) for name in _LOCAL_PLACES)
+        key = ("local", local_mode(environ), places, target.token)
+        return key, LocalResolver(target.token, environ, target.start)
+    located = locate(target.url, environ=environ)
+    token = target.token
+    if token is None and _meant_for(located.url, environ):
+        token = environ.get(ENV_TOKEN)
+    return (located.url, token), FixedResolver(located, token or _local_provider(located.url))
 
 
-def check_url(url: str) -> str:
-    """*url*, if it is a WebSocket address without a token in it.
+def _meant_for(url: str, environ: Mapping[str, str]) -> bool:
+    # The environment's token is the environment's server's: no other server may see it.
+    return environ.get(ENV_URL, url) == url
 
-    Raises:
-        ConfigurationError: it is not; the message says what would be.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ConfigurationError(f"{url!r} is not a WebSocket address: ws://host:port or wss://host:port")
-    if parts.query or parts.fragment or parts.username:
-        raise ConfigurationError(
-            "a WebSocket address has no query, no fragment and no user: tokens go into the header"
-        )
-    return url
+
+def _local_provider(url: str) -> TokenProvider:
+    """Tokens for an address without a token: of our own local server, if it is that."""
+
+    def provide() -> str:
+        from .locate import find_local
+
+        check_url(url)
+        looked: list[str] = []
+        found = find_local(looked)
+        if found is None or found.url.rstrip("/") != url.rstrip("/"):
+            raise ConfigurationError(
+                f"no token for {url}: give one, or set {ENV_TOKEN} ({url} is not your running local server)"
+            )
+        return _minter(Located(found.url, "", (), found))()
+
+    return provide

@@ -16,7 +16,7 @@ from .clock import Instant
 from .core import ClientCore
 from .driver import Driver, Resolver
 from .subscription import Delivery, SubscriptionMachine
-from .types import ConnectionStatus, PhaseChanged, SyncCompleted, Update
+from .types import ConnectionStatus, Update
 
 if TYPE_CHECKING:
     from .handles import Subscription
@@ -96,13 +96,8 @@ class SharedConnection:
             return
         entry.handles.append(handle)
         handle._machine = entry.machine
-        machine = entry.machine
-        # What the others were told already, as far as it still holds.
-        if machine.state is not None:
-            handle._deliver(SyncCompleted(machine.state.epoch, machine.state.seq, None, ""))
-        handle._deliver(PhaseChanged(machine.phase, machine.reason))
-        if machine.presence.count:
-            handle._deliver(machine.presence)
+        for update in handle._standing():
+            handle._deliver(update)
         self._readjust(entry)
 
     def _begin(self, now: Instant, handle: Subscription) -> None:

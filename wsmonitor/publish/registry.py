@@ -1,0 +1,140 @@
+"""The sessions that this process has open: superseding, forks, and what happens at exit."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .session import Session
+
+EXIT_SECONDS: Final = 0.9
+"""How long exit may be delayed in all; HARMLESS promises one second, and the client needs its part."""
+
+_lock = threading.Lock()
+_open: dict[int, Session] = {}
+_finishing: dict[int, Channel] = {}
+_prepared = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session was begun, as far as it matters for superseding."""
+
+    url: str
+    name: str
+    thread: int
+    task: int
+    cell: int | None  # the notebook's execution count; None outside
+
+
+def here(url: str, name: str) -> Place:
+    """The place of the calling code."""
+    task = 0
+    with contextlib.suppress(RuntimeError):  # no loop runs in this thread
+        task = id(asyncio.current_task())
+    return Place(url, name, threading.get_ident(), task, _cell())
+
+
+def _cell() -> int | None:
+    module = sys.modules.get("IPython")
+    shell = None if module is None else module.get_ipython()
+    return None if shell is None else int(shell.execution_count)
+
+
+def supersede(session: Session, wanted: bool | None) -> None:
+    """End the open runs of the same name that *session* takes the place of."""
+    new = session._place
+    if wanted is False or new is None:
+        return
+    with _lock:
+        others = list(_open.values())
+    for old in others:
+        place = old._place
+        if place is None or old._joined or (place.url, place.name) != (new.url, new.name):
+            continue
+        same = (place.thread, place.task) == (new.thread, new.task) and place.cell is None
+        # A re-run cell is in another execution; sessions that one cell opens side by side are meant so.
+        rerun = place.cell is not None and place.cell != new.cell
+        if wanted or same or rerun:
+            old._superseded()
+
+
+def add(session: Session) -> None:
+    """*session* is open."""
+    _prepare()
+    with _lock:
+        _open[id(session)] = session
+
+
+def discard(session: Session) -> None:
+    """*session* has ended; its channel may still have something to send."""
+    channel = session._run.channel
+    with _lock:
+        _open.pop(id(session), None)
+        _finishing[id(channel)] = channel
+    channel.closed = _closed
+
+
+def _closed(channel: Channel) -> None:
+    with _lock:
+        _finishing.pop(id(channel), None)
+
+
+def _prepare() -> None:
+    global _prepared
+    with _lock:
+        if _prepared:
+            return
+        _prepared = True
+    # After the client's own hook was registered, so that ours runs before it closes the connections.
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def flush_at_worker_exit() -> None:
+    """A forked worker of `multiprocessing` leaves by ``os._exit``: only its own finalizers run."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _at_exit, exitpriority=10)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _finishing.clear()
+    for session in list(_open.values()):
+        session._forked()
+
+
+def _at_exit() -> None:
+    """End what is open, give what is left up to a second, and say what did not get through."""
+    with _lock:
+        sessions = list(_open.values())
+    failed = getattr(sys, "last_value", None)
+    for session in sessions:
+        if failed is not None:
+            session.end("failed", "the program failed", error=failed)
+        else:
+            session.end("cancelled", "the program exited before the session ended")
+    with _lock:
+        channels = list(_finishing.values())
+    deadline = time.monotonic() + EXIT_SECONDS
+    left = 0
+    for channel in channels:
+        if not channel.flush(max(0.0, deadline - time.monotonic())):
+            left += channel.unacknowledged
+    if left:
+        print(  # noqa: T201 - the program is ending: there is no other place to say it
+            f"wsmonitor: {left:,} changes had not reached the server when the program ended",
+            file=sys.stderr,
+        )
