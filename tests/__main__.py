@@ -52,7 +52,9 @@ def _notebooks() -> int:
         return 0
     sanitize = [
         argument
-        for path in sorted((ROOT / "notebooks").glob("*.cfg"))
+        for path in sorted(
+            [*(ROOT / "notebooks").glob("*.cfg"), *(ROOT / "wsmonitor" / "notebook").glob("*.cfg")]
+        )
         for argument in ("--nbval-sanitize-with", str(path.relative_to(ROOT)))
     ]
     # Warnings of the notebook tools themselves are not this project's to make errors of.

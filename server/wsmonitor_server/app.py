@@ -356,7 +356,7 @@ class Server:
             info |= {
                 "url": self.url,
                 "python": platform.python_version(),
-                "store": self.config.store.partition(":")[0],
+                "store": self.config.store.partition(":")[0] or "memory",
                 "local": self.config.local,
                 **self._measures(),
                 "engine": self.engine.status(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .clock import Clock
 from .config import ServerConfig
 from .engine import SessionEngine
@@ -10,7 +12,16 @@ from .stores.memory import MemoryStore
 
 
 def make_store(config: ServerConfig) -> Store:
-    """The store that *config* names."""
+    """The store that *config* names.
+
+    Raises:
+        ConfigurationError: its directory cannot be used.
+    """
+    kind, _, path = config.store.partition(":")
+    if kind == "sqlite":
+        from .stores.sqlite import SqliteStore
+
+        return SqliteStore(Path(path).expanduser().absolute(), log_records=config.limits.log_records)
     return MemoryStore(log_records=config.limits.log_records)
 
 

@@ -44,8 +44,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         host: the address to listen at.
-        port: 0 for any free one.
-        store: ``memory`` or ``sqlite:PATH``.
+        port: 0 for any free one; a local server takes any free one whatever is said here.
+        store: ``memory`` or ``sqlite:PATH``; by default memory, for a local server SQLite in its data
+            directory.
         data_dir: where the key, the database and large values lie.
         local: the local server of one user: lock, discovery file, idle exit, proof.
         behind_proxy: a proxy in front ends TLS; its ``X-Forwarded-For`` is believed for the log.
@@ -59,7 +60,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    store: str = "memory"
+    store: str = ""
     data_dir: str = ""
     local: bool = False
     behind_proxy: bool = False
@@ -118,7 +119,7 @@ def validate(config: ServerConfig) -> None:
             "Give --tls-cert and --tls-key, or say --behind-proxy when a proxy ends TLS, "
             "or listen at 127.0.0.1"
         )
-    if re.fullmatch(r"memory|sqlite:.+", config.store) is None:
+    if config.store and re.fullmatch(r"memory|sqlite:.+", config.store) is None:
         raise ConfigurationError(f"the store has to be `memory` or `sqlite:PATH`, not {config.store!r}")
     auth = config.auth
     if sum(map(bool, (auth.key_file, auth.jwks_file, auth.jwks_url))) > 1:

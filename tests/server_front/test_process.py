@@ -1,0 +1,260 @@
+"""The server as a process: how it starts, is refused, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, proof, proof_agrees
+from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.config import load
+from wsmonitor_server.local import read_discovery, usable_data_dir
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "wsmonitor_server", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=20)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_listens_and_ends_cleanly_on_a_signal(tmp_path: Path, how: signal.Signals) -> None:
+    process = start("--port", "0", "--data-dir", str(tmp_path))
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("wsmonitor listens at ws://127.0.0.1:")
+    status, errors = finish(process, how)
+    assert status == 0, errors
+    assert "Traceback" not in errors
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start("--port", str(port), "--data-dir", str(tmp_path))
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert f"port {port} at 127.0.0.1 is in use" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "--behind-proxy"),
+        (["--host", "192.0.2.1", "--behind-proxy"], "cannot listen at 192.0.2.1"),
+        (["--port", "70000"], "0 to 65535"),
+        (["--tls-cert", "x.pem"], "--tls-key"),
+        (["--store", "redis"], "`memory` or `sqlite:PATH`"),
+        (["--config", "/does/not/exist.toml"], "cannot read"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
+    process = start("--data-dir", str(tmp_path), *arguments)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert words in errors
+    assert "Traceback" not in errors
+
+
+def test_without_a_key_it_does_not_serve() -> None:
+    process = start("--port", "0")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "tokens need a key" in errors
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * 64)
+    (tmp_path / "key").chmod(0o640)
+    process = start("--port", "0", "--data-dir", str(tmp_path))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "may be read by others (mode 640)" in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1", "prot"),
+        ("[limits]\nsubscription = 1", "limits.subscription"),
+        ("[timing]\nheartbeat_interval = 40", "heartbeat_timeout"),
+        ("[auth]\nalgorithms = ['none']", "none"),
+        ("[auth]\njwks_url = 'https://x'\nalgorithms = ['HS256']", "HS256 needs a secret"),
+        ("port = 'x'", "port"),
+        ("port =", "not TOML"),
+    ],
+)
+def test_a_configuration_file_is_read_strictly(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=words):
+        load(path, {})
+
+
+def test_the_command_line_stands_above_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    path.write_text("port = 1\nstore = 'memory'\n[limits]\nsubscriptions = 3\n")
+    config = load(path, {"port": 2, "store": None})
+    assert (config.port, config.store, config.limits.subscriptions) == (2, "memory", 3)
+
+
+# -- the local server
+
+
+def local(tmp_path: Path, *more: str) -> subprocess.Popen[str]:
+    return start("--local", "--store", "memory", *more, **places(tmp_path))
+
+
+def places(tmp_path: Path) -> dict[str, str]:
+    return {"WSMONITOR_HOME": str(tmp_path / "home"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+
+
+def discovered(tmp_path: Path) -> tuple[Path, Discovery]:
+    (path,) = (tmp_path / "runtime").glob("wsmonitor-*.json")
+    found = read_discovery(path)
+    assert found is not None
+    return path, found
+
+
+def test_of_two_local_servers_one_wins_and_the_other_finds_its_file(tmp_path: Path) -> None:
+    both = [local(tmp_path), local(tmp_path)]
+    loser = next(iter_finished(both))
+    winner = both[0] if loser is both[1] else both[1]
+    try:
+        assert loser.returncode == 3
+        path, found = discovered(tmp_path)
+        assert found.pid == winner.pid
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert winner.poll() is None
+    finally:
+        status, errors = finish(winner)
+        loser.communicate()
+    assert status == 0, errors
+    assert not path.exists()
+
+
+def iter_finished(processes: list[subprocess.Popen[str]]) -> Iterator[subprocess.Popen[str]]:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for process in processes:
+            try:
+                process.wait(timeout=0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            yield process
+            return
+    raise AssertionError("neither of two local servers gave up")
+
+
+def listening(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("wsmonitor listens at")
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.read()
+
+
+def test_a_local_server_proves_that_it_wrote_the_file(tmp_path: Path) -> None:
+    process = local(tmp_path)
+    try:
+        listening(process)
+        _, found = discovered(tmp_path)
+        base = found.url.replace("ws://", "http://")
+        port = int(base.rpartition(":")[2])
+        status, body = get(f"{base}{CHALLENGE_PATH}?nonce=00112233445566778899aabbccddeeff")
+        answer = msgspec.json.decode(body)
+        assert status == 200
+        assert answer["instance"] == found.instance
+        expected = proof(found.secret, "00112233445566778899aabbccddeeff", "127.0.0.1", port)
+        assert proof_agrees(expected, answer["proof"])
+        assert get(f"{base}{CHALLENGE_PATH}?nonce=short")[0] == 400
+        assert found.secret not in repr(found)
+    finally:
+        status, errors = finish(process)
+    assert status == 0, errors
+
+
+def test_after_kill_9_the_next_one_takes_over_with_the_same_key(tmp_path: Path) -> None:
+    first = local(tmp_path)
+    listening(first)
+    path, before = discovered(tmp_path)
+    key = Path(before.key_file).read_bytes()
+    finish(first, signal.SIGKILL)
+    assert path.exists()
+    second = local(tmp_path)
+    try:
+        listening(second)
+        _, after = discovered(tmp_path)
+        assert (after.pid, after.instance) != (before.pid, before.instance)
+        assert after.secret != before.secret
+        assert Path(after.key_file).read_bytes() == key
+    finally:
+        status, errors = finish(second)
+    assert status == 0, errors
+
+
+def test_an_idle_local_server_ends_by_itself(tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text("[timing]\nidle_exit = 0.3\n")
+    process = local(tmp_path, "--config", str(config))
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+    assert list((tmp_path / "runtime").glob("wsmonitor-*.json")) == []
+    assert "idle for 0.3 s" in (tmp_path / "home" / "server.log").read_text()
+
+
+def test_a_discovery_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    process = local(tmp_path)
+    listening(process)
+    path, found = discovered(tmp_path)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(found, instance="another")))
+    status, errors = finish(process)
+    assert status == 0, errors
+    assert path.exists()
+
+
+def test_a_network_file_system_is_avoided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsmonitor_server.local.mounts", lambda: f"server:/home {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.setattr("wsmonitor_server.local.FALLBACK", tmp_path / "var-tmp")
+    (tmp_path / "var-tmp").mkdir()
+    chosen = usable_data_dir(tmp_path / "home")
+    assert chosen.parent == tmp_path / "var-tmp"
+    assert chosen.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_others_may_write_in_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o777)
+    with pytest.raises(ConfigurationError, match="make it 700"):
+        usable_data_dir(tmp_path / "home")
