@@ -11,6 +11,8 @@
                     ...
                 step.output = summary
 
+    observer = wm.watch("nightly-etl")                    # watch: display it in a notebook
+
 Names are loaded on first use, so that importing this package costs little.
 
 ========================================= =========================================================
@@ -20,6 +22,7 @@ Names are loaded on first use, so that importing this package costs little.
 `wrap`, `ThreadPoolExecutor`, `LogHandler` carry the current step into threads, and `logging` into it
 `Session`, `Chain`, `Step`                what these give
 `Redactor`, `ValueLimits`                 what is taken out, and how much is taken
+`watch`, `Observer`                       watch, in a notebook (``%load_ext wsmonitor`` gives magics)
 `Cancelled`, `Rejected`                   raised by `track` and `checkpoint`: `BaseException`
 `WsMonitorError` and what derives from it see `wsmonitor.protocol.errors`
 `WsMonitorWarning`                        something went wrong about publishing; the program goes on
@@ -34,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .notebook import Observer, load_ipython_extension, unload_ipython_extension, watch
     from .protocol.errors import (
         Cancelled,
         ConfigurationError,
@@ -90,6 +94,7 @@ _HOMES = {
         "track",
         "wrap",
     ),
+    ".notebook": ("Observer", "load_ipython_extension", "unload_ipython_extension", "watch"),
     ".protocol.errors": (
         "Cancelled",
         "ConfigurationError",
@@ -124,6 +129,11 @@ __all__ = [
     "Step",
     "Redactor",
     "ValueLimits",
+    # watching
+    "watch",
+    "Observer",
+    "load_ipython_extension",
+    "unload_ipython_extension",
     # errors
     "Cancelled",
     "Rejected",
