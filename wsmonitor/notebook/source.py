@@ -6,20 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
-from wsmonitor.client import (
-    ConnectionStatus,
-    EventApplied,
-    PhaseChanged,
-    Subscription,
-    SyncCompleted,
-    Target,
-    Update,
-    connect,
-)
-from wsmonitor.client.types import SubscriptionPhase
+from wsmonitor.client import ConnectionStatus, Target, connect
+from wsmonitor.client.follow import Follower, FollowUpdate, RunChanged, follow
 from wsmonitor.protocol.entities import Command, Scalar
 from wsmonitor.protocol.errors import UsageError
-from wsmonitor.protocol.ids import directory_topic
 from wsmonitor.protocol.messages import CommandReply
 from wsmonitor.protocol.reducer import SessionState
 
@@ -69,60 +59,28 @@ class ClientSource:
         self._name = name
         self._connection = connect(Target(url=url, token=token, name=name, start=False))
         self._feed: Feed | None = None
-        self._directory: Subscription | None = None
-        self._subscription: Subscription | None = None
+        self._follower: Follower | None = None
 
     def start(self, feed: Feed) -> None:
         self._feed = feed
         self._connection.listen(feed.on_status)
-        if "~" in self.target:
-            self._connection.call_soon(lambda: self._bind(self.target, 0))
+        self._follower = follow(self._connection, self.target, self._told)
+
+    def _told(self, update: FollowUpdate) -> None:
+        if self._feed is None:
+            return
+        if isinstance(update, RunChanged):
+            self._feed.on_run(update.session_id, update.run)
         else:
-            topic = directory_topic(self.target)
-            self._directory = self._connection.subscribe(topic, self._listed)
-
-    # -- following a name, on the client's thread
-
-    def _listed(self, update: Update) -> None:
-        """The runs of the name changed: bind to the newest."""
-        feed, directory = self._feed, self._directory
-        if feed is None or directory is None:
-            return
-        if isinstance(update, PhaseChanged) and self._subscription is None:
-            # There is no run yet: what is known of the list is all there is to tell.
-            phase: SubscriptionPhase = "absent" if update.phase == "live" else update.phase
-            if not (directory.state and directory.state.listings):
-                feed.on_update(PhaseChanged(phase, update.reason))
-        if not isinstance(update, (EventApplied, SyncCompleted)) or directory.state is None:
-            return
-        runs = directory.state.listings.values()
-        newest = max(runs, key=lambda listing: (listing.run, listing.id), default=None)
-        current = self._subscription
-        if newest is not None and (current is None or current.topic != newest.id):
-            self._bind(newest.id, newest.run)
-
-    def _bind(self, session_id: str, run: int) -> None:
-        old, feed = self._subscription, self._feed
-        if feed is None:
-            return
-        feed.on_run(session_id, run)
-
-        def told(update: Update) -> None:
-            # What an earlier run's subscription still has to say is no longer of this observer.
-            if self._subscription is subscription:
-                feed.on_update(update)
-
-        self._subscription = subscription = self._connection.subscribe(session_id, told)
-        if old is not None:
-            old.close()
+            self._feed.on_update(update)
 
     # -- from any thread
 
     def live_state(self) -> SessionState | None:
-        return None if self._subscription is None else self._subscription.state
+        return None if self._follower is None else self._follower.state
 
     def snapshot(self) -> SessionState | None:
-        return None if self._subscription is None else self._subscription.snapshot()
+        return None if self._follower is None else self._follower.snapshot()
 
     def status(self) -> ConnectionStatus:
         return self._connection.status
@@ -133,9 +91,9 @@ class ClientSource:
     def command(
         self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float
     ) -> Future[Command]:
-        if self._subscription is None:
+        session = None if self._follower is None else self._follower.session_id
+        if session is None:
             raise UsageError("there is no session to command yet")
-        session = self._subscription.topic
         asked = self._connection.command(
             session, name, chain=chain, step=step, args=args, deadline=deadline, via=self._name
         )
