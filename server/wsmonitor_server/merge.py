@@ -85,6 +85,11 @@ def merge(
         return cls(id=ident, producer=producer, seq=seq, **updates), ""
     if old.producer != producer:
         raise Rejection("not_owner", f"{_words(old)} was created by another producer")
+    if old.state == "crashed" and new_state == "pending":
+        # A producer that is back asserts what it owns. Nothing becomes pending again: it stays
+        # crashed until its producer begins or ends it.
+        del updates["state"]
+        new_state = None
     note = _change(old, updates, new_state)
     for name in ("metrics", "attributes"):
         if name in updates:

@@ -1,0 +1,362 @@
+"""The authority by itself: what it accepts, what it refuses and why, and its two heads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from wsmonitor.protocol.changes import (
+    ChainChange,
+    Change,
+    CommandChange,
+    LogChange,
+    ProblemChange,
+    SessionChange,
+    SkippedChange,
+    StepChange,
+)
+from wsmonitor.protocol.codec import encode_record
+from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.entities import Link, LogRecord, Progress, Step, Value
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.states import TRANSITIONS, may_follow
+from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.hub import Feed
+from wsmonitor_server.merge import Rejection
+
+from .support import large_value, text_value
+
+NOW = 1_700_000_000_000_000_000
+
+
+class Desk:
+    """An authority with open producers; `take` publishes, `commit` plays the store."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = Limits(**limits)
+        self.feed = Feed("s", SessionState("s", "e"), self.limits)
+        self.authority = Authority(self.feed, {}, self.limits)
+        self.numbers: dict[str, int] = {}
+        for producer in ("p", "q"):
+            self.authority.open_producer(producer, "alice", "", NOW)
+            self.numbers[producer] = 1
+        self.commit()
+
+    def take(self, *changes: Change, producer: str = "p", **more: Any) -> list[str]:
+        """Publish and commit; returns the codes of what was rejected."""
+        first = self.numbers[producer]
+        self.numbers[producer] += len(changes)
+        self.authority.publish(producer, first, changes, NOW, **more)
+        batch = self.commit()
+        return [] if batch is None else [error.code for _, _, error in batch.rejections]
+
+    def commit(self) -> Batch | None:
+        batch = self.authority.take_batch()
+        if batch is not None:
+            self.authority.committed(batch)
+        return batch
+
+    @property
+    def state(self) -> SessionState:
+        return self.feed.state
+
+
+def a_session(**more: Any) -> SessionChange:
+    return SessionChange(**{"name": "s", "state": "running", **more})
+
+
+def a_step(ident: str = "a", **more: Any) -> StepChange:
+    return StepChange(**{"id": ident, "chain": "c", "name": ident, **more})
+
+
+def test_crashed_one_that_is_asserted_as_pending_stays_crashed() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step())
+    desk.authority.crash("p", NOW)
+    desk.commit()
+    assert desk.take(a_step(state="pending", kind="new")) == []
+    step = desk.state.steps["a"]
+    assert (step.state, step.kind) == ("crashed", "new")
+    assert desk.take(a_step(state="running")) == []
+    assert desk.state.steps["a"].state == "running"
+
+
+@pytest.mark.parametrize("old", sorted(TRANSITIONS))
+def test_transitions_are_those_of_the_table(old: str) -> None:
+    for new in sorted(TRANSITIONS):
+        desk = Desk()
+        desk.take(a_session(), a_step(state="running" if old == "crashed" else old))
+        if old == "crashed":
+            desk.authority.crash("p", NOW)
+            desk.commit()
+        before = desk.state.digest
+        codes = desk.take(StepChange(id="a", state=new))
+        allowed = may_follow(old, new) and new != "crashed"
+        if (old, new) == ("crashed", "pending"):
+            continue  # see the test above
+        assert codes == ([] if allowed else ["illegal_transition"]), (old, new)
+        assert desk.state.steps["a"].state == (new if allowed else old)
+        if not allowed:
+            assert desk.state.digest == before, "an illegal change changes nothing"
+
+
+def test_creation_needs_what_has_no_default() -> None:
+    desk = Desk()
+    changes = [SessionChange(state="running"), ChainChange(id="c"), StepChange(id="a", name="a")]
+    assert desk.take(*changes) == ["bad_message"] * 3
+    assert len(desk.state) == 2
+
+
+def test_entity_is_written_by_its_creator_alone() -> None:
+    desk = Desk()
+    assert desk.take(a_session(), ChainChange(id="c", name="c"), a_step()) == []
+    theirs: list[Change] = [
+        SessionChange(state="succeeded"),
+        ChainChange(id="c", name="mine"),
+        StepChange(id="a", state="running"),
+        LogChange(step="a", records=(LogRecord(n=0, at="1", text="x"),)),
+    ]
+    assert desk.take(*theirs, producer="q") == ["not_owner"] * 4
+    assert desk.take(a_step("b"), producer="q") == []
+    assert desk.state.steps["b"].producer == "q"
+
+
+def test_child_may_come_before_its_parent_and_its_chain() -> None:
+    desk = Desk()
+    assert desk.take(a_step("child", parent="later", chain="later-too")) == []
+    assert desk.state.steps["child"].parent == "later"
+
+
+def test_fields_that_are_not_named_stay_and_maps_are_merged() -> None:
+    desk = Desk()
+    desk.take(
+        a_step(
+            metrics={"rows": 1, "bytes": 2.5},
+            attributes={"k": "v"},
+            tags=("t",),
+            links=(Link(rel="doc", href="https://example.org"),),
+            progress=Progress(done=1, total=2),
+        )
+    )
+    desk.take(StepChange(id="a", metrics={"rows": 3}, attributes={"l": [1, 2]}, progress=None))
+    step = desk.state.steps["a"]
+    assert step.metrics == {"rows": 3, "bytes": 2.5}
+    assert step.attributes == {"k": "v", "l": [1, 2]}
+    assert (step.tags, step.progress, len(step.links)) == (("t",), None, 1)
+
+
+def test_assertion_of_what_is_so_makes_no_event() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step(state="running", metrics={"a": 1}))
+    seq = desk.state.seq
+    assert desk.take(a_session(), a_step(state="running", metrics={"a": 1})) == []
+    assert desk.state.seq == seq
+    assert desk.authority.positions["p"].accepted == 4
+
+
+def test_times_are_the_server_s_where_the_producer_names_none() -> None:
+    desk = Desk()
+    desk.take(a_step(), a_step("b", state="running", created="5", started="6"))
+    assert (desk.state.steps["a"].created, desk.state.steps["a"].started) == (str(NOW), "")
+    desk.take(StepChange(id="a", state="running"), StepChange(id="b", state="failed", ended="7"))
+    step, other = desk.state.steps["a"], desk.state.steps["b"]
+    assert (step.started, step.ended) == (str(NOW), "")
+    assert (other.created, other.started, other.ended) == ("5", "6", "7")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (a_step(input=text_value("x" * 5000)), "value_too_large"),
+        (a_step(input=Value(text="a", size=2, sha256="0" * 64)), "value_mismatch"),
+        (a_step(input=Value(text="a", size=1, sha256="0" * 64)), "value_mismatch"),
+        (a_step(output=Value(text="a", size=-1, sha256="0" * 64, truncated=True)), "bad_message"),
+        (a_step(metrics={"n": 2**53 + 1}), "bad_message"),
+        (a_step(metrics={"n": math.inf}), "bad_message"),
+        (a_step(metrics={"n": math.nan}), "bad_message"),
+        (a_step(progress=Progress(done=2**60)), "bad_message"),
+        (a_step(progress=Progress(total=math.inf)), "bad_message"),
+        (a_step(attributes={"a": [1, 2**54]}), "bad_message"),
+        (a_step(attributes={str(n): "x" * 1000 for n in range(40)}), "event_too_large"),
+        (a_step(state="crashed"), "illegal_transition"),
+        (LogChange(step="nowhere", records=(LogRecord(n=0, at="1", text="x"),)), "bad_message"),
+        (CommandChange(id="0" * 32, state="accepted"), "bad_message"),
+        (SkippedChange(first=9, last=10, count=2), "bad_message"),
+        (SessionChange(name="another"), "bad_message"),
+    ],
+)
+def test_what_is_refused_changes_nothing(change: Change, code: str) -> None:
+    desk = Desk()
+    desk.take(a_session())
+    before = (desk.state.seq, desk.state.digest, desk.authority.facts.steps.total())
+    assert desk.take(change, uploaded={"0" * 64}) == [code]
+    assert (desk.state.seq, desk.state.digest, desk.authority.facts.steps.total()) == before
+
+
+def test_boolean_and_safe_integers_are_fine() -> None:
+    desk = Desk()
+    assert desk.take(a_step(attributes={"b": True, "i": 2**53, "s": "9" * 30}, metrics={"m": -(2**53)})) == []
+
+
+def test_large_value_must_be_uploaded_first() -> None:
+    desk = Desk()
+    value = large_value(b"x" * 9000, "x" * 100)
+    assert desk.authority.missing_uploads([a_step(output=value)]) == {value.sha256}
+    assert desk.take(a_step(output=value)) == ["value_missing"]
+    assert desk.take(a_step(output=value), uploaded={value.sha256}) == []
+    assert desk.authority.missing_uploads([a_step("b", input=value)]) == set()
+    assert desk.take(a_step("b", input=value)) == []
+    assert desk.authority.size > 9000
+
+
+def test_value_is_released_when_neither_state_nor_history_refers_to_it() -> None:
+    desk = Desk(history_events=3)
+    value = large_value(b"x" * 9000)
+    first = desk.numbers["p"]
+    desk.authority.publish("p", first, [a_step(output=value)], NOW, uploaded={value.sha256})
+    batch = desk.commit()
+    assert batch is not None
+    assert batch.commit.values == {value.sha256}
+    desk.numbers["p"] += 1
+    desk.take(StepChange(id="a", output=text_value("small")))
+    for number in range(2):
+        desk.take(a_step(f"x{number}"))
+    released = []
+    for number in range(3):
+        desk.authority.publish("p", desk.numbers["p"], [a_step(f"y{number}")], NOW)
+        desk.numbers["p"] += 1
+        batch = desk.commit()
+        assert batch is not None
+        released.append(batch.commit.released)
+    assert released[-1] == set()
+    assert {value.sha256} in released
+
+
+def test_logs_are_numbered_and_the_step_carries_the_last() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step())
+    records = tuple(LogRecord(n=99, at="1", text=text) for text in ("one", "y" * 9000))
+    desk.authority.publish("p", 3, [LogChange(step="a", records=records)], NOW)
+    batch = desk.commit()
+    assert batch is not None
+    kept = [(step, one.n, len(one.text), one.truncated) for step, one in batch.commit.logs]
+    assert kept == [("a", 1, 3, False), ("a", 2, 4096, True)]
+    step = desk.state.steps["a"]
+    assert (step.log_count, len(step.log_last)) == (2, 256)
+
+
+def test_problems_are_bounded_oldest_first_out() -> None:
+    desk = Desk(problems=2)
+    for ident in "abac":
+        desk.take(ProblemChange(id=ident, code="c", message="m"))
+    assert set(desk.state.problems) == {"b", "c"}
+
+
+def test_limits_of_steps_and_producers() -> None:
+    desk = Desk(steps=1, producers=2)
+    assert desk.take(a_step("a"), a_step("b")) == ["limit_exceeded"]
+    with pytest.raises(Rejection) as caught:
+        desk.authority.open_producer("third", "alice", "", NOW)
+    assert caught.value.code == "limit_exceeded"
+
+
+def test_nothing_begins_in_an_ended_session_but_what_is_there_may_end() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step("a", state="running"))
+    codes = desk.take(
+        SessionChange(state="succeeded"),
+        StepChange(id="a", state="succeeded"),
+        a_step("b"),
+        a_step("c", state="skipped"),
+        ProblemChange(id="late", code="c", message="m"),
+        SessionChange(state="running"),
+    )
+    assert codes == ["session_ended", "illegal_transition"]
+    assert set(desk.state.steps) == {"a", "c"}
+
+
+def test_only_the_next_number_is_taken() -> None:
+    desk = Desk()
+    with pytest.raises(Rejection) as caught:
+        desk.authority.publish("p", 2, [a_session()], NOW)
+    assert caught.value.code == "out_of_sequence"
+    assert not desk.authority.uncommitted
+    desk.take(a_session(), SkippedChange(first=2, last=9, count=8), ChainChange(id="c", name="c"))
+    assert desk.authority.positions["p"].accepted == 10
+    # The same again, and one more: only that one is new.
+    again: list[Change] = [
+        SkippedChange(first=2, last=9, count=8),
+        ChainChange(id="c", name="other"),
+        a_step("n"),
+    ]
+    desk.authority.publish("p", 2, again, NOW)
+    desk.commit()
+    assert desk.authority.positions["p"].accepted == 11
+    assert desk.state.chains["c"].name == "c"
+    assert set(desk.state.steps) == {"n"}
+
+
+def test_change_is_judged_by_what_is_not_committed_yet() -> None:
+    desk = Desk()
+    authority = desk.authority
+    authority.publish("p", 1, [a_session(), a_step(state="running")], NOW)
+    first = authority.take_batch()
+    authority.publish("p", 3, [StepChange(id="a", state="failed")], NOW)
+    authority.publish("p", 4, [StepChange(id="a", state="running")], NOW)
+    assert desk.state.seq == 2, "nothing is committed"
+    second = authority.take_batch()
+    assert first is not None
+    assert second is not None
+    assert [error.code for _, _, error in second.rejections] == ["illegal_transition"]
+    authority.committed(first)
+    step = authority.get("step", "a")
+    assert isinstance(step, Step)
+    assert (desk.state.steps["a"].state, step.state) == ("running", "failed")
+    authority.committed(second)
+    assert desk.state.steps["a"].state == "failed"
+    assert not authority.uncommitted
+
+
+def test_rollback_forgets_the_tail_and_takes_the_same_again() -> None:
+    desk = Desk()
+    desk.take(a_session())
+    digest, listing = desk.state.digest, desk.authority.facts.listing(0)
+    changes: list[Change] = [a_step(state="running"), ProblemChange(id="e", code="c", message="m")]
+    desk.authority.publish("p", 2, changes, NOW)
+    assert desk.authority.take_batch() is not None
+    desk.authority.publish("p", 4, [a_step("more")], NOW)
+    desk.authority.rollback()
+    assert not desk.authority.uncommitted
+    assert (desk.state.digest, desk.authority.facts.listing(0)) == (digest, listing)
+    assert desk.authority.position("p") == desk.authority.positions["p"]
+    desk.authority.publish("p", 2, changes, NOW)
+    batch = desk.commit()
+    assert batch is not None
+    assert [event.seq for event in batch.events] == [4, 5]
+    assert set(desk.state.steps) == {"a"}
+
+
+def test_facts_follow_from_the_entities() -> None:
+    """Counted step by step, or built from the state: the same."""
+    desk = Desk(problems=2)
+    value = large_value(b"x" * 9000)
+    desk.take(
+        a_session(),
+        a_step("a", state="running", input=value, output=value),
+        a_step("b", state="failed", reason="broken"),
+        ProblemChange(id="1", code="c", message="first"),
+        ProblemChange(id="2", code="c", message="second"),
+        ProblemChange(id="3", code="c", message="third"),
+        StepChange(id="a", output=None, state="succeeded"),
+        uploaded={value.sha256},
+    )
+    counted = desk.authority.facts
+    built = type(counted)(desk.state, counted.entity_bytes)
+    assert (+counted.steps, +counted.open_entities) == (+built.steps, +built.open_entities)
+    for name in ("problems", "pending", "finished", "references", "value_bytes"):
+        assert getattr(counted, name) == getattr(built, name), name
+    assert counted.problem == "broken"
+    assert counted.value_bytes == 9000
+    assert counted.entity_bytes == sum(len(bytes(encode_record(one))) for _, one in desk.state)
