@@ -20,7 +20,7 @@ Running = tuple[SessionEngine, ManualClock]
 
 
 async def test_value_is_uploaded_then_referred_to_then_read(running: Running) -> None:
-    engine, clock = running
+    engine, _ = running
     publisher = await Publisher(engine, "s~1").open()
     data = b"0123456789" * 1000
     value = large_value(data, "0123")
