@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wsmonitor.client.tokens import issue_token
+from wsmonitor.protocol.access import Role
 
 
 class RunningServer(NamedTuple):
@@ -19,9 +20,9 @@ class RunningServer(NamedTuple):
     url: str
     key_file: Path
 
-    def token(self, subject: str, role: str) -> str:
+    def token(self, subject: str, role: Role) -> str:
         """A token for all sessions, good for an hour."""
-        return issue_token(key_file=self.key_file, sub=subject, role=role, sessions=("*",), ttl=3600)
+        return issue_token(self.key_file, sub=subject, role=role, sessions=("*",), ttl=3600)
 
 
 @contextmanager
