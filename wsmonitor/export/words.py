@@ -6,9 +6,13 @@ Pure. Times are integer nanoseconds since 1970 UTC, durations are seconds, sizes
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 NANO: Final = 1_000_000_000
+
+
+Tone = Literal["good", "bad", "busy", "wait", "idle"]
+"""What the colour is chosen by."""
 
 
 class Look(NamedTuple):
@@ -16,7 +20,7 @@ class Look(NamedTuple):
 
     icon: str
     word: str
-    tone: str  # "good", "bad", "busy", "wait" or "idle": what the colour is chosen by
+    tone: Tone
 
 
 STATES: Final[dict[str, Look]] = {

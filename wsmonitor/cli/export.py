@@ -1,0 +1,126 @@
+"""``wsmonitor export``: a session as a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from wsmonitor.export import Origin, to_html, to_json
+from wsmonitor.export.words import NANO, plural, size
+from wsmonitor.protocol.errors import WsMonitorError
+
+from .failures import Exit, Failure
+from .options import Server, server_options
+
+if TYPE_CHECKING:
+    from wsmonitor.client import Connection
+    from wsmonitor.protocol.entities import LogRecord
+    from wsmonitor.protocol.reducer import SessionState
+
+_FORMATS: Final = ("json", "html")
+_LINES: Final = 1000  # what a server keeps per step, and sends at once
+_AT_ONCE: Final = 16
+
+
+@click.command("export", short_help="Write a session to a file: JSON or a self-contained HTML page.")
+@click.argument("session")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="The file; its ending chooses the format. - for standard output.",
+)  # fmt: skip
+@click.option("--format", "form", type=click.Choice(_FORMATS), help="Instead of the file's ending.")
+@click.option("--logs/--no-logs", default=True, show_default=True, help="With the steps' log lines.")
+@server_options
+def export_command(session: str, output: Path, form: str | None, logs: bool, server: Server) -> None:
+    """Write SESSION (a name means its newest run) to a file, as it is at this moment.
+
+    The HTML stands alone: no script, no network, light and dark. The JSON holds every record
+    in full; its form is in docs/reference/cli.md. Large values are in it as previews, with their
+    size and SHA-256.
+
+    \b
+    Examples:
+      wsmonitor export nightly-etl -o report.html
+      wsmonitor export nightly-etl -o - --format json | jq .session.state
+    """
+    from .directory import resolve, verified
+
+    form = form or output.suffix.lstrip(".").lower()
+    if form not in _FORMATS:
+        raise click.BadParameter(
+            f"the ending of {str(output)!r} is not .json or .html: give --format", param_hint="--output"
+        )
+    with server.connected("export") as connection:
+        ident = resolve(connection, session, server.timeout)
+        state = verified(connection, ident, server.timeout)
+        if state.session is None:
+            raise Failure(
+                f"there is no session {session!r}, or not for this token",
+                code="not_available",
+                status=Exit.REFUSED,
+            )
+        status = connection.status
+        wall = time.time_ns()
+        origin = Origin(
+            exported=str(wall),
+            as_of=str(wall + int((status.clock_offset or 0.0) * NANO)),
+            live=True,
+            server=status.url or "",
+            version=status.welcome.server if status.welcome is not None else "",
+        )
+        lines, failed = _fetch_logs(connection, server, state) if logs else ({}, 0)
+    data = to_json(state, origin, lines) if form == "json" else to_html(state, origin, lines).encode()
+    if str(output) == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        _write(output, data)
+        click.echo(
+            f"{output}: {size(len(data))}, {plural(len(state.steps), 'step')}, event {state.seq:,}", err=True
+        )
+    if failed:
+        click.echo(f"  the log lines of {plural(failed, 'step')} could not be read", err=True)
+
+
+def _fetch_logs(
+    connection: Connection, server: Server, state: SessionState
+) -> tuple[dict[str, list[LogRecord]], int]:
+    """The kept log lines by step, and of how many steps they could not be had."""
+    wanted = [step for step in state.steps.values() if step.log_count]
+    found: dict[str, list[LogRecord]] = {}
+    failed = 0
+    for start in range(0, len(wanted), _AT_ONCE):
+        asked = [
+            (step.id, connection.fetch_logs(
+                state.topic, step.id, max(1, step.log_count - _LINES + 1), _LINES, timeout=server.timeout
+            ))
+            for step in wanted[start : start + _AT_ONCE]
+        ]  # fmt: skip
+        for step_id, answer in asked:
+            try:
+                found[step_id] = answer.result().records
+            except WsMonitorError:
+                failed += 1
+    return found, failed
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write the file in one step: a reader sees the old one or the new one, never half of it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes it private; an export is a file like any other.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
