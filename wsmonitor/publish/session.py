@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -247,6 +248,10 @@ class Session(Work):
         if not run.open:
             return
         with run.lock:
+            failed, run.retries = list(run.retries), OrderedDict()
+            for node in (run.channel.kept(ident) for ident in failed):
+                if node is not None:
+                    node.refresh_commands()
             for node in reversed(run.beneath(self._node) if not self._joined else list(run.owned())):
                 if node is self._node:
                     continue
@@ -257,7 +262,6 @@ class Session(Work):
             if not self._joined:
                 super()._finish(state, reason, error)
             run.open = False
-            run.retries.clear()
         if self._stop_carrying is not None:
             self._stop_carrying()
         self._commands.close()
