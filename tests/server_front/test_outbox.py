@@ -1,0 +1,99 @@
+"""What waits for a slow reader (protocol, rule 9; invariant BOUNDED), as a pure machine."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsmonitor_server.limiter import TokenBucket
+from wsmonitor_server.outbox import Lane, Outbox
+
+
+def outbox(messages: int = 4, size: int = 100) -> Outbox:
+    return Outbox(messages=messages, size=size, control_messages=3, control_size=50)
+
+
+def test_everything_leaves_in_the_order_in_which_it_came() -> None:
+    box, lane = outbox(), Lane()
+    box.put_state(lane, b"1")
+    box.put_control(b"2")
+    box.put_bulk(b"3")
+    box.put_state(lane, b"4")
+    assert box.take(100) == [b"1", b"2", b"3", b"4"]
+    assert not box
+
+
+def test_a_chunk_has_its_limit_but_a_large_frame_goes_alone() -> None:
+    box, lane = outbox(messages=9, size=10_000), Lane()
+    for frame in (b"a" * 60, b"b" * 60, b"c" * 500, b"d"):
+        box.put_state(lane, frame)
+    assert [len(box.take(130)) for _ in range(4)] == [2, 1, 1, 0]
+
+
+def test_overflow_by_count_and_by_size_names_the_greediest() -> None:
+    box, small, large = outbox(messages=3), Lane(), Lane()
+    assert box.put_state(small, b"s")
+    assert box.put_state(large, b"l" * 50)
+    assert box.put_state(small, b"s")
+    assert not box.put_state(small, b"s")
+    assert box.victim() is large
+    assert box.drop(large) == 1
+    assert not box.state_overflow
+    assert box.take(100) == [b"s", b"s", b"s"]
+    assert not box.put_state(large, b"l" * 101)
+
+
+def test_control_is_never_dropped_with_a_lane() -> None:
+    box, lane = outbox(), Lane()
+    box.put_control(b"a")
+    box.put_state(lane, b"x")
+    box.put_control(b"b")
+    box.drop(lane)
+    assert box.take(100) == [b"a", b"b"]
+    assert [box.put_control(b"c") for _ in range(4)] == [True, True, True, False]
+    assert box.control_overflow
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("state"), st.integers(0, 2), st.binary(min_size=1, max_size=40)),
+            st.tuples(st.just("control"), st.just(0), st.binary(min_size=1, max_size=40)),
+            st.tuples(st.just("drop"), st.integers(0, 2), st.just(b"")),
+            st.tuples(st.just("take"), st.integers(1, 200), st.just(b"")),
+        )
+    )
+)
+def test_the_counts_always_agree_with_what_waits(
+    steps: list[tuple[str, int, bytes]],
+) -> None:
+    box, lanes = outbox(messages=1_000, size=100_000), [Lane(), Lane(), Lane()]
+    model: list[tuple[int | None, bytes]] = []
+    for what, number, frame in steps:
+        if what == "state":
+            box.put_state(lanes[number], frame)
+            model.append((number, frame))
+        elif what == "control":
+            box.put_control(frame)
+            model.append((None, frame))
+        elif what == "drop":
+            box.drop(lanes[number])
+            model = [entry for entry in model if entry[0] != number]
+        else:
+            taken = box.take(number)
+            assert taken == [frame for _, frame in model[: len(taken)]]
+            del model[: len(taken)]
+        assert box.state_count == sum(owner is not None for owner, _ in model)
+        assert box.state_size == sum(len(frame) for owner, frame in model if owner is not None)
+        assert box.control_count == sum(owner is None for owner, _ in model)
+        for index, lane in enumerate(lanes):
+            assert lane.size == sum(len(frame) for owner, frame in model if owner == index)
+    assert bool(box) == bool(model)
+
+
+def test_the_bucket_refills_with_time_up_to_its_size() -> None:
+    bucket = TokenBucket(rate=2.0, burst=3, now=0.0)
+    assert [bucket.take(0.0) for _ in range(4)] == [True, True, True, False]
+    assert bucket.take(0.5)
+    assert not bucket.take(0.5)
+    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
