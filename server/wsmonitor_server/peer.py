@@ -373,11 +373,6 @@ class Peer:
             subscription.end()
             self.services.engine.unsubscribe(subscription.topic, subscription)
 
-    def batch_deadline(self, interval: float) -> float:
-        """When a batch that begins now is due; the timer is armed for it."""
-        self.wire.rearm()
-        return self.services.clock.monotonic() + interval
-
     @staticmethod
     def entity_id(entity: msgspec.Raw) -> str:
         """The id of an encoded entity."""

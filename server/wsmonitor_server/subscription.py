@@ -173,7 +173,8 @@ class Subscription:
         event = decode_event(encoded)
         if self.batch_due is None:
             self._folded_from = self.seq
-            self.batch_due = self._peer.batch_deadline(self.interval)
+            self.batch_due = self._peer.services.clock.monotonic() + self.interval
+            self._peer.wire.rearm()
         self.seq = seq
         identity = self._peer.entity_id(event.entity)
         key = (event.kind, identity)

@@ -70,7 +70,7 @@ async def test_the_full_sync_includes_all_chains_steps_and_metadata() -> None:
 
 
 async def test_state_is_replaced_without_conflicts() -> None:
-    """ "Client state merged/replaced with server state without conflicts.": in one step, and verified by digest."""
+    """ "Client state merged/replaced with server state without conflicts.": in one step, verified."""
     async with scene() as stage, proxy(stage.server) as relay:
         publisher = await stage.publish("etl~1")
         _work(publisher, "first")
@@ -92,7 +92,7 @@ async def test_state_is_replaced_without_conflicts() -> None:
 
 
 async def test_no_duplicate_events_are_processed() -> None:
-    """ "No duplicate events processed.": what was missed is told once, marked as replayed, and nothing twice."""
+    """ "No duplicate events processed.": what was missed is told once, marked as replayed."""
     async with scene() as stage, proxy(stage.server) as relay:
         publisher = await stage.publish("etl~1")
         observer = await stage.observe("etl~1", url=relay.url)

@@ -6,7 +6,9 @@ updates when any client sends a command. Session state consistent across all con
 
 from __future__ import annotations
 
-from tests.checks.harness import Observer, blocking, scene, until
+from contextlib import AsyncExitStack
+
+from tests.checks.harness import Observer, blocking, scene, until, wire
 from wsmonitor.client import EventApplied
 from wsmonitor.protocol.entities import Command, CommandSpec
 
@@ -32,9 +34,18 @@ async def test_multiple_clients_observe_the_same_session_simultaneously() -> Non
         await publisher.flush()
         await stage.agreed(*observers)
         assert all(len(observer.state().steps) == 20 for observer in observers)
-        # Each sees who else watches.
-        await until(lambda: all(observer.sub.presence.count == 8 for observer in observers))
-        assert set(observers[0].sub.presence.names) == {f"user {number}" for number in range(8)}
+
+
+async def test_each_client_sees_who_else_watches() -> None:
+    """ "Multiple clients … observe the same session simultaneously", and know of each other."""
+    async with scene() as stage, AsyncExitStack() as stack:
+        await stage.publish("etl~1")
+        observer = await stage.observe("etl~1", "alice")
+        for name in ("bob", "carol"):
+            bare = await stack.enter_async_context(wire(stage.server.url, stage.token(name, name=name)))
+            await bare.subscribe("etl~1")
+        await until(lambda: observer.sub.presence.count == 3)
+        assert set(observer.sub.presence.names) == {"alice", "bob", "carol"}
 
 
 async def test_all_clients_receive_updates_when_any_client_sends_a_command() -> None:
@@ -60,7 +71,7 @@ async def test_all_clients_receive_updates_when_any_client_sends_a_command() -> 
 
 
 async def test_a_command_that_is_sent_twice_is_one_command() -> None:
-    """ "… when any client sends a command": retried with the same key it is delivered and applied once."""
+    """ "… when any client sends a command": with the same key it is applied once."""
     async with scene() as stage:
         publisher = await stage.publish("etl~1", commands=PAUSE)
         one, other = (
