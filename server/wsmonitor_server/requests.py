@@ -77,12 +77,13 @@ class Route(NamedTuple):
 class Requests:
     """One connection's requests, and the producers that it holds. Implements `ports.ProducerEvents`."""
 
-    __slots__ = ("_peer", "_producers", "_told_heard", "_uploads")
+    __slots__ = ("_goodbyes", "_peer", "_producers", "_told_heard", "_uploads")
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._producers: dict[tuple[str, str], ProducerHandle] = {}
         self._uploads: set[tuple[str, str]] = set()
+        self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
         self._told_heard = 0.0
 
     # -- entry
@@ -90,6 +91,11 @@ class Requests:
     def submit(self, message: Any, size: int) -> None:
         """Queue *message* in its lane. *size* is what it had on the wire."""
         route = ROUTES[type(message)]
+        if isinstance(message, PublishClose):
+            # A program that ends says goodbye and closes at once: the close must not overtake the goodbye.
+            key = (message.session, message.producer)
+            if key in self._producers:
+                self._goodbyes[key] = message.producer_epoch
 
         async def job() -> None:
             await self._carry_out(route, message)
@@ -259,9 +265,11 @@ class Requests:
         await handle.publish(message.producer_epoch, message.first, message.changes)
 
     async def _publish_close(self, message: PublishClose) -> None:
-        handle = self._producers.get((message.session, message.producer))
+        key = (message.session, message.producer)
+        handle = self._producers.get(key)
+        self._goodbyes.pop(key, None)
         if handle is not None and handle.epoch == message.producer_epoch:
-            del self._producers[message.session, message.producer]
+            del self._producers[key]
             await handle.close(goodbye=True)
         self._peer.send(Done(request=message.request))
 
@@ -284,12 +292,13 @@ class Requests:
     def lost(self) -> None:
         """The connection is gone."""
         for key, handle in self._producers.items():
-            self._close_later(key, handle)
+            self._close_later(key, handle, goodbye=self._goodbyes.get(key) == handle.epoch)
         self._producers.clear()
+        self._goodbyes.clear()
 
-    def _close_later(self, key: tuple[str, str], handle: ProducerHandle) -> None:
+    def _close_later(self, key: tuple[str, str], handle: ProducerHandle, *, goodbye: bool = False) -> None:
         async def job() -> None:
-            await handle.close(goodbye=False)
+            await handle.close(goodbye=goodbye)
 
         self._peer.wire.run(("producer", *key), 0, job)
 

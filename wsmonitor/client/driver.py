@@ -235,6 +235,7 @@ class Driver:
 
     def _disconnect(self, action: Disconnect) -> None:
         ws, self._ws = self._ws, None
+        unsent = list(self._out)
         self._out.clear()
         if ws is None:
             if self._connecting is not None:
@@ -242,12 +243,19 @@ class Driver:
         elif action.abort:
             ws.transport.abort()
         else:
-            self._task(self._close_politely(ws, action))
+            self._task(self._close_politely(ws, action, unsent))
 
-    async def _close_politely(self, ws: ClientConnection, action: Disconnect) -> None:
+    async def _close_politely(
+        self, ws: ClientConnection, action: Disconnect, unsent: list[str | bytes]
+    ) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
+                # A publication's goodbye is among these when a program ends.
+                for message in unsent:
+                    await ws.send(message, text=True)
                 await ws.close(action.code, action.reason)
+        except ConnectionClosed:
+            pass
         except (TimeoutError, OSError):
             ws.transport.abort()
 

@@ -116,8 +116,12 @@ class Channel(PublicationListener):
                 self._cancel_timer = None
             self._goodbye()
 
-    def close(self) -> None:
-        """Let go of the publication and the connection, whatever is left."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Let go of the publication and the connection, whatever is left.
+
+        Args:
+            timeout: seconds to wait at most for the server to take the goodbye; 0 does not wait.
+        """
         with self._run.lock:
             publication, connection = self._publication, self._connection
             self._publication = self._connection = None
@@ -125,7 +129,7 @@ class Channel(PublicationListener):
             self._unsent.clear()
             self._ended.clear()
         if publication is not None:
-            publication.close(0.0)
+            publication.close(timeout)
         if connection is not None:
             connection.close()
         if self.closed is not None:

@@ -131,7 +131,10 @@ def _at_exit() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     left = 0
     for channel in channels:
-        if not channel.flush(max(0.0, deadline - time.monotonic())):
+        if channel.flush(max(0.0, deadline - time.monotonic())):
+            # Without the goodbye the server would have to take the silence that follows for a loss.
+            channel.close(max(0.0, deadline - time.monotonic()))
+        else:
             left += channel.unacknowledged
     if left:
         print(  # noqa: T201 - the program is ending: there is no other place to say it
