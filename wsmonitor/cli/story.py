@@ -45,12 +45,14 @@ class Story:
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, str], str] = {}
+        self._chains: dict[str, str] = {}
         self._status = ConnectionStatus()
         self._lost_at: float | None = None
 
     def seen(self, state: SessionState) -> None:
         """Take *state* as known: what it holds is not told as news."""
         self._states = {(kind, entity.id): _state_of(entity) for kind, entity in state}
+        self._chains = {chain.id: chain.name for chain in state.chains.values()}
 
     def update(self, update: Update, wall: int) -> Iterator[LogLine]:
         """The lines of *update*; *wall* is our clock, in nanoseconds, where the server gave no time."""
@@ -109,6 +111,8 @@ class Story:
     def _event(self, event: Event, entity: Entity | None, *, replayed: bool) -> Iterator[LogLine]:
         if entity is None:
             return
+        if isinstance(entity, Chain):
+            self._chains[entity.id] = entity.name
         key = (event.kind, entity.id)
         state = _state_of(entity)
         if not replayed:
@@ -118,13 +122,52 @@ class Story:
                 self._states.pop((kind, ident), None)
             if not changed:
                 return
-        told = _words(entity)
+        told = self._words(entity)
         if told is None:
             return
         tone, where, text = told
         if event.note:
             text += f" ({one_line(event.note)})"
         yield LogLine(int(event.ts or 0), tone, where, text + (" · missed" if replayed else ""))
+
+    def _words(self, entity: Entity) -> tuple[Tone, str, str] | None:
+        match entity:
+            case Session() | Chain() | Step():
+                return self._work_words(entity)
+            case Command():
+                text: str = entity.state
+                if entity.state == "requested":
+                    text += f" by {one_line(entity.actor, 40)}" if entity.actor else ""
+                    text += f" via {one_line(entity.via, 40)}" if entity.via else ""
+                if entity.reason:
+                    text += f": {one_line(entity.reason)}"
+                return _COMMAND_TONES.get(entity.state, "busy"), f"command {entity.name}", text
+            case Producer():
+                where = f"producer {one_line(entity.agent or entity.id, 60)}"
+                if entity.closed:
+                    return "idle", where, "said goodbye"
+                return _LIVENESS[entity.liveness][0], where, _LIVENESS[entity.liveness][1]
+            case Problem():
+                mild = entity.severity in ("info", "warning")
+                return "wait" if mild else "bad", entity.code, one_line(entity.message)
+        return None
+
+    def _work_words(self, entity: Session | Chain | Step) -> tuple[Tone, str, str]:
+        name = one_line(entity.name, 60)
+        where = f"chain {name}" if isinstance(entity, Chain) else name
+        if isinstance(entity, Step):
+            where = f"{one_line(self._chains.get(entity.chain, entity.chain), 40)} / {name}"
+        appearance = look(entity.state)
+        text = appearance.word
+        if isinstance(entity, Step) and entity.attempt > 1:
+            text += f", attempt {entity.attempt}"
+        if entity.state in ("failed", "crashed") and entity.error is not None:
+            text += f": {one_line(headline(entity.error))}"
+        elif entity.reason:
+            text += f": {one_line(entity.reason)}"
+        elif entity.ended and entity.started:
+            text += f" in {duration((int(entity.ended) - int(entity.started)) / NANO)}"
+        return appearance.tone, where, text
 
 
 def _state_of(entity: Entity) -> str:
@@ -135,42 +178,3 @@ def _state_of(entity: Entity) -> str:
             return "told"
         case _:
             return str(entity.state)
-
-
-def _words(entity: Entity) -> tuple[Tone, str, str] | None:
-    match entity:
-        case Session() | Chain() | Step():
-            return _work_words(entity)
-        case Command():
-            text: str = entity.state
-            if entity.state == "requested":
-                text += f" by {one_line(entity.actor, 40)}" if entity.actor else ""
-                text += f" via {one_line(entity.via, 40)}" if entity.via else ""
-            if entity.reason:
-                text += f": {one_line(entity.reason)}"
-            return _COMMAND_TONES.get(entity.state, "busy"), f"command {entity.name}", text
-        case Producer():
-            where = f"producer {one_line(entity.agent or entity.id, 60)}"
-            if entity.closed:
-                return "idle", where, "said goodbye"
-            return _LIVENESS[entity.liveness][0], where, _LIVENESS[entity.liveness][1]
-        case Problem():
-            mild = entity.severity in ("info", "warning")
-            return "wait" if mild else "bad", entity.code, one_line(entity.message)
-    return None
-
-
-def _work_words(entity: Session | Chain | Step) -> tuple[Tone, str, str]:
-    name = one_line(entity.name, 60)
-    where = name if isinstance(entity, Session) else f"{type(entity).__name__.lower()} {name}"
-    appearance = look(entity.state)
-    text = appearance.word
-    if isinstance(entity, Step) and entity.attempt > 1:
-        text += f", attempt {entity.attempt}"
-    if entity.state in ("failed", "crashed") and entity.error is not None:
-        text += f": {one_line(headline(entity.error))}"
-    elif entity.reason:
-        text += f": {one_line(entity.reason)}"
-    elif entity.ended and entity.started:
-        text += f" in {duration((int(entity.ended) - int(entity.started)) / NANO)}"
-    return appearance.tone, where, text

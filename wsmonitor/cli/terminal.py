@@ -179,16 +179,15 @@ def _sums(scene: Scene, width: int) -> list[Text]:
 def visible(rows: Sequence[Row], room: int) -> list[tuple[Row | None, int]]:
     """The rows that are shown in *room* lines, each with the number of rows folded into it.
 
-    Folded first: what stands below finished steps; then below finished chains; then finished steps.
+    Folded first: what stands below finished steps; then finished chains, from the top; then finished steps.
     What is left is a window around the last row that is at work. A pair ``(None, n)`` stands for
     *n* rows that are left out.
     """
     quiet = _quiet_branches(rows)
     chosen = list(range(len(rows)))
-    for deepest_kept in (1, 0):
-        if len(chosen) <= room:
-            break
-        chosen = _fold(rows, quiet, deepest_kept)
+    if len(chosen) > room:
+        chosen = _fold_steps(rows, quiet)
+        chosen = _fold_chains(rows, quiet, chosen, len(chosen) - room)
     if len(chosen) > room:
         chosen = [i for i in chosen if not (quiet[i] and rows[i].depth >= 1)]
     first, last = 0, len(chosen)
@@ -227,14 +226,28 @@ def _quiet_branches(rows: Sequence[Row]) -> list[bool]:
     return quiet
 
 
-def _fold(rows: Sequence[Row], quiet: Sequence[bool], depth: int) -> list[int]:
-    """The rows that are left when what stands below quiet rows of at least *depth* is folded."""
+def _fold_steps(rows: Sequence[Row], quiet: Sequence[bool]) -> list[int]:
+    """The rows that are left when what stands below quiet steps is folded."""
     kept: list[int] = []
     folded_from: int | None = None
     for index, row in enumerate(rows):
         if folded_from is not None and row.depth > folded_from:
             continue
-        folded_from = row.depth if quiet[index] and row.depth >= depth else None
+        folded_from = row.depth if quiet[index] and row.depth >= 1 else None
+        kept.append(index)
+    return kept
+
+
+def _fold_chains(rows: Sequence[Row], quiet: Sequence[bool], chosen: list[int], excess: int) -> list[int]:
+    """The rows of *chosen* that are left when quiet chains are folded, the first ones first, by *excess*."""
+    kept: list[int] = []
+    folding = False
+    for index in chosen:
+        if rows[index].depth == 0:
+            folding = quiet[index] and excess > 0
+        elif folding:
+            excess -= 1
+            continue
         kept.append(index)
     return kept
 

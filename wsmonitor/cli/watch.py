@@ -99,7 +99,13 @@ def watch_command(
             face = PlainFace(feed, out)
         else:
             face = stack.enter_context(LiveFace(feed, out))
-        return watch(feed, face, Conditions(until, on, command), limit)
+        try:
+            return watch(feed, face, Conditions(until, on, command), limit)
+        except KeyboardInterrupt:
+            # To leave is how a live view ends; but what was waited for was not reached.
+            if until:
+                raise
+            return Exit.OK
 
 
 class Face(Protocol):
