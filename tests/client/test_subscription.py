@@ -527,6 +527,9 @@ def test_a_batch_that_does_not_fit_leaves_the_verified_state(what: str) -> None:
     assert entities(pair.machine.state) == entities(pair.server.state)
 
 
+RARELY = st.sampled_from([False, False, False, True])
+
+
 class Observing(RuleBasedStateMachine):
     """Any order of events, losses, cuts, new epochs, slow syncs: the invariants hold throughout."""
 
@@ -538,13 +541,14 @@ class Observing(RuleBasedStateMachine):
         self.account: list[tuple[str, int]] = []  # every (epoch, seq) that was told, as event or in a gap
         self.born: tuple[str, int] | None = None  # the position from which every seq must be told
 
-    @initialize(delivery=st.sampled_from(["all", "latest"]), keep=st.integers(1, 6), page=st.integers(1, 3))
+    @initialize(delivery=st.sampled_from(["all", "latest"]), keep=st.integers(1, 12), page=st.integers(1, 3))
     def begin(self, delivery: Delivery, keep: int, page: int) -> None:
         self.pair = Pair(delivery=delivery, keep=keep, page=page)
 
-    @rule(ident=st.sampled_from("abcdef"), name=st.text("xyz", min_size=1, max_size=2))
-    def happen(self, ident: str, name: str) -> None:
-        self.pair.server.happen(ident, name)
+    @rule(idents=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=5))
+    def happen(self, idents: list[str]) -> None:
+        for ident in idents:
+            self.pair.server.happen(ident, str(self.pair.server.state.seq))
 
     @precondition(lambda self: not self.pair.linked)
     @rule()
@@ -552,13 +556,18 @@ class Observing(RuleBasedStateMachine):
         self.pair.connect()
 
     @precondition(lambda self: self.pair.linked)
-    @rule()
-    def cut(self) -> None:
-        self.pair.cut()
+    @rule(really=RARELY)
+    def cut(self, really: bool) -> None:
+        if really:
+            self.pair.cut()
 
     @rule(count=st.integers(1, 4))
     def deliver(self, count: int) -> None:
         self.pair.pump(count)
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.pair.pump()
 
     @precondition(lambda self: self.pair.server.outbox)
     @rule()
@@ -585,15 +594,19 @@ class Observing(RuleBasedStateMachine):
         state = self.pair.server.state
         self.pair.machine.head(self.pair.now, state.epoch, state.seq, state.digest)
 
-    @rule(keep=st.booleans())
-    def new_epoch(self, keep: bool) -> None:
+    @rule(keep=st.booleans(), really=RARELY)
+    def new_epoch(self, keep: bool, really: bool) -> None:
+        if not really:
+            return
         if self.pair.linked:
             self.pair.cut()
         self.pair.server.begin_anew(keep_entities=keep)
 
     @precondition(lambda self: self.pair.server.attached)
-    @rule()
-    def too_slow(self) -> None:
+    @rule(really=RARELY)
+    def too_slow(self, really: bool) -> None:
+        if not really:
+            return
         self.pair.server.outbox.clear()
         self.pair.server.attached = False
         self.pair.server.outbox.append(Resync(topic="s", reason="too_slow"))
@@ -669,5 +682,5 @@ class Observing(RuleBasedStateMachine):
         self.order_gapless_once_monotone()
 
 
-Observing.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Observing.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestObserving = Observing.TestCase
