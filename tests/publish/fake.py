@@ -122,7 +122,7 @@ class Fake:
             timer[1]()
         self.now = end
 
-    def close(self) -> None:
+    def close(self, timeout: float = 0.0) -> None:
         """Confirm what is left, so that nothing waits for the end of the test run."""
         for publication in self.publications:
             publication.room = None
@@ -233,5 +233,5 @@ class FakeConnection:
         self._world.timers.append(entry)
         return lambda: self._world.timers.remove(entry) if entry in self._world.timers else None
 
-    def close(self) -> None:
+    def close(self, timeout: float = 0.0) -> None:
         self._world.handles_closed += 1

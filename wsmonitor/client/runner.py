@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Final
 
 log: Final = logging.getLogger("wsmonitor.client")
@@ -171,6 +173,27 @@ def _exiting() -> None:
         runner.join(EXIT_TIMEOUT)
 
 
+_IMPORTED_ON_USE: Final = (
+    "jupyter_core.paths",
+    "jwt",
+    "urllib.request",
+    "wsmonitor.client.local",
+    "wsmonitor.client.locate",
+    "wsmonitor.client.tokens",
+)
+
+
+def _forking() -> None:
+    """A fork in the middle of an import would leave that module locked for ever in the child.
+
+    What the runner's thread imports on use is therefore imported here, which waits for an import under way.
+    """
+    if _runner is not None:
+        for name in _IMPORTED_ON_USE:
+            with contextlib.suppress(ImportError):
+                import_module(name)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_forking, after_in_child=_forked)
 atexit.register(_exiting)

@@ -63,7 +63,7 @@ class ConnectionLike(Protocol):
     ) -> PublicationLike: ...
     def call_soon(self, fn: Callable[[], None], /) -> object: ...
     def call_later(self, delay: float, fn: Callable[[], None], /) -> Callable[[], None]: ...
-    def close(self) -> None: ...
+    def close(self, timeout: float = ...) -> None: ...
 
 
 class Channel(PublicationListener):
@@ -116,12 +116,8 @@ class Channel(PublicationListener):
                 self._cancel_timer = None
             self._goodbye()
 
-    def close(self, timeout: float = 0.0) -> None:
-        """Let go of the publication and the connection, whatever is left.
-
-        Args:
-            timeout: seconds to wait at most for the server to take the goodbye; 0 does not wait.
-        """
+    def close(self) -> None:
+        """Let go of the publication and the connection, whatever is left."""
         with self._run.lock:
             publication, connection = self._publication, self._connection
             self._publication = self._connection = None
@@ -129,11 +125,28 @@ class Channel(PublicationListener):
             self._unsent.clear()
             self._ended.clear()
         if publication is not None:
-            publication.close(timeout)
+            publication.close(0.0)
         if connection is not None:
             connection.close()
         if self.closed is not None:
             self.closed(self)
+
+    def leave(self, timeout: float) -> bool:
+        """Say goodbye on this thread, within *timeout* seconds; says whether everything was confirmed.
+
+        For the end of the process. Must not hold the run's lock, nor be on the connection's thread.
+        """
+        until = self._run.runtime.monotonic() + timeout
+        with self._run.lock:
+            publication, connection = self._publication, self._connection
+            self._connection = None  # so that nobody else begins to close it
+        done = True
+        if publication is not None:
+            done = publication.flush(timeout)
+            publication.close(max(0.0, until - self._run.runtime.monotonic()))
+        if connection is not None:
+            connection.close(max(0.0, until - self._run.runtime.monotonic()))
+        return done
 
     def _goodbye(self) -> None:
         publication, connection = self._publication, self._connection

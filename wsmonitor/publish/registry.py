@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .session import Session
 
-EXIT_SECONDS: Final = 0.9
+EXIT_SECONDS: Final = 0.7
 """How long exit may be delayed in all; HARMLESS promises one second, and the client needs its part."""
 
 _lock = threading.Lock()
@@ -128,13 +128,12 @@ def _at_exit() -> None:
             session.end("cancelled", "the program exited before the session ended")
     with _lock:
         channels = list(_finishing.values())
+        _finishing.clear()
     deadline = time.monotonic() + EXIT_SECONDS
     left = 0
     for channel in channels:
-        if channel.flush(max(0.0, deadline - time.monotonic())):
-            # Without the goodbye the server would have to take the silence that follows for a loss.
-            channel.close(max(0.0, deadline - time.monotonic()))
-        else:
+        # Without the goodbye the server would have to take the silence that follows for a loss.
+        if not channel.leave(max(0.0, deadline - time.monotonic())):
             left += channel.unacknowledged
     if left:
         print(  # noqa: T201 - the program is ending: there is no other place to say it
