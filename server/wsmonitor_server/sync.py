@@ -55,6 +55,7 @@ class TopicSync:
         self._snapshot = feed.snapshot(at_least=resumed or 0)
         self._base = self._snapshot.base
         self._history, self._gap = self._missed(resumed)
+        self._resumed = resumed is not None
         self._pages = self._produce(generation)
         self.begin = SyncBegin(
             topic=feed.topic,
@@ -105,9 +106,10 @@ class TopicSync:
                 entities=entities,
                 drop=drop,
                 history=history,
-                gap=self._gap if number == 0 else None,
+                gap=self._gap,
                 last=last,
             )
+            self._gap = None
             number += 1
             return made
 
@@ -126,6 +128,9 @@ class TopicSync:
             present = {(kind, ident) for kind in DROPPABLE for ident in state.entities[kind]}
             drop = sorted(known - present)
             known = present
+            if self._resumed:
+                # What this round skips is no longer all in history: like any gap of one who was there.
+                self._gap = (self._base + 1, state.seq)
             self._base = state.seq
             for entities, over in pages(changed, self._page_size):
                 yield page(entities, drop, [], last=over and self._reaches())

@@ -1,0 +1,258 @@
+"""The authority, its feed and its syncs against a model: whatever happens in whatever order.
+
+Producers publish (and send again), commits succeed or fail, observers sync page by page, break off and
+resume. After every step the observers hold what the invariants of the architecture promise:
+
+- ORDER, ONCE: an observer gets each seq at most once, in increasing order;
+- GAPLESS: and from its subscription on every one, live, as history, or named in a gap;
+- MONOTONE: its state never goes back;
+- AGREE: a live observer's state is the server's, by digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from wsmonitor.protocol.changes import ChainChange, Change, ProblemChange, SessionChange, StepChange
+from wsmonitor.protocol.codec import decode_event
+from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.messages import Event, Position, SyncPage
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.hub import Feed
+from wsmonitor_server.sync import TopicSync
+
+from .support import Listener, text_value
+
+T = TypeVar("T")
+
+LIMITS = Limits(history_events=6, page_size=250, problems=2)
+OBSERVERS = ("ann", "bob", "cem")
+PRODUCERS = ("p", "q")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The value of a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    raise AssertionError("it waited")
+
+
+class Observer(Listener):
+    """A client: a position, a shadow while it syncs, and everything it was told."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.syncing: TopicSync | None = None
+        self.shadow = SessionState("s", "e")
+        self.page = 0
+        self.live = False
+        self.told: list[int] = []  # seqs handed to handlers
+        self.skipped: set[int] = set()  # seqs named in gaps
+        self.first: int | None = None  # the first seq that it must account for
+        self.pending: list[Event] = []
+        self.at_start: int | None = None
+
+    def event(self, topic: str, seq: int, encoded: bytes) -> None:
+        assert self.live, "no live event before the sync is over"
+        super().event(topic, seq, encoded)
+        self.told.append(seq)
+
+    def start(self, sync: TopicSync) -> None:
+        self.live = False
+        self.syncing = sync
+        self.shadow = SessionState("s", "e")
+        self.page = 0
+        self.pending = []
+        self.new_gaps: set[int] = set()
+
+    def pull(self) -> None:
+        assert self.syncing is not None
+        page: SyncPage = run(self.syncing.page(self.page))
+        self.take(self.shadow, page)
+        self.pending += [decode_event(raw) for raw in page.history]
+        if page.gap is not None:
+            self.new_gaps |= set(range(page.gap[0], page.gap[1] + 1))
+        self.page += 1
+        if page.last:
+            self._swap()
+
+    def _swap(self) -> None:
+        assert self.syncing is not None
+        old = None if self.replica is None else self.replica.seq
+        base = self.shadow.seq
+        events, seq, digest = self.syncing.finish()
+        for encoded in events:
+            event = decode_event(encoded)
+            self.shadow.apply(event)
+            if old is None or event.seq > old:
+                self.pending.append(event)
+        assert (self.shadow.seq, self.shadow.digest) == (seq, digest), "AGREE: at `synced`"
+        assert old is None or seq >= old, "MONOTONE"
+        if self.first is None:
+            self.first = base + 1
+        self.told += [event.seq for event in self.pending]
+        self.skipped |= self.new_gaps
+        self.replica = self.shadow
+        self.syncing = None
+        self.live = True
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed = Feed("s", SessionState("s", "e"), LIMITS)
+        self.authority = Authority(self.feed, {}, LIMITS)
+        self.flight: Batch | None = None
+        self.now = 1_000
+        self.sent: dict[str, list[Change]] = {producer: [] for producer in PRODUCERS}
+        self.observers = {name: Observer(name) for name in OBSERVERS}
+        for producer in PRODUCERS:
+            self.authority.open_producer(producer, "alice", "", self.now)
+        self.begin_commit()
+        self.end_commit()
+
+    # -- producers
+
+    def publish(self, producer: str, change: Change) -> None:
+        self.now += 1
+        self.sent[producer].append(change)
+        self.send(producer)
+
+    def send(self, producer: str) -> None:
+        """Send what is not acknowledged (again)."""
+        accepted = self.authority.positions[producer].accepted
+        changes = self.sent[producer][accepted:]
+        if changes:
+            self.authority.publish(producer, accepted + 1, changes, self.now)
+
+    @rule(producer=st.sampled_from(PRODUCERS), state=st.sampled_from(["running", "paused"]))
+    def session(self, producer: str, state: Any) -> None:
+        self.publish(producer, SessionChange(name="s", state=state))
+
+    @rule(producer=st.sampled_from(PRODUCERS), ident=st.sampled_from("ab"))
+    def chain(self, producer: str, ident: str) -> None:
+        self.publish(producer, ChainChange(id=ident, name=f"n{self.now}"))
+
+    @rule(
+        producer=st.sampled_from(PRODUCERS),
+        ident=st.sampled_from("vwxyz"),
+        state=st.sampled_from(["pending", "running", "succeeded", "failed", "crashed"]),
+        text=st.text(max_size=20),
+    )
+    def step(self, producer: str, ident: str, state: Any, text: str) -> None:
+        output = text_value(text)
+        change = StepChange(id=ident, chain="a", name="step", state=state, output=output)
+        self.publish(producer, change)
+
+    @rule(producer=st.sampled_from(PRODUCERS), ident=st.sampled_from("klmn"))
+    def problem(self, producer: str, ident: str) -> None:
+        self.publish(producer, ProblemChange(id=ident, code="c", message=str(self.now)))
+
+    @rule(producer=st.sampled_from(PRODUCERS))
+    def crash(self, producer: str) -> None:
+        self.now += 1
+        self.authority.crash(producer, self.now)
+
+    # -- the store
+
+    @precondition(lambda self: self.flight is None)
+    @rule()
+    def begin_commit(self) -> None:
+        self.flight = self.authority.take_batch()
+
+    @precondition(lambda self: self.flight is not None)
+    @rule()
+    def end_commit(self) -> None:
+        assert self.flight is not None
+        self.authority.committed(self.flight)
+        self.flight = None
+
+    @precondition(lambda self: self.flight is not None)
+    @rule()
+    def fail_commit(self) -> None:
+        self.flight = None
+        self.authority.rollback()
+        for producer in PRODUCERS:
+            self.send(producer)
+
+    # -- observers
+
+    @rule(name=st.sampled_from(OBSERVERS))
+    def subscribe(self, name: str) -> None:
+        observer = self.observers[name]
+        resume = None
+        if observer.replica is not None:
+            resume = Position(epoch="e", seq=observer.replica.seq, digest=observer.replica.digest)
+        sync = TopicSync(self.feed, observer, 1, resume, page_size=LIMITS.page_size)
+        assert sync.begin.reset == ""
+        observer.start(sync)
+
+    @rule(name=st.sampled_from(OBSERVERS))
+    def pull(self, name: str) -> None:
+        if self.observers[name].syncing is not None:
+            self.observers[name].pull()
+
+    @rule(name=st.sampled_from(OBSERVERS))
+    def lose_connection(self, name: str) -> None:
+        observer = self.observers[name]
+        self.feed.detach(observer)
+        observer.syncing, observer.live = None, False
+
+    # -- what must hold
+
+    @invariant()
+    def once_in_order_without_a_hole(self) -> None:
+        for observer in self.observers.values():
+            told = observer.told
+            assert told == sorted(set(told)), "ORDER, ONCE"
+            if observer.replica is not None and observer.first is not None:
+                expected = set(range(observer.first, observer.replica.seq + 1))
+                assert expected <= set(told) | observer.skipped, "GAPLESS"
+                assert not set(told) & observer.skipped, "ONCE: not told and skipped"
+
+    @invariant()
+    def live_observers_agree(self) -> None:
+        for observer in self.observers.values():
+            if observer.live:
+                assert observer.replica is not None
+                assert observer.replica.seq == self.feed.state.seq
+                assert observer.replica.digest == self.feed.state.digest, "AGREE"
+
+    @invariant()
+    def nothing_grows(self) -> None:
+        assert len(self.feed.history) <= LIMITS.history_events, "BOUNDED"
+        assert len(self.feed.state.problems) <= LIMITS.problems, "BOUNDED"
+
+    @invariant()
+    def acknowledged_is_a_prefix_of_what_was_sent(self) -> None:
+        for producer in PRODUCERS:
+            assert self.authority.positions[producer].accepted <= len(self.sent[producer])
+
+    def teardown(self) -> None:
+        """When traffic stops, everything was taken once, and everybody agrees."""
+        if self.flight is not None:
+            self.end_commit()
+        self.begin_commit()
+        if self.flight is not None:
+            self.end_commit()
+        for producer in PRODUCERS:
+            assert self.authority.positions[producer].accepted == len(self.sent[producer])
+        for name, observer in self.observers.items():
+            self.subscribe(name)
+            while observer.syncing is not None:
+                observer.pull()
+        self.live_observers_agree()
+        self.once_in_order_without_a_hole()
+
+
+Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+test_authority_and_syncs_against_the_model = Machine.TestCase
