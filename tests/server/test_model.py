@@ -24,6 +24,7 @@ from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.messages import Event, Position, SyncPage
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.facts import Facts
 from wsmonitor_server.hub import Feed
 from wsmonitor_server.sync import TopicSync
 
@@ -31,7 +32,7 @@ from .support import Listener, text_value
 
 T = TypeVar("T")
 
-LIMITS = Limits(history_events=6, page_size=250, problems=2)
+LIMITS = Limits(history_events=4, page_size=120, problems=2)
 OBSERVERS = ("ann", "bob", "cem")
 PRODUCERS = ("p", "q")
 
@@ -138,9 +139,10 @@ class Machine(RuleBasedStateMachine):
     def session(self, producer: str, state: Any) -> None:
         self.publish(producer, SessionChange(name="s", state=state))
 
-    @rule(producer=st.sampled_from(PRODUCERS), ident=st.sampled_from("ab"))
-    def chain(self, producer: str, ident: str) -> None:
-        self.publish(producer, ChainChange(id=ident, name=f"n{self.now}"))
+    @rule(producer=st.sampled_from(PRODUCERS), idents=st.lists(st.sampled_from("abcd"), max_size=6))
+    def chains(self, producer: str, idents: list[str]) -> None:
+        for ident in idents:
+            self.publish(producer, ChainChange(id=ident, name=f"n{self.now}"))
 
     @rule(
         producer=st.sampled_from(PRODUCERS),
@@ -153,9 +155,10 @@ class Machine(RuleBasedStateMachine):
         change = StepChange(id=ident, chain="a", name="step", state=state, output=output)
         self.publish(producer, change)
 
-    @rule(producer=st.sampled_from(PRODUCERS), ident=st.sampled_from("klmn"))
-    def problem(self, producer: str, ident: str) -> None:
-        self.publish(producer, ProblemChange(id=ident, code="c", message=str(self.now)))
+    @rule(producer=st.sampled_from(PRODUCERS), idents=st.lists(st.sampled_from("klmn"), max_size=4))
+    def problems(self, producer: str, idents: list[str]) -> None:
+        for ident in idents:
+            self.publish(producer, ProblemChange(id=ident, code="c", message=str(self.now)))
 
     @rule(producer=st.sampled_from(PRODUCERS))
     def crash(self, producer: str) -> None:
@@ -176,11 +179,21 @@ class Machine(RuleBasedStateMachine):
         self.authority.committed(self.flight)
         self.flight = None
 
+    @rule()
+    def commit(self) -> None:
+        for _ in range(2):
+            if self.flight is not None:
+                self.end_commit()
+            self.begin_commit()
+        if self.flight is not None:
+            self.end_commit()
+
     @precondition(lambda self: self.flight is not None)
     @rule()
     def fail_commit(self) -> None:
         self.flight = None
         self.authority.rollback()
+        self.tail_is_the_head_when_nothing_is_open()
         for producer in PRODUCERS:
             self.send(producer)
 
@@ -196,9 +209,27 @@ class Machine(RuleBasedStateMachine):
         assert sync.begin.reset == ""
         observer.start(sync)
 
+    @rule(name=st.sampled_from(OBSERVERS), count=st.integers(1, 3))
+    def pull(self, name: str, count: int) -> None:
+        for _ in range(count):
+            if self.observers[name].syncing is not None:
+                self.observers[name].pull()
+
     @rule(name=st.sampled_from(OBSERVERS))
-    def pull(self, name: str) -> None:
-        if self.observers[name].syncing is not None:
+    def slow_sync(self, name: str) -> None:
+        """Between two pages more happens than history keeps."""
+        self.subscribe(name)
+        for number in range(10):
+            self.pull(name, 1)
+            if self.observers[name].syncing is None:
+                break
+            self.problems("p", ["k", "l", "m", "n", "k", "l"][number % 3 :])
+            self.commit()
+
+    @rule(name=st.sampled_from(OBSERVERS))
+    def whole_sync(self, name: str) -> None:
+        self.subscribe(name)
+        while self.observers[name].syncing is not None:
             self.observers[name].pull()
 
     @rule(name=st.sampled_from(OBSERVERS))
@@ -228,6 +259,20 @@ class Machine(RuleBasedStateMachine):
                 assert observer.replica.digest == self.feed.state.digest, "AGREE"
 
     @invariant()
+    def tail_is_the_head_when_nothing_is_open(self) -> None:
+        authority, state = self.authority, self.feed.state
+        if authority.uncommitted:
+            return
+        assert authority.tail == state.seq
+        for producer in PRODUCERS:
+            assert authority.position(producer) == authority.positions[producer]
+        for kind, entity in state:
+            assert authority.get(kind, entity.id) is entity
+        counted, built = authority.facts, Facts(state, authority.facts.entity_bytes)
+        assert (+counted.steps, +counted.open_entities) == (+built.steps, +built.open_entities)
+        assert counted.problems.keys() == built.problems.keys()
+
+    @invariant()
     def nothing_grows(self) -> None:
         assert len(self.feed.history) <= LIMITS.history_events, "BOUNDED"
         assert len(self.feed.state.problems) <= LIMITS.problems, "BOUNDED"
@@ -239,20 +284,14 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When traffic stops, everything was taken once, and everybody agrees."""
-        if self.flight is not None:
-            self.end_commit()
-        self.begin_commit()
-        if self.flight is not None:
-            self.end_commit()
+        self.commit()
         for producer in PRODUCERS:
             assert self.authority.positions[producer].accepted == len(self.sent[producer])
-        for name, observer in self.observers.items():
-            self.subscribe(name)
-            while observer.syncing is not None:
-                observer.pull()
+        for name in OBSERVERS:
+            self.whole_sync(name)
         self.live_observers_agree()
         self.once_in_order_without_a_hole()
 
 
-Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 test_authority_and_syncs_against_the_model = Machine.TestCase
