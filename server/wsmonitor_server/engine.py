@@ -47,7 +47,9 @@ from .sync import TopicSync
 
 log = logging.getLogger(__name__)
 
-_QUEUE_LIMIT: Final = 8 * 1024 * 1024  # bytes that wait for commit before `publish` waits
+# Bytes that wait for commit before `publish` waits. Also what one group commit and its broadcast may
+# hold up the loop with: about 20 ms.
+_QUEUE_LIMIT: Final = 512 * 1024
 _IDLE: Final = 60.0  # seconds that a session nobody uses stays in memory
 _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
 _UPLOAD_IDLE: Final = 60.0  # seconds after which an unfinished upload no longer keeps a server busy
