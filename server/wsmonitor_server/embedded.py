@@ -42,6 +42,9 @@ class EmbeddedServer:
         clock: where time comes from.
         engine: makes the session side; the product's own by default.
         settings: further fields of `ServerConfig`.
+
+    Raises:
+        ConfigurationError: the key is too short, or a setting cannot work.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class EmbeddedServer:
         if key is None:
             key = secrets.token_bytes(32)
         self._key = key.encode() if isinstance(key, str) else key
+        self._keys = SecretKey(self._key)
         self._config = ServerConfig(
             host=host,
             port=port,
@@ -131,9 +135,7 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Open the store and listen; what ``async with`` does."""
         config = self._config
-        server = Server(
-            config, self._make_engine(config, self._clock), SecretKey(self._key), clock=self._clock
-        )
+        server = Server(config, self._make_engine(config, self._clock), self._keys, clock=self._clock)
         await server.start()
         self._server = server
 

@@ -57,5 +57,5 @@ async def test_a_client_that_goes_away_without_a_word_is_noticed(server: Embedde
 async def test_a_close_is_answered_with_the_same_code(server: EmbeddedServer) -> None:
     async with client(server) as one:
         await one.socket.close(1000, "done")
-        assert one.socket.close_code == 1000
+        assert one.socket.protocol.close_code == 1000
         await asyncio.wait_for(server.server.all_gone(), 5)
