@@ -201,7 +201,10 @@ def process_started(pid: int) -> float | None:
     except OSError:
         return None
     # proc(5): the name, in parentheses, may hold spaces; the start time is field 22, the name field 2.
-    return int(text.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    columns = text.rpartition(")")[2].split()
+    if columns[0] in ("Z", "X"):
+        return None
+    return int(columns[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def alive(discovery: Discovery) -> bool:

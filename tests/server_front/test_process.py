@@ -258,3 +258,10 @@ def test_a_directory_that_others_may_write_in_is_refused(tmp_path: Path) -> None
     (tmp_path / "home").chmod(0o777)
     with pytest.raises(ConfigurationError, match="make it 700"):
         usable_data_dir(tmp_path / "home")
+
+
+def test_the_example_configuration_is_valid() -> None:
+    example = Path(__file__).parents[2] / "server" / "deploy" / "server.toml"
+    config = load(example, {})
+    assert config.behind_proxy
+    assert config.limits.connections_per_subject == 200
