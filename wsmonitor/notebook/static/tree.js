@@ -6,6 +6,7 @@ import { flatten } from "./store.js";
 
 export const ROW = 25; // pixels; fixed, so that a row's place is known without measuring
 const SPARE = 4; // rows beyond the visible ones
+const VISIBLE = 8; // rows in sight, so that the whole view stays below 420 pixels
 
 let serial = 0;
 
@@ -30,9 +31,10 @@ export class Tree {
       h("div", { class: "wsm-cell-state", role: "columnheader" }, "State"),
       h("div", { class: "wsm-time", role: "columnheader" }, "Time"), this.scale);
     this.body = h("div", { class: "wsm-body", role: "rowgroup" });
-    this.view = h("div", { class: "wsm-view", role: "presentation" }, this.body);
+    // The header scrolls along, and sticks: so it is as wide as the rows, with and without a scroll bar.
+    this.view = h("div", { class: "wsm-view", role: "presentation" }, this.header, this.body);
     this.empty = h("div", { class: "wsm-empty" });
-    this.grid = h("div", { class: "wsm-grid", role: "treegrid", tabindex: "0", "aria-label": "Chains and steps" }, this.header, this.view, this.empty);
+    this.grid = h("div", { class: "wsm-grid", role: "treegrid", tabindex: "0", "aria-label": "Chains and steps" }, this.view, this.empty);
     this.search = h("input", { type: "search", class: "wsm-filter", placeholder: "filter, e.g. failed read", "aria-label": "Filter steps by words in name, state or error" });
     this.firstError = h("button", { type: "button", class: "wsm-button", onclick: () => this._toFirstError() }, "⇥ First error");
     this.followButton = h("button", { type: "button", class: "wsm-button", onclick: () => this._setFollow(!this.follow) });
@@ -82,7 +84,7 @@ export class Tree {
   _scrollTo(i, middle = false) {
     if (i === undefined) return;
     const top = i * ROW;
-    const height = this.view.clientHeight;
+    const height = this.view.clientHeight - ROW;
     if (top < this.view.scrollTop || top + ROW > this.view.scrollTop + height) {
       this.view.scrollTop = middle || top < this.view.scrollTop ? top - (middle ? height / 2 : 0) : top + ROW - height;
     }
@@ -126,7 +128,7 @@ export class Tree {
     if (last < 0) return;
     const at = this.index.get(this.selected) ?? -1;
     const item = this.flat[at];
-    const page = Math.max(1, Math.floor(this.view.clientHeight / ROW) - 1);
+    const page = Math.max(1, Math.floor(this.view.clientHeight / ROW) - 2);
     let to = at;
     if (event.key === "ArrowDown") to = at + 1;
     else if (event.key === "ArrowUp") to = at - 1;
@@ -170,6 +172,10 @@ export class Tree {
     attr(this.grid, "aria-rowcount", String(n + 1));
     const height = `${n * ROW}px`;
     if (this.body.style.height !== height) this.body.style.height = height;
+    // As high as its rows, up to eight: it grows as steps come, and never shrinks under the reader's eye.
+    this.tallest = Math.max(this.tallest || 0, Math.min(n, VISIBLE));
+    const tall = `${(this.tallest + 1) * ROW}px`;
+    if (this.view.style.height !== tall) this.view.style.height = tall;
 
     const unsure = v.frozen || v.doubt;
     if (this.follow && !unsure) this._chase();
@@ -215,7 +221,9 @@ export class Tree {
 
   _scaleLine(range) {
     const width = this.scale.clientWidth;
-    const marks = range && width > 120 ? ticks(range.from, range.to, Math.floor(width / 85)) : [];
+    // A label that would be cut off at the edge is left out.
+    const fits = (m) => ((m.at - range.from) / (range.to - range.from)) * width < width - 56;
+    const marks = range && width > 120 ? ticks(range.from, range.to, Math.floor(width / 85)).filter(fits) : [];
     const told = marks.map((m) => `${m.at}@${Math.round((1000 * (m.at - range.from)) / (range.to - range.from))}`).join();
     if (told === this.scaleTold) return;
     this.scaleTold = told;
@@ -223,8 +231,6 @@ export class Tree {
       const share = (m.at - range.from) / (range.to - range.from);
       const mark = h("span", { class: "wsm-tick" }, tickLabel(m));
       mark.style.left = `${100 * share}%`;
-      // The last label would be cut off at the edge.
-      if (share > 0.88) mark.style.transform = "translateX(-100%)";
       return mark;
     }));
   }
@@ -309,6 +315,7 @@ export class Tree {
       bar.style.width = `${Math.max(0, right - left).toFixed(2)}%`;
       attr(bar, "title", `${state.replace("_", " ")} ${clockTime(start, true)}${end ? " to " + clockTime(end, true) : ""}${far ? ", " + far : ""}`);
       const part = s.active && row.total && k === bars.length - 1 ? Math.min(1, row.done / row.total) : 0;
+      shown(fill, part > 0);
       const width = `${(100 * part).toFixed(1)}%`;
       if (fill.style.width !== width) fill.style.width = width;
     });

@@ -1,0 +1,186 @@
+"""A real JupyterLab with its own folders, and the few gestures that the tests make in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page
+
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+QUIET_SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0, pause: float = 0.1) -> Any:
+    """Wait until *condition* gives something true, and give that."""
+    deadline = time.monotonic() + timeout
+    waiter = threading.Event()
+    while not (result := condition()):
+        assert time.monotonic() < deadline, what
+        waiter.wait(pause)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Lab:
+    """JupyterLab in *folder*. ``env`` is what its kernels see besides."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *, dark: bool = False) -> None:
+        self.root = folder / "root"
+        self.token = secrets.token_hex(16)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = folder / "lab.log"
+        self._folder = folder
+        places = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "IPYTHONDIR": "ipython",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
+        self.env = {**os.environ, **{name: str(folder / place) for name, place in places.items()}, **env}
+        for place in (*places.values(), "root"):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        self._setting("notification", QUIET_SETTINGS)
+        self._setting("themes", {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _setting(self, plugin: str, values: dict[str, Any]) -> None:
+        folder = self._folder / "settings" / "@jupyterlab" / "apputils-extension"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{plugin}.jupyterlab-settings").write_text(json.dumps(values))
+
+    def theme(self, dark: bool) -> None:
+        """Change the theme; it holds from the next loading of the page."""
+        self._setting("themes", {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"})
+
+    def start(self) -> None:
+        arguments = [
+            *("--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}"),
+            *("--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
+            *(f"--ServerApp.root_dir={self.root}", "--LabApp.extension_manager=readonly"),
+            "--LabApp.expose_app_in_browser=True",
+        ]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                cwd=self.root,
+                start_new_session=True,
+            )
+        eventually(self._answers, f"JupyterLab did not start; its log is {self._log}", 60)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/status?token={self.token}", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        # It and its kernels are one process group of their own.
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+    def page(self, browser: Browser, notebook: str, *, width: int = 1280, height: int = 1000) -> Notebook:
+        """Open *notebook* in a fresh window."""
+        context = browser.new_context(viewport={"width": width, "height": height})
+        page = context.new_page()
+        page.goto(f"{self.url}/lab/tree/{notebook}?token={self.token}&reset")
+        opened = Notebook(page)
+        opened.ready()
+        return opened
+
+
+class Notebook:
+    """A notebook open in JupyterLab."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+
+    def ready(self) -> None:
+        """Wait until its kernel is idle."""
+        self.panel.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+
+    def cell(self, index: int) -> Locator:
+        return self.panel.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}']")
+
+    def run(self, index: int, *, wait: bool = True, timeout: float = 60.0) -> Locator:
+        """Run a cell, and wait until it has run."""
+        cell = self.cell(index)
+        cell.locator(".cm-content").first.click()
+        self.page.keyboard.press("Control+Enter")
+        if wait:
+            prompt = cell.locator(".jp-InputPrompt")
+            eventually(
+                lambda: (prompt.text_content() or "").strip("[]: ").isdigit(),
+                f"cell {index} did not end",
+                timeout,
+            )
+        return cell
+
+    def observer(self, index: int) -> Locator:
+        """The observer in the output of a cell."""
+        return self.cell(index).locator(".wsm").first
+
+    def close(self) -> None:
+        self.page.keyboard.press("Control+s")
+        self.page.context.close()
+
+
+def notebook_file(path: Path, *cells: str) -> None:
+    """Write a notebook of code cells."""
+    found = [
+        {
+            "cell_type": "code",
+            "id": f"c{n}",
+            "metadata": {},
+            "execution_count": None,
+            "outputs": [],
+            "source": cell,
+        }
+        for n, cell in enumerate(cells)
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.write_text(json.dumps({"cells": found, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
