@@ -292,3 +292,13 @@ def test_a_target_of_another_type_is_an_error(target: Any) -> None:
 def test_a_target_that_can_be_no_name_is_an_error(target: str) -> None:
     with pytest.raises(UsageError, match="not a session's name"):
         watch(target)
+
+
+def test_an_observer_that_joins_others_is_told_where_things_stand(publisher: Connection, look: Look) -> None:
+    first = look("job")
+    Program(publisher, "job~1", "job").end()
+    first.wait(10)
+    for _ in range(20):
+        another = look("job", new=True)
+        assert another.wait(10).seq == first.seq
+        another.close()

@@ -91,12 +91,13 @@ class Follower:
         self._session: Subscription | None = None
         self._names: Subscription | None = None
         self._told: PhaseChanged | None = None
-        if is_id(target):
+        self._by_id = is_id(target)
+        if self._by_id:
             check_session_id(target)
             self.session_id = target
-            self._session = conn.subscribe(target, self._pinned, delivery=delivery, interval_ms=interval_ms)
-        else:
-            self._names = conn.subscribe(directory_topic(target), self._directory)
+        # On the runner's thread: where the topic is subscribed already, the first updates come
+        # at once, and must find the subscription in its place.
+        conn.call_soon(self._begin)
 
     def __repr__(self) -> str:
         return f"<Follower of {self.target!r}: {self.session_id} {self.phase}>"
@@ -104,7 +105,7 @@ class Follower:
     @property
     def pinned(self) -> bool:
         """Whether one run is watched for good."""
-        return self._names is None
+        return self._by_id
 
     @property
     def subscription(self) -> Subscription | None:
@@ -170,6 +171,16 @@ class Follower:
         self.close()
 
     # -- on the runner's thread
+
+    def _begin(self) -> None:
+        if self._closed or self._conn.closed:
+            return
+        if self._by_id:
+            self._session = self._conn.subscribe(
+                self.target, self._pinned, delivery=self._delivery, interval_ms=self._interval_ms
+            )
+        else:
+            self._names = self._conn.subscribe(directory_topic(self.target), self._directory)
 
     def _pinned(self, update: SubscriptionUpdate) -> None:
         if self.run == 0 and isinstance(update, (SyncCompleted, EventApplied, BatchApplied)):

@@ -35,7 +35,11 @@ class Table:
 
     def _repr_html_(self) -> str:
         def line(cells: Iterable[str], tag: str) -> str:
-            return "<tr>" + "".join(f'<{tag} style="text-align: left">{escape(cell)}</{tag}>' for cell in cells) + "</tr>"
+            return (
+                "<tr>"
+                + "".join(f'<{tag} style="text-align: left">{escape(cell)}</{tag}>' for cell in cells)
+                + "</tr>"
+            )
 
         head = f"<thead>{line(self.columns, 'th')}</thead>" if self.columns[0] else ""
         body = "".join(line(row, "td") for row in self.rows)

@@ -64,7 +64,12 @@ class ClientSource:
     def start(self, feed: Feed) -> None:
         self._feed = feed
         self._connection.listen(feed.on_status)
-        self._follower = follow(self._connection, self.target, self._told)
+        # On the client's thread: the first update must find the follower in its place.
+        self._connection.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._feed is not None:
+            self._follower = follow(self._connection, self.target, self._told)
 
     def _told(self, update: FollowUpdate) -> None:
         if self._feed is None:
@@ -112,4 +117,6 @@ class ClientSource:
 
     def close(self) -> None:
         self._feed = None
+        if self._follower is not None:
+            self._follower.close()
         self._connection.close()

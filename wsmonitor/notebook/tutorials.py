@@ -8,7 +8,7 @@ from pathlib import Path
 def folders() -> tuple[Path, Path]:
     """Where notebooks may be."""
     here = Path(__file__).parent
-    return here / "tutorials", here.parent.parent / "notebooks"
+    return here / "_tutorials", here.parent.parent / "notebooks"
 
 
 def path(name: str) -> Path:
