@@ -32,6 +32,7 @@ SESSION: Final = "stdlib-analysis"
 NOTEBOOK: Final = "01-first-session.ipynb"
 _START: Final = 30.0  # seconds for the server to listen
 _LAB_START: Final = 90.0  # JupyterLab's first start on a slow disk
+_LAB_WORK: Final = 300.0  # seconds that the workload goes on: time to open the notebook and look around
 _END: Final = 10.0  # seconds for a process to end by itself
 
 
@@ -56,10 +57,11 @@ def demo_command(headless: bool, seconds: float | None, no_browser: bool) -> int
         stack.enter_context(_terminable())
         demo = stack.enter_context(Demo.prepared())
         demo.start_server()
-        demo.start_workload(seconds)
         if headless:
+            demo.start_workload(seconds)
             return demo.show_here(seconds)
         url = demo.start_lab()
+        demo.start_workload(seconds or _LAB_WORK)
         return demo.stay(url, seconds, browser=not no_browser and _has_display())
 
 
