@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +37,7 @@ class FakePublication:
         self.room: int | None = None  # how many more changes fit; None for any
         self.acknowledged = 0
         self.closed = False
+        self.submitted = threading.Condition()
 
     @property
     def unacknowledged(self) -> int:
@@ -47,7 +50,9 @@ class FakePublication:
             if self.room == 0:
                 return None
             self.room -= 1
-        self.changes.append(change)
+        with self.submitted:
+            self.changes.append(change)
+            self.submitted.notify_all()
         return len(self.changes)
 
     def submit_value(self, data: bytes, sha256: str) -> bool:
@@ -133,6 +138,18 @@ class Fake:
         """Run what was given to the connection's thread."""
         while self.soon:
             self.soon.pop(0)()
+
+    def wait(self, condition: Callable[[], bool], what: str = "") -> None:
+        """Wait until *condition* holds, looking after each change of the last publication."""
+        submitted = self.publication.submitted
+        with submitted:
+            assert submitted.wait_for(condition, 10), what or "it did not happen in time"
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let other tasks run until *condition* holds."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - what is waited for is another task's doing
+                await asyncio.sleep(0)
 
     def command(self, name: str, *, chain: str = "", step: str = "", **args: Any) -> str:
         """Deliver a command to the session's owner; its id."""
