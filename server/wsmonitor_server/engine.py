@@ -15,13 +15,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.changes import Change, SessionChange
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.errors import CATALOGUE, InvalidIdError
+from wsmonitor.protocol.errors import InvalidIdError
 from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
     CommandReply,
@@ -35,37 +35,25 @@ from wsmonitor.protocol.messages import (
 from . import commands
 from .authority import Batch
 from .clock import Clock, SystemClock
+from .commits import CommitPath
 from .deadlines import Deadlines
 from .directory import Directory
 from .hub import Feed
 from .merge import Rejection
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
+from .replies import not_available, refusal
 from .retention import Retention, expired
 from .session import Holder, LoadedSession
 from .stores.base import Store, StoreError
 from .sync import TopicSync
+from .values import Values, store_refusal
 
 log = logging.getLogger(__name__)
 
-# Bytes that wait for commit before `publish` waits. Also what one group commit and its broadcast may
-# hold up the loop with: about 20 ms.
-_QUEUE_LIMIT: Final = 512 * 1024
 _IDLE: Final = 60.0  # seconds that a session nobody uses stays in memory
 _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
-_UPLOAD_IDLE: Final = 60.0  # seconds after which an unfinished upload no longer keeps a server busy
-_T = TypeVar("_T")
-
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
-
-
-def refusal(code: str, message: str, session: str = "", **details: Any) -> Refusal:
-    """A `Refusal` with a code of the catalogue."""
-    return Refusal(
-        ErrorInfo(
-            code=code, message=message, retryable=CATALOGUE[code].retryable, session=session, details=details
-        )
-    )
 
 
 class SessionEngine:
@@ -98,24 +86,16 @@ class SessionEngine:
         self._loading: dict[str, asyncio.Task[LoadedSession]] = {}
         self._known: set[str] = set()
         self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
-        self._dirty: dict[str, LoadedSession] = {}
-        self._queued = 0
-        self._room = asyncio.Event()
-        self._room.set()
-        self._wake = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._settled.set()
-        self._store_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._committer: asyncio.Task[None] | None = None
         self._deadlines = Deadlines()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._timer_due = 0.0
-        self._uploads: dict[tuple[str, str], float] = {}
         self._revoked: dict[str, int] = {}
         self._revocation_callbacks: list[Callable[[str], None]] = []
-        self._counters = {"events": 0, "commits": 0, "failed_commits": 0, "rejected": 0}
+        self._commits = CommitPath(store, self._committed, self._commit_failed)
+        self._values = Values(store, self.limits, self.clock)
+        self._counters = {"events": 0, "rejected": 0}
         self._stopping = False
 
     # -- life
@@ -132,7 +112,7 @@ class SessionEngine:
                 self._directory.load(listing)
             if wanted:
                 attention.append(listing.id)
-        self._committer = asyncio.create_task(self._commit_loop(), name="wsmonitor commits")
+        self._commits.start()
         for session in attention:
             loaded = await self._load(session)
             loaded.apply_verdicts(self.clock.wall_ns())
@@ -148,18 +128,18 @@ class SessionEngine:
         if self._timer is not None:
             self._timer.cancel()
         tasks = [*self._tasks, *self._loading.values()]
-        if self._committer is not None:
-            tasks.append(self._committer)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._commits.stop()
         await self.store.close()
 
     async def settle(self) -> None:
         """Wait until nothing waits for a commit any more, and no maintenance is at work."""
-        while self._tasks or not self._settled.is_set():
+        await self._commits.settle()
+        while self._tasks:
             await asyncio.gather(*self._tasks)
-            await self._settled.wait()
+            await self._commits.settle()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -186,7 +166,7 @@ class SessionEngine:
             # One who gives up must not take the load away from the others.
             return await asyncio.shield(task)
         except StoreError as exc:
-            raise self._store_refusal(exc, session) from exc
+            raise store_refusal(exc, session) from exc
 
     async def _read(self, session: str) -> LoadedSession:
         stored = await self.store.load(session) if session in self._known else None
@@ -221,9 +201,7 @@ class SessionEngine:
     def _changed(self, loaded: LoadedSession) -> None:
         """Something of *loaded* may wait for a commit, and its deadlines may be others."""
         if loaded.authority.uncommitted and not loaded.removed:
-            self._dirty[loaded.id] = loaded
-            self._settled.clear()
-            self._wake.set()
+            self._commits.mark(loaded)
         self._arm(loaded)
 
     # -- time
@@ -257,22 +235,29 @@ class SessionEngine:
         self._timer_at = None
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
         for key in self._deadlines.due(now):
-            if key == _DIRECTORY:
-                self._directory.handle_timeout(now, now_ns)
-                self._arm_directory()
-            elif key == _MAINTENANCE:
-                self._deadlines.set(_MAINTENANCE, now + self.retention.interval)
-                self._spawn(self._maintain())
-            elif (loaded := self._sessions.get(key)) is not None:
-                self._session_timeout(loaded, now, now_ns)
+            try:
+                self._due(key, now, now_ns)
+            except Exception:
+                # One session's fault must not stop the clock of the others.
+                log.exception("%s: a fault in what is due", key)
+                self._deadlines.set(key, now + _IDLE)
         self._schedule()
+
+    def _due(self, key: str, now: float, now_ns: int) -> None:
+        if key == _DIRECTORY:
+            self._directory.handle_timeout(now, now_ns)
+            self._arm_directory()
+        elif key == _MAINTENANCE:
+            self._deadlines.set(_MAINTENANCE, now + self.retention.interval)
+            self._spawn(self._maintain())
+        elif (loaded := self._sessions.get(key)) is not None:
+            self._session_timeout(loaded, now, now_ns)
 
     def _session_timeout(self, loaded: LoadedSession, now: float, now_ns: int) -> None:
         for producer, verdict in loaded.watch.handle_timeout(now):
             loaded.verdicts[producer] = verdict
             log.info("session %s: producer %s is %s", loaded.id, producer, verdict)
-        retry = loaded.retry_at is not None and loaded.retry_at <= now
-        if retry:
+        if loaded.retry_at is not None and loaded.retry_at <= now:
             loaded.retry_at = None
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
@@ -289,49 +274,7 @@ class SessionEngine:
 
     # -- committing
 
-    async def _commit_loop(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            async with self._store_lock:
-                dirty, self._dirty = self._dirty, {}
-                taken = [
-                    (loaded, batch)
-                    for loaded in dirty.values()
-                    if not loaded.removed and (batch := loaded.take()) is not None
-                ]
-                if taken:
-                    await self._commit(taken)
-            if not self._dirty:
-                self._settled.set()
-
-    async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
-        failure: StoreError | None = None
-        try:
-            await self.store.commit([batch.commit for _, batch in taken])
-        except StoreError as exc:
-            log.error("commit failed: %s", exc)
-            failure = exc
-        except Exception as exc:
-            # The one commit path must outlive a fault in a store; what that wrote nobody knows.
-            log.exception("commit failed")
-            failure = StoreError(f"a fault of the store: {exc!r}", outcome_known=False)
-        self._counters["commits" if failure is None else "failed_commits"] += 1
-        for loaded, batch in taken:
-            if failure is not None:
-                await self._commit_failed(loaded, failure)
-                continue
-            try:
-                self._committed(loaded, batch)
-            except Exception as exc:
-                log.exception("session %s: a fault after the commit", loaded.id)
-                await self._commit_failed(loaded, StoreError(repr(exc), outcome_known=False))
-        self._queued = sum(loaded.authority.open_size for loaded in self._dirty.values())
-        if self._queued < _QUEUE_LIMIT:
-            self._room.set()
-
     def _committed(self, loaded: LoadedSession, batch: Batch) -> None:
-        loaded.stored = True
         loaded.retries = 0
         self._known.add(loaded.id)
         self._counters["events"] += len(batch.events)
@@ -362,7 +305,7 @@ class SessionEngine:
             holder.events.deliver(loaded.id, holder.producer, command)
 
     async def _commit_failed(self, loaded: LoadedSession, exc: StoreError) -> None:
-        failure = self._store_refusal(exc, loaded.id)
+        failure = store_refusal(exc, loaded.id)
         if exc.outcome_known:
             loaded.authority.rollback()
         else:
@@ -372,14 +315,14 @@ class SessionEngine:
         now = self.clock.monotonic()
         for holder in list(loaded.holders.values()):
             self._end_holder(loaded, holder, failure.info)
-            if not holder.opened:
-                # The refusal of its opening says it all.
+            if holder.producer not in loaded.feed.state.producers:
+                # It was to be opened for the first time: there is no such producer.
                 loaded.watch.closed(holder.producer)
                 loaded.verdicts.pop(holder.producer, None)
-                continue
-            if (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
+            elif (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
                 loaded.verdicts[holder.producer] = verdict
-            holder.events.failed(loaded.id, holder.producer, failure.info)
+            if holder.opened:  # else the refusal of its opening says it all
+                holder.events.failed(loaded.id, holder.producer, failure.info)
         # What the server itself has to say of the producers is tried again.
         loaded.retries += 1
         loaded.retry_at = now + min(30.0, 2.0 ** min(loaded.retries - 1, 5))
@@ -393,7 +336,7 @@ class SessionEngine:
             log.error("session %s cannot be loaded again: %s", loaded.id, exc)
             stored = None
             self._fresh.add(loaded.id)
-            self._dirty.pop(loaded.id, None)
+            self._commits.forget(loaded)
             self._sessions.pop(loaded.id, None)
             self._deadlines.set(loaded.id, None)
             loaded.removed = True
@@ -404,9 +347,6 @@ class SessionEngine:
         stored.state.epoch = epoch
         loaded.authority.restart(stored.state, stored.producers)
         loaded.authority.touch()
-
-    def _store_refusal(self, exc: StoreError, session: str) -> Refusal:
-        return refusal(exc.code if exc.code in CATALOGUE else "store_failed", str(exc), session)
 
     async def _barrier(self, loaded: LoadedSession) -> None:
         """Wait until what *loaded* has at its tail now is committed. Raises `Refusal` when it failed."""
@@ -424,7 +364,9 @@ class SessionEngine:
         """See `ports.Engine.open_producer`. Raises `Refusal`."""
         loaded = await self._load(session)
         if session not in self._known and len(self._known) >= self.limits.sessions:
-            raise refusal("limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session)
+            raise refusal(
+                "limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session=session
+            )
         authority = loaded.authority
         known = authority.position(producer) is not None and not authority.owns_crashed(producer)
         try:
@@ -468,7 +410,7 @@ class SessionEngine:
             del loaded.holders[holder.producer]
 
     def _fence(self, loaded: LoadedSession, holder: Holder) -> None:
-        error = refusal("fenced", "another holder opened this producer", loaded.id).info
+        error = refusal("fenced", "another holder opened this producer", session=loaded.id).info
         self._end_holder(loaded, holder, error)
         holder.events.fenced(loaded.id, holder.producer)
 
@@ -478,9 +420,7 @@ class SessionEngine:
         """Take changes of an open producer. Raises `Refusal`."""
         self._check_holder(holder, producer_epoch)
         loaded, session = holder.loaded, holder.session
-        while self._queued >= _QUEUE_LIMIT:
-            self._room.clear()
-            await self._room.wait()
+        await self._commits.room()
         run = 0
         uploaded: set[str] = set()
         try:
@@ -492,7 +432,7 @@ class SessionEngine:
                 if names and isinstance(names[0], str):
                     run = await self.store.next_run(names[0])
         except StoreError as exc:
-            raise self._store_refusal(exc, session) from exc
+            raise store_refusal(exc, session) from exc
         # What was awaited may have taken long enough for another holder, or a failure.
         self._check_holder(holder, producer_epoch)
         before = loaded.authority.open_size
@@ -503,14 +443,14 @@ class SessionEngine:
         except Rejection as rejection:
             raise self._rejected(rejection, session) from None
         finally:
-            self._queued += max(0, loaded.authority.open_size - before)
+            self._commits.add(max(0, loaded.authority.open_size - before))
             self._changed(loaded)
 
     def _check_holder(self, holder: Holder, producer_epoch: int) -> None:
         if holder.ended is not None:
             raise Refusal(holder.ended)
         if producer_epoch != holder.epoch:
-            raise refusal("fenced", f"the producer's epoch is {holder.epoch}", holder.session)
+            raise refusal("fenced", f"the producer's epoch is {holder.epoch}", session=holder.session)
 
     def heard(self, holder: Holder) -> None:
         """A frame arrived on the holder's connection."""
@@ -539,7 +479,7 @@ class SessionEngine:
             await self._barrier(loaded)
 
     def _rejected(self, rejection: Rejection, session: str) -> Refusal:
-        return refusal(rejection.code, rejection.message, session)
+        return refusal(rejection.code, rejection.message, session=session)
 
     # -- observers
 
@@ -594,7 +534,7 @@ class SessionEngine:
     async def _existing(self, session: str) -> LoadedSession:
         loaded = await self._load(session)
         if loaded.feed.state.seq == 0:
-            raise refusal("not_available", "there is no such session", session)
+            raise not_available(session)
         return loaded
 
     async def logs(self, session: str, step: str, first: int, limit: int, request: int) -> LogsPage:
@@ -602,11 +542,11 @@ class SessionEngine:
         loaded = await self._existing(session)
         entity = loaded.feed.state.steps.get(step)
         if entity is None:
-            raise refusal("not_available", f"there is no step {step!r}", session)
+            raise refusal("not_available", f"there is no step {step!r}", session=session)
         try:
             records, first_kept = await self.store.logs(session, step, first, limit)
         except StoreError as exc:
-            raise self._store_refusal(exc, session) from exc
+            raise store_refusal(exc, session) from exc
         return LogsPage(request=request, records=records, first_kept=first_kept, count=entity.log_count)
 
     async def history(self, session: str, first: int, limit: int, request: int) -> HistoryPage:
@@ -635,71 +575,47 @@ class SessionEngine:
     async def value_begin(self, session: str, sha256: str, total: int) -> int:
         """See `ports.Engine.value_begin`. Raises `Refusal`."""
         await self._existing(session)
-        if total > self.limits.value_size:
-            raise refusal(
-                "limit_exceeded",
-                f"a value may have {self.limits.value_size:,} bytes, this one has {total:,}",
-                session,
-            )
-        return await self._blob(session, self.store.value_begin(session, sha256, total))
+        return await self._values.begin(session, sha256, total)
 
     async def value_write(self, session: str, sha256: str, total: int, offset: int, data: bytes) -> bool:
         """See `ports.Engine.value_write`. Raises `Refusal`."""
         await self._existing(session)
-        if total > self.limits.value_size:
-            raise refusal("limit_exceeded", f"a value may have {self.limits.value_size:,} bytes", session)
-        self._uploads[session, sha256] = self.clock.monotonic()
-        try:
-            complete = await self._blob(session, self.store.value_write(session, sha256, total, offset, data))
-        except Refusal:
-            self._uploads.pop((session, sha256), None)
-            raise
-        if complete:
-            self._uploads.pop((session, sha256), None)
-        return complete
+        return await self._values.write(session, sha256, total, offset, data)
 
     async def value_read(
         self, session: str, sha256: str, offset: int, length: int
     ) -> tuple[bytes, int] | None:
         """See `ports.Engine.value_read`. Raises `Refusal`."""
         await self._existing(session)
-        length = min(length, self.limits.page_size)
-        return await self._blob(session, self.store.value_read(session, sha256, offset, length))
-
-    async def _blob(self, session: str, work: Coroutine[Any, Any, _T]) -> _T:
-        try:
-            return await work
-        except StoreError as exc:
-            raise self._store_refusal(exc, session) from exc
+        return await self._values.read(session, sha256, offset, length)
 
     # -- removal, retention, revocation
 
     async def remove(self, session: str) -> None:
         """See `ports.Engine.remove`. Raises `Refusal`."""
         loaded = await self._existing(session)
-        async with self._store_lock:
+        async with self._commits.lock:
             if loaded.removed:
-                raise refusal("not_available", "there is no such session", session)
+                raise not_available(session)
             try:
                 await self.store.remove(session, at=self.clock.wall_ns())
             except StoreError as exc:
-                raise self._store_refusal(exc, session) from exc
+                raise store_refusal(exc, session) from exc
             loaded.removed = True
             self._forget(loaded)
 
     def _forget(self, loaded: LoadedSession) -> None:
         session = loaded.id
         loaded.authority.rollback()
-        gone = refusal("not_available", "the session was removed", session)
+        gone = refusal("not_available", "the session was removed", session=session)
         _resolve([*loaded.waiters, *loaded.flight], gone)
         for holder in list(loaded.holders.values()):
             self._fence(loaded, holder)
-        self._dirty.pop(session, None)
+        self._commits.forget(loaded)
         self._known.discard(session)
         self._sessions.pop(session, None)
         self._deadlines.set(session, None)
-        for key in [key for key in self._uploads if key[0] == session]:
-            del self._uploads[key]
+        self._values.forget(session)
         loaded.feed.remove()
         self._directory.remove(session, self.clock.wall_ns())
         self._arm_directory()
@@ -708,7 +624,7 @@ class SessionEngine:
         """Remove what is no longer to be kept."""
         now_ns = self.clock.wall_ns()
         now = self.clock.monotonic()
-        self._uploads = {key: at for key, at in self._uploads.items() if at + _UPLOAD_IDLE > now}
+        self._values.sweep()
         self._directory.sweep(now)
         self._arm_directory()
         try:
@@ -731,7 +647,7 @@ class SessionEngine:
         try:
             await self.store.revoke(jti, expires)
         except StoreError as exc:
-            raise self._store_refusal(exc, "") from exc
+            raise store_refusal(exc, "") from exc
         self._revoked[jti] = expires
         for callback in self._revocation_callbacks:
             callback(jti)
@@ -758,8 +674,10 @@ class SessionEngine:
             "directory_views": self._directory.view_count,
             "pending_commands": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
             "open_producers": sum(len(one.holders) for one in self._sessions.values()),
-            "uploads": len(self._uploads),
-            "queued_bytes": self._queued,
+            "uploads": len(self._values),
+            "queued_bytes": self._commits.queued,
+            "commits": self._commits.commits,
+            "failed_commits": self._commits.failures,
             "epoch": self.epoch,
             "store": self.store.info(),
             **self._counters,
@@ -767,10 +685,8 @@ class SessionEngine:
 
     def busy(self) -> bool:
         """Whether a command or an upload is pending (the idle exit waits for them)."""
-        now = self.clock.monotonic()
-        return any(one.authority.facts.pending for one in self._sessions.values()) or any(
-            at + _UPLOAD_IDLE > now for at in self._uploads.values()
-        )
+        pending = any(one.authority.facts.pending for one in self._sessions.values())
+        return pending or self._values.busy
 
 
 def _resolve(waiters: Sequence[asyncio.Future[None]], failure: Refusal | None) -> None:

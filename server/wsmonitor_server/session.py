@@ -55,7 +55,6 @@ class LoadedSession:
         verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
             applied again after a failed commit.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
-        stored: whether the store has it.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class LoadedSession:
         self.holders: dict[str, Holder] = {}
         self.waiters: list[Future[None]] = []
         self.flight: list[Future[None]] = []
-        self.stored = stored is not None
         self.removed = False
         self.retry_at: float | None = None
         self.retries = 0

@@ -13,7 +13,7 @@ from wsmonitor_server.ports import Refusal
 from wsmonitor_server.stores.base import Commit, StoredSession, StoreError
 from wsmonitor_server.stores.memory import MemoryStore
 
-from .support import Listener, Publisher, counting_hex, engine_on
+from .support import Listener, Publisher, engine_on
 from .test_liveness import pass_time, state_of
 
 
@@ -21,7 +21,7 @@ class FailingStore(MemoryStore):
     """A store that fails when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__(token_hex=counting_hex())
+        super().__init__(token_hex=lambda size: "5" * 2 * size)
         self.before: BaseException | None = None  # raised instead of committing
         self.after: BaseException | None = None  # raised after committing
         self.loading: StoreError | None = None
@@ -179,7 +179,7 @@ async def test_publish_waits_when_too_much_is_uncommitted(
 ) -> None:
     """BOUNDED: what waits for the store has a limit; then the connection waits."""
     engine, _, store = parts
-    monkeypatch.setattr("wsmonitor_server.engine._QUEUE_LIMIT", 1)
+    monkeypatch.setattr("wsmonitor_server.commits.QUEUE_LIMIT", 1)
     publisher = await Publisher(engine, "s~1").open()
     for number in range(20):
         await publisher.handle.publish(1, number + 1, [SessionChange(name="s", reason=str(number))])

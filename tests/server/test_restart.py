@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -27,9 +26,7 @@ async def die(engine: SessionEngine) -> None:
     assert isinstance(engine.store, SqliteStore)
     if engine._timer is not None:
         engine._timer.cancel()
-    if engine._committer is not None:
-        engine._committer.cancel()
-        await asyncio.gather(engine._committer, return_exceptions=True)
+    await engine._commits.stop()
     await abandon(engine.store)
 
 

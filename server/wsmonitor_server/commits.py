@@ -1,0 +1,137 @@
+"""The one commit path: what all sessions have at their tails is committed together, one group at a time.
+
+While a group is being made last, the next one gathers. What waits is bounded: `room` is where a
+publishing connection waits. The path outlives every fault: of a store, and of what is done after a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from .authority import Batch
+from .session import LoadedSession
+from .stores.base import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+# Bytes that wait for commit before a publisher waits. Also what one group commit and its broadcast may
+# hold up the loop with: about 20 ms.
+QUEUE_LIMIT: Final = 512 * 1024
+
+
+class CommitPath:
+    """See the module's text.
+
+    Args:
+        committed: called for each session of a group that was made last.
+        failed: called for each session of a group that was not, or of which nobody knows.
+
+    Attributes:
+        lock: held while the store writes session data; who removes a session takes it, too.
+        commits, failures: how many groups there were.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committed: Callable[[LoadedSession, Batch], None],
+        failed: Callable[[LoadedSession, StoreError], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._committed = committed
+        self._failed = failed
+        self._dirty: dict[str, LoadedSession] = {}
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._task: asyncio.Task[None] | None = None
+        self.lock = asyncio.Lock()
+        self.queued = 0
+        self.commits = 0
+        self.failures = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="wsmonitor commits")
+
+    async def stop(self) -> None:
+        """End at once; `settle` before, to have everything committed."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def settle(self) -> None:
+        """Wait until nothing waits for a commit any more."""
+        await self._settled.wait()
+
+    def mark(self, loaded: LoadedSession) -> None:
+        """*loaded* has something to commit."""
+        self._dirty[loaded.id] = loaded
+        self._settled.clear()
+        self._wake.set()
+
+    def forget(self, loaded: LoadedSession) -> None:
+        """*loaded* is gone."""
+        if self._dirty.get(loaded.id) is loaded:
+            del self._dirty[loaded.id]
+
+    def add(self, size: int) -> None:
+        """So many bytes more wait for the next group."""
+        self.queued += size
+
+    async def room(self) -> None:
+        """Wait until less than the limit waits for commit (BOUNDED: this is the backpressure)."""
+        while self.queued >= QUEUE_LIMIT:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            async with self.lock:
+                dirty, self._dirty = self._dirty, {}
+                taken = [
+                    (loaded, batch)
+                    for loaded in dirty.values()
+                    if not loaded.removed and (batch := loaded.take()) is not None
+                ]
+                if taken:
+                    await self._commit(taken)
+            self.queued = sum(loaded.authority.open_size for loaded in self._dirty.values())
+            if self.queued < QUEUE_LIMIT:
+                self._room.set()
+            if not self._dirty:
+                self._settled.set()
+
+    async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
+        failure: StoreError | None = None
+        try:
+            await self._store.commit([batch.commit for _, batch in taken])
+        except StoreError as exc:
+            log.error("commit failed: %s", exc)
+            failure = exc
+        except Exception as exc:
+            log.exception("commit failed")
+            failure = StoreError(f"a fault of the store: {exc!r}", outcome_known=False)
+        if failure is None:
+            self.commits += 1
+        else:
+            self.failures += 1
+        for loaded, batch in taken:
+            try:
+                if failure is None:
+                    self._committed(loaded, batch)
+                    continue
+                cause = failure
+            except Exception as exc:
+                log.exception("session %s: a fault after the commit", loaded.id)
+                cause = StoreError(f"a fault after the commit: {exc!r}", outcome_known=False)
+            try:
+                await self._failed(loaded, cause)
+            except Exception:
+                log.exception("session %s: a fault after a failed commit", loaded.id)
