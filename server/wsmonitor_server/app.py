@@ -367,6 +367,7 @@ class Server:
         return {
             "connections": len(self.peers),
             "subscriptions": sum(len(peer.subscriptions) for peer in self.peers),
+            "publications": sum(peer.publications for peer in self.peers),
             "queued_bytes": sum(
                 peer.outbox.state_size + peer.outbox.control_waiting + peer.outbox.bulk_waiting
                 for peer in self.peers

@@ -7,17 +7,9 @@ people and for deadlines that must outlast a restart.
 
 from __future__ import annotations
 
-from typing import Protocol
+from .ports import Clock
 
-
-class Clock(Protocol):
-    """Where the time comes from."""
-
-    def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never goes back."""
-
-    def wall_ns(self) -> int:
-        """Nanoseconds since 1970 UTC."""
+__all__ = ["Clock", "ManualClock", "SystemClock"]
 
 
 class SystemClock:

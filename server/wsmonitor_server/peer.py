@@ -40,10 +40,9 @@ from wsmonitor.protocol.messages import (
 )
 
 from .auth import Authenticator, Credential
-from .clock import Clock
 from .limiter import TokenBucket
 from .outbox import Outbox
-from .ports import Engine
+from .ports import Clock, Engine
 from .replies import error_info
 from .subscription import Subscription
 
@@ -364,6 +363,11 @@ class Peer:
                 subscription.reset(subscription.topic)
         self._requests.narrowed()
         self.wire.rearm()
+
+    @property
+    def publications(self) -> int:
+        """How many producers this connection holds."""
+        return self._requests.producers
 
     # -- subscriptions
 

@@ -25,6 +25,16 @@ from wsmonitor.protocol.messages import (
 )
 
 
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment; never goes back."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since 1970 UTC."""
+
+
 class Refusal(Exception):
     """A request is refused: the answer that goes to the one who asked."""
 

@@ -86,6 +86,11 @@ class Requests:
         self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
         self._told_heard = 0.0
 
+    @property
+    def producers(self) -> int:
+        """How many producers are held."""
+        return len(self._producers)
+
     # -- entry
 
     def submit(self, message: Any, size: int) -> None:
