@@ -1,0 +1,123 @@
+"""Check 11, Heartbeat/Keep-Alive Mechanism (HIGH).
+
+"Server sends periodic heartbeat/ping to keep connection alive. Client responds with pong within timeout
+window. Stale connections detected and closed after no pong response. Heartbeat prevents proxy/firewall
+disconnects."
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.checks.harness import measured, proxy, scene, until, wire
+from wsmonitor.protocol.defaults import Timing
+from wsmonitor_server.peer import Peer
+
+QUICK = Timing(heartbeat_interval=0.2, heartbeat_timeout=0.8)
+
+
+async def test_the_server_sends_periodic_heartbeats() -> None:
+    """ "Server sends periodic heartbeat/ping to keep connection alive." """
+    async with scene(timing=QUICK) as stage, wire(stage.server.url, stage.token("alice")) as bare:
+        arrived, numbers = [], []
+        for _ in range(5):
+            beat = await bare.expect("heartbeat")
+            arrived.append(time.monotonic())
+            numbers.append(beat["n"])
+            assert int(beat["time"]) > 10**18
+            await bare.send({"type": "heartbeat_ack", "n": beat["n"]})
+        gaps = [later - earlier for earlier, later in pairwise(arrived)]
+        assert all(0.1 < gap < 0.2 + 0.4 for gap in gaps)
+        assert numbers == sorted(set(numbers))
+
+
+async def test_the_client_responds_within_the_timeout_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "Client responds with pong within timeout window.": an idle client stays for many timeouts."""
+    acks: list[float] = []
+    receive = Peer.receive
+
+    def recording(peer: Peer, data: Any, *more: Any) -> None:
+        if b'"heartbeat_ack"' in bytes(data):
+            acks.append(time.monotonic())
+        receive(peer, data, *more)
+
+    monkeypatch.setattr(Peer, "receive", recording)
+    async with scene(timing=QUICK) as stage:
+        conn = await stage.connect("alice")
+        with measured() as seconds:
+            await until(lambda: len(acks) >= 8)
+            assert seconds() > 1.2
+        assert max(later - earlier for earlier, later in pairwise(acks)) < QUICK.heartbeat_timeout
+        assert conn.status.phase == "live"
+        assert conn.status.connections == 1
+        # And it measures: round-trip, and the server's clock.
+        assert conn.status.rtt is not None
+        assert 0 <= conn.status.rtt < 1.0
+        assert conn.status.clock_offset is not None
+        assert abs(conn.status.clock_offset) < 1.0
+
+
+async def test_the_server_answers_the_clients_heartbeat() -> None:
+    """Heartbeats go both ways: the client's is acknowledged with the same number and the server's time."""
+    async with scene() as stage, wire(stage.server.url, stage.token("alice")) as bare:
+        await bare.send({"type": "heartbeat", "n": 41, "time": "1"})
+        answer = await bare.expect("heartbeat_ack")
+        assert answer["n"] == 41
+        assert abs(int(answer["time"]) / 1e9 - time.time()) < 5
+
+
+async def test_stale_connections_are_detected_and_closed() -> None:
+    """ "Stale connections detected and closed after no pong response." """
+    async with scene(timing=QUICK) as stage, wire(stage.server.url, stage.token("silent")) as bare:
+        with measured() as seconds:
+            code = await bare.closed()
+            assert QUICK.heartbeat_timeout - 0.1 <= seconds() < QUICK.heartbeat_timeout + 1.0
+        assert code == 4005
+        assert [text for text in bare.seen if '"heartbeat"' in text]
+        await until(lambda: not stage.server.server.peers)
+
+
+async def test_heartbeats_prevent_disconnects_by_proxies_and_firewalls() -> None:
+    """ "Heartbeat prevents proxy/firewall disconnects.": through a relay that ends links idle for 0.6 s."""
+    async with scene(timing=QUICK) as stage, proxy(stage.server, idle_limit=0.6) as relay:
+        await stage.publish("etl~1")
+        observer = await stage.observe("etl~1", url=relay.url)
+        with measured() as seconds:
+            beats = observer.conn._shared.core.link
+            first = beats.last_frame
+            await until(lambda: (beats.last_frame or 0) > (first or 0) + 2.0)
+            assert seconds() > 1.9
+        assert relay.idled == 0
+        assert observer.conn.status.connections == 1
+        assert observer.sub.phase == "live"
+    # The relay does end what is idle: without heartbeats the link is gone.
+    slow = Timing(heartbeat_interval=30, heartbeat_timeout=60)
+    async with scene(timing=slow) as stage, proxy(stage.server, idle_limit=0.6) as relay:
+        async with wire(relay.url, stage.token("alice")) as bare:
+            assert await bare.closed() == 1006
+        assert relay.idled > 0
+
+
+async def test_the_heartbeat_carries_the_heads_that_changed() -> None:
+    """The heartbeat proves a loss: it names the position that the subscriber must have reached."""
+    async with scene(timing=QUICK) as stage, wire(stage.server.url, stage.token("alice")) as bare:
+        publisher = await stage.publish("etl~1")
+        await bare.subscribe("etl~1")
+        publisher.step("s1")
+        await publisher.flush()
+        head = stage.head("etl~1")
+        while True:
+            beat = await bare.expect("heartbeat")
+            await bare.send({"type": "heartbeat_ack", "n": beat["n"]})
+            if "etl~1" in beat.get("heads", {}):
+                break
+        assert tuple(beat["heads"]["etl~1"]) == head
+
+
+def test_defaults() -> None:
+    """15 s between heartbeats, 35 s of silence: two heartbeats may be lost before the end."""
+    assert (Timing().heartbeat_interval, Timing().heartbeat_timeout) == (15.0, 35.0)
