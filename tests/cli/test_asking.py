@@ -209,7 +209,7 @@ def test_rm_dry_run_removes_nothing(cli: Cli, program: Start) -> None:
 def test_rm_asks_before_it_removes(cli: Cli, program: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     etl(program, state="failed")
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda prompt: "n")
-    assert cli("rm", "etl~1").status == Exit.INTERRUPTED
+    assert cli("rm", "etl~1").status == Exit.FAILED
     assert ids(cli) == {"etl~1"}
 
 

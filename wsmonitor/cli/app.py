@@ -86,8 +86,7 @@ def run(arguments: Sequence[str] | None) -> int:
 def _ended(error: BaseException) -> int:
     """Tell what went wrong; return the exit status."""
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        # On a line of its own: the terminal has just echoed ^C.
-        sys.stderr.write("\n")
+        # click has ended the line on which the terminal echoed ^C.
         return Exit.INTERRUPTED
     if isinstance(error, BrokenPipeError):
         # The reader of a pipe has left (`| head`). What is still buffered must not raise again at exit.

@@ -88,7 +88,9 @@ def rm_command(
         if not yes:
             if not as_json:
                 console().print(table(chosen, now))
-            click.confirm(f"Remove {_sum(chosen)} for good?", abort=True, err=True)
+            if not click.confirm(f"Remove {_sum(chosen)} for good?", err=True):
+                click.echo("nothing was removed", err=True)
+                return Exit.FAILED
         removed: list[str] = []
         failed: list[dict[str, str]] = []
         for listing in chosen:
