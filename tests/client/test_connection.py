@@ -15,6 +15,7 @@ from wsmonitor.client import (
     RunChanged,
     SyncCompleted,
     Target,
+    aconnect,
     connect,
     connections,
 )
@@ -131,7 +132,7 @@ def test_nothing_remains_after_the_last_close(server: Any) -> None:
 
 
 async def test_the_async_faces(server: Any) -> None:
-    async with connect(Target(url=server.url, token=server.token())) as conn:
+    async with aconnect(Target(url=server.url, token=server.token())) as conn:
         sub = conn.subscribe("job~1")
         pub = conn.publication("job~1", "p1", Owner())
         pub.submit(SessionChange(name="job", state="succeeded"))

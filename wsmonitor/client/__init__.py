@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .connection import Connection, ValueBytes, connect
+    from .connection import Connection, ValueBytes, aconnect, connect
     from .errors import NoServerError, NotLocatedError, RequestTimeoutError
     from .follow import Follower, FollowUpdate, RunChanged
     from .handles import Publication, Subscription
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     # connecting
     "connect",
+    "aconnect",
     "connections",
     "Connection",
     "ConnectionStatus",
@@ -63,6 +64,7 @@ __all__ = [
 
 _HOME = {
     "connect": "connection",
+    "aconnect": "connection",
     "Connection": "connection",
     "ValueBytes": "connection",
     "connections": "shared",

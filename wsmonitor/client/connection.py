@@ -10,8 +10,9 @@ import asyncio
 import base64
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -82,6 +83,18 @@ def connect(target: Target | None = None, *, timing: Timing | None = None) -> Co
         # It has been looking only, so far: now that it may start one, there is nothing to wait for.
         shared.input(shared.core.link.reconnect_now)
     return Connection(shared)
+
+
+@asynccontextmanager
+async def aconnect(
+    target: Target | None = None, *, timing: Timing | None = None
+) -> AsyncIterator[Connection]:
+    """`connect` for ``async with``: closes without blocking the caller's loop.
+
+    Futures are awaited with `asyncio.wrap_future`, updates read with `Subscription.updates`.
+    """
+    async with connect(target, timing=timing) as connection:
+        yield connection
 
 
 class Connection:

@@ -14,6 +14,7 @@ from wsmonitor.protocol.errors import WaitTimeoutError
 from wsmonitor.protocol.reducer import SessionState
 
 from .publication import PublicationMachine
+from .runner import log
 from .subscription import Counters, Delivery, SubscriptionMachine
 from .types import (
     BatchApplied,
@@ -211,9 +212,7 @@ class Subscription:
         return updates
 
     def _detach(self) -> None:
-        closed = PhaseChanged("closed")
-        for listener in tuple(self._listeners):
-            listener(closed)
+        self._call(PhaseChanged("closed"))
         self._listeners.clear()
         self._shared.detach(self)
 
@@ -229,8 +228,14 @@ class Subscription:
             event, entity = update.event, update.entity
             entities = () if entity is None else ((event.kind, entity),)
             update = BatchApplied(event.seq, entities, tuple(event.drop))
+        self._call(update)
+
+    def _call(self, update: Update) -> None:
         for listener in tuple(self._listeners):
-            listener(update)
+            try:
+                listener(update)
+            except Exception:  # noqa: BLE001  # one listener's fault is not the others'
+                log.exception("a listener of %s failed", self.topic)
 
     def __enter__(self) -> Subscription:
         return self

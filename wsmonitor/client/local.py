@@ -106,6 +106,10 @@ def start_local_server(
         if found is not None and (before is None or found.instance != before.instance or process.poll() == 3):
             problem = prove(found)
             if not problem:
+                if os.name == "posix" and found.pid != process.pid:
+                    # Another starter won. Ours would give way, but if the winner were stopped
+                    # before ours has come to its lock, it would stay.
+                    process.terminate()
                 return found
         status = process.poll()
         if status not in (None, 0, 3):

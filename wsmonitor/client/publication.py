@@ -242,7 +242,7 @@ class PublicationMachine:
     def connected(self, now: float, welcome: Welcome) -> None:
         """The link is up: open the producer."""
         self._batch_changes = welcome.batch_changes
-        self._batch_size = min(welcome.batch_size, welcome.message_size - _ENVELOPE)
+        self._batch_size = min(welcome.batch_size, welcome.message_size)
         # Base64 makes four bytes of three; the message must stay below the limit.
         self._page_size = max(1, min(welcome.page_size, (welcome.message_size - _ENVELOPE) * 3 // 4))
         self._backoff.reset()
