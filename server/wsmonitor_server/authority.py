@@ -56,7 +56,7 @@ from wsmonitor.protocol.states import TERMINAL, command_may_follow, may_follow
 
 from .facts import Facts
 from .hub import Feed, Numbered
-from .merge import ENTITY_KIND, Rejection, Work, WorkChange, merge, uploads_of
+from .merge import ENTITY_KIND, Rejection, Work, WorkChange, context_of, merge, uploads_of
 from .stores.base import Commit, ProducerPosition
 
 _LOG_LAST = 256  # characters of the last log line that a step carries
@@ -419,24 +419,12 @@ class Authority:
         )
 
     def _reject(self, producer: str, number: int, change: Change, rejection: Rejection) -> None:
-        names = {"chain": "", "step": "", "command": ""}
-        match change:
-            case ChainChange():
-                names["chain"] = change.id
-            case StepChange():
-                names["step"] = change.id
-            case LogChange():
-                names["step"] = change.step
-            case CommandChange():
-                names["command"] = change.id
-            case _:
-                pass
         error = ErrorInfo(
             code=rejection.code,
             message=rejection.message,
             retryable=CATALOGUE[rejection.code].retryable,
             session=self.session,
-            **names,  # type: ignore[arg-type]  # three of the record's string fields
+            **context_of(change),  # type: ignore[arg-type]  # the record's string fields
         )
         self._open_batch().rejections.append((producer, number, error))
 

@@ -18,9 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.changes import Change, SessionChange
 from wsmonitor.protocol.defaults import Limits, Timing
-from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import InvalidIdError
 from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
@@ -41,9 +39,10 @@ from .directory import Directory
 from .hub import Feed
 from .merge import Rejection
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
+from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention, expired
-from .session import Holder, LoadedSession
+from .session import LoadedSession
 from .stores.base import Store, StoreError
 from .sync import TopicSync
 from .values import Values, store_refusal
@@ -94,6 +93,7 @@ class SessionEngine:
         self._revoked: dict[str, int] = {}
         self._revocation_callbacks: list[Callable[[str], None]] = []
         self._commits = CommitPath(store, self._committed, self._commit_failed)
+        self._producers = ProducerDesk(store, self._commits, self.clock, self._changed)
         self._values = Values(store, self.limits, self.clock)
         self._counters = {"events": 0, "rejected": 0}
         self._stopping = False
@@ -280,18 +280,8 @@ class SessionEngine:
         self._counters["events"] += len(batch.events)
         self._counters["rejected"] += len(batch.rejections)
         loaded.authority.committed(batch)
-        for producer, number, error in batch.rejections:
-            if (holder := loaded.holders.get(producer)) is not None:
-                holder.events.rejected(loaded.id, producer, number, error)
-        for producer, accepted in batch.acks.items():
-            holder = loaded.holders.get(producer)
-            if holder is not None and holder.opened:
-                holder.events.acked(loaded.id, producer, accepted)
-        for event in batch.events:
-            if isinstance(event.entity, Command) and event.entity.state == "requested":
-                self._deliver(loaded, event.entity)
-        waiters, loaded.flight = loaded.flight, []
-        _resolve(waiters, None)
+        self._producers.tell(loaded, batch)
+        loaded.resolve(None)
         if not loaded.authority.uncommitted:
             loaded.verdicts_kept()
         if batch.commit.listing is not None:
@@ -299,33 +289,17 @@ class SessionEngine:
             self._arm_directory()
         self._changed(loaded)
 
-    def _deliver(self, loaded: LoadedSession, command: Command) -> None:
-        holder = loaded.holders.get(loaded.authority.target(command))
-        if holder is not None and holder.opened:
-            holder.events.deliver(loaded.id, holder.producer, command)
-
     async def _commit_failed(self, loaded: LoadedSession, exc: StoreError) -> None:
         failure = store_refusal(exc, loaded.id)
         if exc.outcome_known:
             loaded.authority.rollback()
         else:
             await self._reload(loaded)
-        waiters, loaded.flight, loaded.waiters = [*loaded.flight, *loaded.waiters], [], []
-        _resolve(waiters, failure)
-        now = self.clock.monotonic()
-        for holder in list(loaded.holders.values()):
-            self._end_holder(loaded, holder, failure.info)
-            if holder.producer not in loaded.feed.state.producers:
-                # It was to be opened for the first time: there is no such producer.
-                loaded.watch.closed(holder.producer)
-                loaded.verdicts.pop(holder.producer, None)
-            elif (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
-                loaded.verdicts[holder.producer] = verdict
-            if holder.opened:  # else the refusal of its opening says it all
-                holder.events.failed(loaded.id, holder.producer, failure.info)
+        loaded.resolve(failure)
+        self._producers.fail(loaded, failure.info)
         # What the server itself has to say of the producers is tried again.
         loaded.retries += 1
-        loaded.retry_at = now + min(30.0, 2.0 ** min(loaded.retries - 1, 5))
+        loaded.retry_at = self.clock.monotonic() + min(30.0, 2.0 ** min(loaded.retries - 1, 5))
         self._arm(loaded)
 
     async def _reload(self, loaded: LoadedSession) -> None:
@@ -348,14 +322,6 @@ class SessionEngine:
         loaded.authority.restart(stored.state, stored.producers)
         loaded.authority.touch()
 
-    async def _barrier(self, loaded: LoadedSession) -> None:
-        """Wait until what *loaded* has at its tail now is committed. Raises `Refusal` when it failed."""
-        if not loaded.authority.uncommitted:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (loaded.waiters if loaded.authority.open else loaded.flight).append(future)
-        await future
-
     # -- producers
 
     async def open_producer(
@@ -367,119 +333,9 @@ class SessionEngine:
             raise refusal(
                 "limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session=session
             )
-        authority = loaded.authority
-        known = authority.position(producer) is not None and not authority.owns_crashed(producer)
-        try:
-            entity = authority.open_producer(producer, claims.sub, agent, self.clock.wall_ns())
-        except Rejection as rejection:
-            raise self._rejected(rejection, session) from None
+        opened = await self._producers.open(request, loaded, producer, agent, claims, events)
         self._known.add(session)
-        before = loaded.holders.get(producer)
-        if before is not None:
-            self._fence(loaded, before)
-        holder = Holder(self, loaded, producer, entity.epoch, events)
-        loaded.holders[producer] = holder
-        loaded.goodbyes.discard(producer)
-        loaded.watch.opened(producer, self.clock.monotonic())
-        loaded.verdicts[producer] = "live"
-        self._changed(loaded)
-        await self._barrier(loaded)
-        holder.opened = True
-        position = authority.positions[producer]
-        asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
-        opened = PublishOpened(
-            request=request,
-            session=session,
-            producer=producer,
-            producer_epoch=entity.epoch,
-            accepted=position.accepted,
-            epoch=authority.epoch,
-            known=known,
-        )
-        return opened, holder
-
-    def _deliver_waiting(self, holder: Holder) -> None:
-        if holder.ended is None:
-            authority = holder.loaded.authority
-            for command in commands.deliverable(authority, holder.producer, self.clock.wall_ns()):
-                holder.events.deliver(holder.session, holder.producer, command)
-
-    def _end_holder(self, loaded: LoadedSession, holder: Holder, error: ErrorInfo) -> None:
-        holder.ended = error
-        if loaded.holders.get(holder.producer) is holder:
-            del loaded.holders[holder.producer]
-
-    def _fence(self, loaded: LoadedSession, holder: Holder) -> None:
-        error = refusal("fenced", "another holder opened this producer", session=loaded.id).info
-        self._end_holder(loaded, holder, error)
-        holder.events.fenced(loaded.id, holder.producer)
-
-    async def publish(
-        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change]
-    ) -> None:
-        """Take changes of an open producer. Raises `Refusal`."""
-        self._check_holder(holder, producer_epoch)
-        loaded, session = holder.loaded, holder.session
-        await self._commits.room()
-        run = 0
-        uploaded: set[str] = set()
-        try:
-            for sha256 in loaded.authority.missing_uploads(changes):
-                if await self.store.value_has(session, sha256):
-                    uploaded.add(sha256)
-            if loaded.authority.facts.session is None:
-                names = [one.name for one in changes if isinstance(one, SessionChange)]
-                if names and isinstance(names[0], str):
-                    run = await self.store.next_run(names[0])
-        except StoreError as exc:
-            raise store_refusal(exc, session) from exc
-        # What was awaited may have taken long enough for another holder, or a failure.
-        self._check_holder(holder, producer_epoch)
-        before = loaded.authority.open_size
-        try:
-            loaded.authority.publish(
-                holder.producer, first, changes, self.clock.wall_ns(), run=run, uploaded=uploaded
-            )
-        except Rejection as rejection:
-            raise self._rejected(rejection, session) from None
-        finally:
-            self._commits.add(max(0, loaded.authority.open_size - before))
-            self._changed(loaded)
-
-    def _check_holder(self, holder: Holder, producer_epoch: int) -> None:
-        if holder.ended is not None:
-            raise Refusal(holder.ended)
-        if producer_epoch != holder.epoch:
-            raise refusal("fenced", f"the producer's epoch is {holder.epoch}", session=holder.session)
-
-    def heard(self, holder: Holder) -> None:
-        """A frame arrived on the holder's connection."""
-        loaded = holder.loaded
-        if holder.ended is None and loaded.watch.heard(holder.producer, self.clock.monotonic()):
-            loaded.verdicts[holder.producer] = "live"
-            loaded.authority.set_liveness(holder.producer, "live", self.clock.wall_ns())
-            self._changed(loaded)
-
-    async def close_producer(self, holder: Holder, *, goodbye: bool) -> None:
-        """The holder leaves: with a goodbye its silence is expected, otherwise it is stale at once."""
-        loaded, producer = holder.loaded, holder.producer
-        if holder.ended is not None:
-            return
-        self._end_holder(loaded, holder, refusal("unexpected_message", "the producer was closed").info)
-        if goodbye:
-            loaded.watch.closed(producer)
-            loaded.verdicts.pop(producer, None)
-            loaded.goodbyes.add(producer)
-            loaded.authority.set_liveness(producer, "live", self.clock.wall_ns(), closed=True)
-        elif (verdict := loaded.watch.disconnected(producer, self.clock.monotonic())) is not None:
-            loaded.verdicts[producer] = verdict
-            loaded.authority.set_liveness(producer, verdict, self.clock.wall_ns())
-        self._changed(loaded)
-        if goodbye:
-            await self._barrier(loaded)
-
-    def _rejected(self, rejection: Rejection, session: str) -> Refusal:
-        return refusal(rejection.code, rejection.message, session=session)
+        return opened
 
     # -- observers
 
@@ -564,9 +420,9 @@ class SessionEngine:
                 loaded.authority, message, claims.sub, self.clock.wall_ns(), self.limits
             )
         except Rejection as rejection:
-            raise self._rejected(rejection, message.session) from None
+            raise rejected(rejection, message.session) from None
         self._changed(loaded)
-        await self._barrier(loaded)
+        await loaded.barrier()
         committed = loaded.feed.state.commands.get(command.id, command)
         return CommandReply(request=message.request, command=committed, repeated=repeated)
 
@@ -608,9 +464,9 @@ class SessionEngine:
         session = loaded.id
         loaded.authority.rollback()
         gone = refusal("not_available", "the session was removed", session=session)
-        _resolve([*loaded.waiters, *loaded.flight], gone)
+        loaded.resolve(gone)
         for holder in list(loaded.holders.values()):
-            self._fence(loaded, holder)
+            self._producers.fence(holder)
         self._commits.forget(loaded)
         self._known.discard(session)
         self._sessions.pop(session, None)
@@ -687,13 +543,3 @@ class SessionEngine:
         """Whether a command or an upload is pending (the idle exit waits for them)."""
         pending = any(one.authority.facts.pending for one in self._sessions.values())
         return pending or self._values.busy
-
-
-def _resolve(waiters: Sequence[asyncio.Future[None]], failure: Refusal | None) -> None:
-    for waiter in waiters:
-        if waiter.done():
-            continue
-        if failure is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(failure)

@@ -12,7 +12,15 @@ from typing import Any, Final
 from msgspec import UNSET
 from msgspec.structs import fields, replace
 
-from wsmonitor.protocol.changes import CREATE_REQUIRES, ChainChange, SessionChange, StepChange
+from wsmonitor.protocol.changes import (
+    CREATE_REQUIRES,
+    ChainChange,
+    Change,
+    CommandChange,
+    LogChange,
+    SessionChange,
+    StepChange,
+)
 from wsmonitor.protocol.entities import Chain, Progress, Session, Step, Value
 from wsmonitor.protocol.states import TERMINAL, may_follow
 
@@ -47,6 +55,21 @@ def uploads_of(change: WorkChange) -> list[str]:
     """The SHA-256 of the large values that *change* refers to."""
     values = (change.input, change.output)
     return [value.sha256 for value in values if isinstance(value, Value) and value.truncated]
+
+
+def context_of(change: Change) -> dict[str, str]:
+    """What *change* is about, by the names that the fields of an error have."""
+    match change:
+        case ChainChange():
+            return {"chain": change.id}
+        case StepChange():
+            return {"step": change.id}
+        case LogChange():
+            return {"step": change.step}
+        case CommandChange():
+            return {"command": change.id}
+        case _:
+            return {}
 
 
 def merge(

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from asyncio import Future
-from collections.abc import Sequence
+from asyncio import Future, get_running_loop
 from typing import TYPE_CHECKING
 
-from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.defaults import Limits, Timing
-from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.reducer import SessionState
 
 from .authority import Authority, Batch
 from .commands import next_deadline_ns
 from .hub import Feed
 from .liveness import LivenessWatch, Verdict
-from .ports import ProducerEvents
+from .ports import Refusal
 from .stores.base import StoredSession
 
 if TYPE_CHECKING:
-    from .engine import SessionEngine
-
-
-class Holder:
-    """An open producer on one connection: `ports.ProducerHandle`."""
-
-    def __init__(
-        self, engine: SessionEngine, loaded: LoadedSession, producer: str, epoch: int, events: ProducerEvents
-    ) -> None:
-        self.session = loaded.id
-        self.producer = producer
-        self.epoch = epoch
-        self.events = events
-        self.loaded = loaded
-        self.opened = False  # whether its opening is committed: commands go to nobody before
-        self.ended: ErrorInfo | None = None  # why it is no longer the holder
-        self._engine = engine
-
-    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
-        """See `ports.ProducerHandle.publish`. Raises `Refusal`."""
-        await self._engine.publish(self, producer_epoch, first, changes)
-
-    def heard(self) -> None:
-        self._engine.heard(self)
-
-    async def close(self, *, goodbye: bool) -> None:
-        await self._engine.close_producer(self, goodbye=goodbye)
+    from .producers import Holder
 
 
 class LoadedSession:
@@ -135,6 +106,26 @@ class LoadedSession:
         """Everything is committed: what is said for good need not be said again."""
         self.goodbyes.clear()
         self.verdicts = {one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed"}
+
+    async def barrier(self) -> None:
+        """Wait until what is at the tail now is committed. Raises `Refusal` when it failed."""
+        if self.authority.uncommitted:
+            future: Future[None] = get_running_loop().create_future()
+            (self.waiters if self.authority.open else self.flight).append(future)
+            await future
+
+    def resolve(self, failure: Refusal | None) -> None:
+        """Who waited for the running commit goes on; with *failure*, also who waited for the next one."""
+        waiters, self.flight = self.flight, []
+        if failure is not None:
+            waiters, self.waiters = [*waiters, *self.waiters], []
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
 
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""

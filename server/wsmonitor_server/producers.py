@@ -1,0 +1,236 @@
+"""Who holds which producer: opening, fencing, publishing, leaving; and commands on their way to them.
+
+A producer is held by one connection at a time. Opening it again raises its epoch and fences the
+holder before; a failed commit ends every holder of its session, because what they sent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from wsmonitor.protocol.access import Claims
+from wsmonitor.protocol.changes import Change, SessionChange
+from wsmonitor.protocol.entities import Command, ErrorInfo
+from wsmonitor.protocol.messages import PublishOpened
+
+from . import commands
+from .authority import Batch
+from .clock import Clock
+from .commits import CommitPath
+from .merge import Rejection
+from .ports import ProducerEvents, Refusal
+from .replies import refusal
+from .session import LoadedSession
+from .stores.base import Store, StoreError
+from .values import store_refusal
+
+
+def rejected(rejection: Rejection, session: str) -> Refusal:
+    """What a client is told whose request, and not only one change, was refused."""
+    return refusal(rejection.code, rejection.message, session=session)
+
+
+class Holder:
+    """An open producer on one connection: `ports.ProducerHandle`.
+
+    Attributes:
+        opened: whether its opening is committed; commands go to nobody before.
+        ended: why it is no longer the holder; None while it is.
+    """
+
+    def __init__(
+        self, desk: ProducerDesk, loaded: LoadedSession, producer: str, epoch: int, events: ProducerEvents
+    ) -> None:
+        self.session = loaded.id
+        self.producer = producer
+        self.epoch = epoch
+        self.events = events
+        self.loaded = loaded
+        self.opened = False
+        self.ended: ErrorInfo | None = None
+        self._desk = desk
+
+    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
+        """See `ports.ProducerHandle.publish`. Raises `Refusal`."""
+        await self._desk.publish(self, producer_epoch, first, changes)
+
+    def heard(self) -> None:
+        """See `ports.ProducerHandle.heard`."""
+        self._desk.heard(self)
+
+    async def close(self, *, goodbye: bool) -> None:
+        """See `ports.ProducerHandle.close`. Raises `Refusal` when a goodbye could not be kept."""
+        await self._desk.close(self, goodbye=goodbye)
+
+    def check(self, producer_epoch: int) -> None:
+        """Raise `Refusal` when it is no longer the holder."""
+        if self.ended is not None:
+            raise Refusal(self.ended)
+        if producer_epoch != self.epoch:
+            raise refusal("fenced", f"the producer's epoch is {self.epoch}", session=self.session)
+
+
+class ProducerDesk:
+    """The holders of all sessions.
+
+    Args:
+        changed: to be called when a session has something to commit, or other deadlines.
+    """
+
+    def __init__(
+        self, store: Store, commits: CommitPath, clock: Clock, changed: Callable[[LoadedSession], None]
+    ) -> None:
+        self._store = store
+        self._commits = commits
+        self._clock = clock
+        self._changed = changed
+
+    async def open(
+        self,
+        request: int,
+        loaded: LoadedSession,
+        producer: str,
+        agent: str,
+        claims: Claims,
+        events: ProducerEvents,
+    ) -> tuple[PublishOpened, Holder]:
+        """Make the caller the holder. Raises `Refusal`."""
+        authority = loaded.authority
+        # A producer that was declared crashed and comes back is asked to assert what it owns.
+        known = authority.position(producer) is not None and not authority.owns_crashed(producer)
+        try:
+            entity = authority.open_producer(producer, claims.sub, agent, self._clock.wall_ns())
+        except Rejection as rejection:
+            raise rejected(rejection, loaded.id) from None
+        before = loaded.holders.get(producer)
+        if before is not None:
+            self.fence(before)
+        holder = Holder(self, loaded, producer, entity.epoch, events)
+        loaded.holders[producer] = holder
+        loaded.goodbyes.discard(producer)
+        loaded.watch.opened(producer, self._clock.monotonic())
+        loaded.verdicts[producer] = "live"
+        self._changed(loaded)
+        await loaded.barrier()
+        holder.opened = True
+        # In a later turn: the connection tells its client first that the producer is open.
+        asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
+        opened = PublishOpened(
+            request=request,
+            session=loaded.id,
+            producer=producer,
+            producer_epoch=entity.epoch,
+            accepted=authority.positions[producer].accepted,
+            epoch=authority.epoch,
+            known=known,
+        )
+        return opened, holder
+
+    # -- ends
+
+    def _end(self, holder: Holder, error: ErrorInfo) -> None:
+        holder.ended = error
+        if holder.loaded.holders.get(holder.producer) is holder:
+            del holder.loaded.holders[holder.producer]
+
+    def fence(self, holder: Holder) -> None:
+        """Another holder took over, or the session is gone."""
+        error = refusal("fenced", "another holder opened this producer", session=holder.session).info
+        self._end(holder, error)
+        holder.events.fenced(holder.session, holder.producer)
+
+    def fail(self, loaded: LoadedSession, error: ErrorInfo) -> None:
+        """A commit failed: what the holders of this session sent is gone, they are to come again."""
+        now = self._clock.monotonic()
+        for holder in list(loaded.holders.values()):
+            self._end(holder, error)
+            if holder.producer not in loaded.feed.state.producers:
+                # It was to be opened for the first time: there is no such producer.
+                loaded.watch.closed(holder.producer)
+                loaded.verdicts.pop(holder.producer, None)
+            elif (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
+                loaded.verdicts[holder.producer] = verdict
+            if holder.opened:  # else the refusal of its opening says it all
+                holder.events.failed(loaded.id, holder.producer, error)
+
+    async def close(self, holder: Holder, *, goodbye: bool) -> None:
+        """The holder leaves: with a goodbye its silence is expected, otherwise it is stale at once."""
+        loaded, producer = holder.loaded, holder.producer
+        if holder.ended is not None:
+            return
+        self._end(holder, refusal("unexpected_message", "the producer was closed", session=loaded.id).info)
+        if goodbye:
+            loaded.watch.closed(producer)
+            loaded.verdicts.pop(producer, None)
+            loaded.goodbyes.add(producer)
+            loaded.authority.set_liveness(producer, "live", self._clock.wall_ns(), closed=True)
+        elif (verdict := loaded.watch.disconnected(producer, self._clock.monotonic())) is not None:
+            loaded.verdicts[producer] = verdict
+            loaded.authority.set_liveness(producer, verdict, self._clock.wall_ns())
+        self._changed(loaded)
+        if goodbye:
+            await loaded.barrier()
+
+    def heard(self, holder: Holder) -> None:
+        """A frame arrived on the holder's connection."""
+        loaded = holder.loaded
+        if holder.ended is None and loaded.watch.heard(holder.producer, self._clock.monotonic()):
+            loaded.verdicts[holder.producer] = "live"
+            loaded.authority.set_liveness(holder.producer, "live", self._clock.wall_ns())
+            self._changed(loaded)
+
+    # -- changes
+
+    async def publish(
+        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change]
+    ) -> None:
+        """Take changes. Raises `Refusal`; then nothing was taken."""
+        holder.check(producer_epoch)
+        loaded, session = holder.loaded, holder.session
+        await self._commits.room()
+        run = 0
+        uploaded: set[str] = set()
+        try:
+            for sha256 in loaded.authority.missing_uploads(changes):
+                if await self._store.value_has(session, sha256):
+                    uploaded.add(sha256)
+            if loaded.authority.facts.session is None:
+                names = [one.name for one in changes if isinstance(one, SessionChange)]
+                if names and isinstance(names[0], str):
+                    run = await self._store.next_run(names[0])
+        except StoreError as exc:
+            raise store_refusal(exc, session) from exc
+        # What was awaited may have taken long enough for another holder, or a failure.
+        holder.check(producer_epoch)
+        before = loaded.authority.open_size
+        try:
+            loaded.authority.publish(
+                holder.producer, first, changes, self._clock.wall_ns(), run=run, uploaded=uploaded
+            )
+        except Rejection as rejection:
+            raise rejected(rejection, session) from None
+        self._commits.add(max(0, loaded.authority.open_size - before))
+        self._changed(loaded)
+
+    def tell(self, loaded: LoadedSession, batch: Batch) -> None:
+        """A batch is committed: tell its producers, rejections before acknowledgements, then commands."""
+        for producer, number, error in batch.rejections:
+            if (holder := loaded.holders.get(producer)) is not None:
+                holder.events.rejected(loaded.id, producer, number, error)
+        for producer, accepted in batch.acks.items():
+            holder = loaded.holders.get(producer)
+            if holder is not None and holder.opened:
+                holder.events.acked(loaded.id, producer, accepted)
+        for event in batch.events:
+            if isinstance(event.entity, Command) and event.entity.state == "requested":
+                holder = loaded.holders.get(loaded.authority.target(event.entity))
+                if holder is not None and holder.opened:
+                    holder.events.deliver(loaded.id, holder.producer, event.entity)
+
+    def _deliver_waiting(self, holder: Holder) -> None:
+        if holder.ended is None:
+            for command in commands.deliverable(
+                holder.loaded.authority, holder.producer, self._clock.wall_ns()
+            ):
+                holder.events.deliver(holder.session, holder.producer, command)
