@@ -128,11 +128,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._lanes.drop()
         if self.peer is not None:
             self._server.forget(self.peer)
-            if not self._server.stopped:
-                self.peer.lost()
+            self.peer.lost()
             self._log(logging.INFO, "connection closed", code=code, reason=reason)
         self._wake()
         self._server.closed(self)
@@ -164,8 +162,6 @@ class Connection:
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         if flush:
             self.flush_now()
-        if self.peer is not None:
-            self.peer.outbox.clear()
         if self.transport.buffered():
             # It does not read: a close frame would wait behind what it does not take.
             self._loop.call_later(CLOSE_AFTER_UPGRADE, self.transport.abort)
@@ -174,6 +170,9 @@ class Connection:
 
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._lanes.put(lane, size, job)
+
+    def forget_waiting(self) -> None:
+        self._lanes.drop()
 
     def bulk(self) -> AbstractAsyncContextManager[None]:
         return self._bulk()

@@ -80,6 +80,9 @@ class Wire(Protocol):
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *job* after those that wait in *lane*."""
 
+    def forget_waiting(self) -> None:
+        """Forget the jobs that wait; what runs goes on to its end."""
+
     def bulk(self) -> AbstractAsyncContextManager[None]:
         """Entered when no page waits in the outbox: a page may be added."""
 
@@ -100,6 +103,7 @@ class Services(Protocol):
     limits: Limits
     clock: Clock
     instance: str
+    stopped: bool
 
     def frame(self, payload: bytes) -> bytes:
         """*payload* as a WebSocket frame."""
@@ -145,6 +149,7 @@ class Peer:
         "_bucket",
         "_heard",
         "_hello_deadline",
+        "_left",
         "_next_beat",
         "_requests",
         "credential",
@@ -183,6 +188,7 @@ class Peer:
         self._hello_deadline = now + services.timing.handshake_timeout
         self._heard = now
         self._next_beat = now + services.timing.heartbeat_interval
+        self._left = False
         self._beat_number = 0
         self._beat_sent = 0.0
 
@@ -233,12 +239,9 @@ class Peer:
         return encode(Error(error=info))
 
     def lost(self) -> None:
-        """The connection is gone: leave nothing attached."""
+        """The connection is gone."""
         self._enter("closed")
-        self.outbox.clear()
-        for subscription in list(self.subscriptions.values()):
-            self.end_subscription(subscription)
-        self._requests.lost()
+        self._leave()
 
     def next_deadline(self) -> float:
         """When `handle_timeout` has to be called at the latest (monotonic seconds)."""
@@ -329,12 +332,27 @@ class Peer:
         if self.phase != "closed":
             self._enter("closed")
             self.wire.close(code, reason, flush=flush)
+            # Now, and not when the socket is gone: a peer that hangs must not look like one that watches.
+            self._leave()
 
     def drain(self, reconnect_ms: int) -> None:
         """Announce that the server stops."""
         if self.phase == "open":
             self._enter("draining")
             self.send(Draining(reconnect_ms=reconnect_ms))
+
+    def _leave(self) -> None:
+        if self._left:
+            return
+        self._left = True
+        self.outbox.clear()
+        self.wire.forget_waiting()
+        if self.services.stopped:
+            # The session side has committed and gone: there is nothing to detach from.
+            return
+        for subscription in list(self.subscriptions.values()):
+            self.end_subscription(subscription)
+        self._requests.lost()
 
     # -- the token
 

@@ -8,7 +8,15 @@ from typing import get_args
 import pytest
 
 from wsmonitor.protocol.defaults import Timing
-from wsmonitor.protocol.messages import ClientMessage, Heartbeat, HeartbeatAck, Hello, Status, SyncBegin
+from wsmonitor.protocol.messages import (
+    ClientMessage,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    PublishOpened,
+    Status,
+    SyncBegin,
+)
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.lanes import MAX_WAITING
@@ -88,3 +96,18 @@ async def test_a_connection_that_ends_while_its_requests_wait_leaves_nothing(
         while server.server.tasks:
             await asyncio.wait(server.server.tasks)
     assert all(subscribers == [] for subscribers in engine.attached.values())
+
+
+async def test_a_peer_that_hangs_at_its_end_is_detached_at_once(
+    server: EmbeddedServer, engine: FakeEngine
+) -> None:
+    async with client(server, jti="bad") as one:
+        await one.subscribe("s1")
+        await one.send("publish_open", request=1, session="s1", producer="p")
+        await one.expect(PublishOpened)
+        one.socket.transport.pause_reading()
+        await engine.revoke("bad", 0)
+        assert engine.attached["s1"] == []
+        assert await asyncio.wait_for(engine.closed_handles.get(), 5) == ("s1", "p", False)
+        # It never answers the close frame: the connection is aborted.
+        await asyncio.wait_for(server.server.all_gone(), 10)
