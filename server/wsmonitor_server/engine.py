@@ -226,7 +226,7 @@ class SessionEngine:
             # A suspended machine, a blocked process: nobody could be heard, which is not their silence.
             log.warning("the server stood still for %.1f s", late)
             for loaded in self._sessions.values():
-                loaded.watch.forgive(late)
+                loaded.watch.begin_anew(self.clock.monotonic())
                 self._arm(loaded)
         self.handle_timeout()
 

@@ -4,7 +4,7 @@ Written by the server only, by its monotonic clock. ``stale`` at once when the c
 ``producer_stale`` without a frame; ``lost`` after ``producer_lost``; when it stayed lost for
 ``producer_crashed``, what it left open is declared crashed. A goodbye ends the watch: silence
 is expected then. The server's own downtime never counts: a producer that was loaded after a start
-begins anew as stale, and `forgive` takes back the time in which the server itself stood still.
+begins anew as stale, and after the server itself stood still everybody's time begins anew.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class LivenessWatch:
         """It said goodbye."""
         self._watched.pop(producer, None)
 
-    def forgive(self, seconds: float) -> None:
-        """The server stood still for so long: that was nobody else's silence."""
+    def begin_anew(self, now: float) -> None:
+        """The server stood still: that was nobody else's silence, and what arrived meanwhile is unread."""
         for watched in self._watched.values():
-            watched.heard += seconds
-            watched.lost_at += seconds
+            watched.heard = now
+            watched.lost_at = now
 
     def _next(self, watched: _Watched) -> float:
         if watched.level == "live":

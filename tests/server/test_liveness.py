@@ -61,7 +61,7 @@ def test_disconnected_producer_is_stale_at_once_and_crashed_after_the_grace() ->
 def test_time_in_which_the_server_stood_still_does_not_count() -> None:
     watch = LivenessWatch(Timing())
     watch.opened("p", 0.0)
-    watch.forgive(500.0)
+    watch.begin_anew(500.0)
     assert watch.handle_timeout(510.0) == []
     assert watch.next_deadline() == 520.0
 
