@@ -12,6 +12,7 @@ import pytest
 
 from tests.checks.harness import blocking, scene, until, wire
 from wsmonitor.client import Target, connect
+from wsmonitor.notebook import watch
 
 
 async def test_client_establishes_websocket_connection_on_component_mount() -> None:
@@ -29,6 +30,20 @@ async def test_client_establishes_websocket_connection_on_component_mount() -> N
             stage.connections.append(conn)
             await blocking(conn.wait_live, 10)
         assert len(server.peers) == 2
+
+
+async def test_mounting_the_notebooks_component_opens_the_connection() -> None:
+    """ "… on component mount.": the observer that a notebook displays connects when it is made."""
+    async with scene() as stage:
+        await stage.publish("etl~1")
+        token = stage.token("viewer")
+        view = await blocking(lambda: watch("etl~1", url=stage.server.url, token=token))
+        try:
+            await until(lambda: len(stage.server.server.peers) == 2)
+            await until(lambda: view.connection.phase == "live" and view.state == "running")
+            assert view.connection.url == stage.server.url
+        finally:
+            await blocking(view.close)
 
 
 async def test_connection_url_and_port_are_correct() -> None:

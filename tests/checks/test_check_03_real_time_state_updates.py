@@ -7,12 +7,16 @@ event receipt."
 
 from __future__ import annotations
 
+import threading
 import time
 
 import msgspec
 
-from tests.checks.harness import scene, until
+import wsmonitor as wm
+from tests.checks.harness import blocking, measured, scene, until
 from wsmonitor.client import EventApplied
+from wsmonitor.notebook import watch
+from wsmonitor.notebook.feed import now
 from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import Chain, Progress, Session, Step
 
@@ -128,6 +132,55 @@ async def test_no_polling_brings_the_updates() -> None:
         await stage.agreed(observer)
         assert len(observer.of(EventApplied)) >= 20
         assert not [action for action in sent if type(action).__name__ == "Send"]
+
+
+async def test_the_notebooks_view_shows_the_change() -> None:
+    """ "UI updates immediately upon event receipt.": the observer's traits, and what its front-end gets."""
+    async with scene() as stage:
+        publisher = await stage.publish("etl~1")
+        token = stage.token("viewer")
+        view = await blocking(lambda: watch("etl~1", url=stage.server.url, token=token))
+        try:
+            await until(lambda: view.connection.phase == "live" and view.session is not None)
+            changed = threading.Event()
+            view.observe(lambda change: changed.set(), "seq")
+            with measured() as seconds:
+                publisher.step("s1", state="running")
+                await until(changed.is_set)
+                await until(lambda: "s1" in {row["name"] for row in view.view.key(now())["rows"]})
+                assert seconds() < 1.0
+            assert view.seq == stage.head("etl~1")[1]
+        finally:
+            await blocking(view.close)
+
+
+async def test_the_publishers_three_lines_arrive() -> None:
+    """ "Client receives WebSocket events when session/chain/step state changes": with the public API."""
+    async with scene() as stage:
+        url, token = stage.server.url, stage.token("producer", "publish")
+
+        def program() -> str:
+            with wm.session("etl", url=url, token=token) as session:
+                with session.chain("load") as chain, chain.step("read") as step:
+                    for _ in step.track(range(3)):
+                        pass
+                    step.output = {"rows": 3}
+                session.flush()
+                return session.id
+
+        ident = await blocking(program)
+        observer = await stage.observe(ident)
+        await until(lambda: observer.sub.phase == "live")
+        state = observer.state()
+        assert state.session is not None
+        assert state.session.state == "succeeded"
+        [chain], [step] = state.chains.values(), state.steps.values()
+        assert (chain.name, chain.state) == ("load", "succeeded")
+        assert (step.name, step.state) == ("read", "succeeded")
+        assert step.progress is not None
+        assert (step.progress.done, step.progress.total) == (3, 3)
+        assert step.output is not None
+        assert '"rows"' in step.output.text
 
 
 async def test_the_view_is_updated_in_the_very_call_that_brings_the_event() -> None:

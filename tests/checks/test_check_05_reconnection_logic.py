@@ -12,8 +12,10 @@ from itertools import pairwise
 
 import pytest
 
-from tests.checks.harness import proxy, scene, until
+from tests.checks.harness import blocking, proxy, scene, until
 from wsmonitor.client.backoff import Backoff
+from wsmonitor.notebook import watch
+from wsmonitor.notebook.feed import now
 from wsmonitor.protocol.defaults import RECONNECT_DELAYS
 
 
@@ -101,3 +103,31 @@ async def test_reconnection_state_is_shown_to_the_user() -> None:
         assert observer.conn.status.lost_at is None
         phases = [one.phase for one in observer.statuses]
         assert phases[phases.index("waiting") :][-1] == "live"
+
+
+async def test_the_notebooks_view_shows_loss_countdown_and_recovery() -> None:
+    """ "Reconnection UI state shown to user.": in what the observer's front-end is given."""
+    async with scene() as stage, proxy(stage.server) as relay:
+        await stage.publish("etl~1")
+        token = stage.token("viewer")
+        view = await blocking(lambda: watch("etl~1", url=relay.url, token=token))
+        try:
+            await until(lambda: view.connection.phase == "live" and view.state == "running")
+            relay.refusing = True
+            relay.cut()
+            await until(lambda: view.view.head(now())["link"]["phase"] == "waiting")
+            link = view.view.head(now())["link"]
+            assert link["next"] is not None
+            assert link["lost"] is not None
+            assert link["reason"]
+            assert view.view.head(now())["sub"]["phase"] != "live"
+            # What was known stays to be seen, as old.
+            assert view.session is not None
+            relay.refusing = False
+            view.reconnect_now()
+            await until(lambda: view.view.head(now())["sub"]["phase"] == "live")
+            names = [entry["name"] for entry in view.view.key(now())["log"]]
+            assert names
+            assert view.view.head(now())["link"]["phase"] == "live"
+        finally:
+            await blocking(view.close)
