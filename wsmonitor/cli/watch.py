@@ -342,10 +342,13 @@ class LiveFace:
 
         if self._live is None:
             return
+        began = time.monotonic()
         scene = self.scene()
         width, height = self.out.size
         # The last frame stays in the terminal's history: the prompt needs a line below it.
         self._live.update(Group(*frame(scene, width, height - 1)), refresh=True)
+        # A very large session takes long to draw: a view must not take a whole core.
+        self.tick = max(_FRAME, 4 * (time.monotonic() - began))
 
     def scene(self) -> Scene:
         """What there is to show now."""
