@@ -86,7 +86,9 @@ class Server:
         self.port = 0
         self._rng = rng if rng is not None else random.Random()
         self._secret = secret
-        self._frames = FrameCache()
+        # Bound once: these two are called for every frame of every connection.
+        self.frame: Callable[[bytes], bytes] = frame_text
+        self.frame_shared: Callable[[bytes], bytes] = FrameCache().frame
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
         self._dirty: list[Connection] = []
@@ -287,12 +289,6 @@ class Server:
             peer.still_valid()
 
     # -- what peers ask for
-
-    def frame(self, payload: bytes) -> bytes:
-        return frame_text(payload)
-
-    def frame_shared(self, payload: bytes) -> bytes:
-        return self._frames.frame(payload)
 
     async def authenticate(self, token: str) -> Credential:
         if self.fetching or self.auth.wants_fetch(token, self.clock.monotonic()):

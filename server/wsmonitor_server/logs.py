@@ -39,8 +39,14 @@ class Formatter(logging.Formatter):
         for key, value in values.items():
             text = str(value)
             plain = text.isascii() and text.isprintable() and " " not in text and '"' not in text
-            line += f" {key}={text if plain else msgspec.json.encode(text).decode()}"
+            line += f" {key}={text if plain else _quoted(text)}"
         return line
+
+
+def _quoted(text: str) -> str:
+    # JSON leaves line separators beyond ASCII as they are; a viewer may break lines at them.
+    encoded = msgspec.json.encode(text).decode()
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in encoded)
 
 
 def configure(path: Path | None, *, verbose: bool) -> None:

@@ -70,14 +70,15 @@ class Outbox:
 
     def put_state(self, lane: Lane, frame: bytes) -> bool:
         """Queue a live event of *lane*'s subscription. False: the bound is passed (see `victim`)."""
+        length = len(frame)
         self._queue.append((lane, frame))
         if lane.count == 0:
             self._lanes.add(lane)
         lane.count += 1
-        lane.size += len(frame)
+        lane.size += length
         self.state_count += 1
-        self.state_size += len(frame)
-        return not self.state_overflow
+        self.state_size += length
+        return self.state_count <= self.messages and self.state_size <= self.size
 
     def put_control(self, frame: bytes) -> bool:
         """Queue a message that must not be lost. False: the bound is passed."""
@@ -120,6 +121,11 @@ class Outbox:
         frames: list[bytes] = []
         taken = 0
         queue = self._queue
+        if self.bulk_waiting + self.control_waiting + self.state_size <= limit:
+            # All of it: the usual case, without the bookkeeping of each frame.
+            frames = [frame for _, frame in queue]
+            self.clear()
+            return frames
         while queue:
             lane, frame = queue[0]
             length = len(frame)

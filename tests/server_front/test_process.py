@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,9 +16,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, proof, proof_agrees
 from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.auth import issue
 from wsmonitor_server.config import load
 from wsmonitor_server.local import read_discovery, usable_data_dir
 
@@ -265,3 +270,44 @@ def test_the_example_configuration_is_valid() -> None:
     config = load(example, {})
     assert config.behind_proxy
     assert config.limits.connections_per_subject == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="not here: no SIGHUP on this platform")
+async def test_sighup_reads_the_keys_again_and_voids_the_old_tokens(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    first, second = b"1" * 40, b"2" * 40
+    key.write_bytes(first)
+    key.chmod(0o600)
+    process = await asyncio.to_thread(start, "--port", "0", "--data-dir", str(tmp_path))
+    try:
+        assert process.stdout is not None
+        line = await asyncio.to_thread(process.stdout.readline)
+        url = line.split()[-1]
+
+        def handshake(secret: bytes) -> connect:
+            token = issue(
+                secret, sub="a", role="observe", sessions=["*"], issued=int(time.time()), ttl=60, jti="1"
+            )
+            return connect(
+                url,
+                additional_headers={"Authorization": f"Bearer {token}"},
+                subprotocols=[Subprotocol("wsmonitor.v1")],
+                ping_interval=None,
+            )
+
+        async with handshake(first) as socket:
+            await socket.send('{"type":"hello","major":1}')
+            assert b'"welcome"' in await socket.recv(decode=False)
+            key.write_bytes(second)
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosed) as closed:
+                await asyncio.wait_for(socket.recv(), 10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4501
+        with pytest.raises(InvalidStatus, match="401"):
+            await handshake(first)
+        async with handshake(second):
+            pass
+    finally:
+        status, errors = await asyncio.to_thread(finish, process)
+    assert status == 0, errors

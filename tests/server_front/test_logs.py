@@ -1,0 +1,50 @@
+"""The log's lines: what comes from outside cannot forge one, and a file does not grow for ever."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsmonitor_server import logs
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("wsmonitor_server")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield logger
+    for handler in logger.handlers:
+        if handler not in before[0]:
+            handler.close()
+    logger.handlers, logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
+
+
+def test_values_from_outside_are_quoted(logger: logging.Logger, tmp_path: Path) -> None:
+    logs.configure(tmp_path / "server.log", verbose=False)
+    logger.info(
+        "connection opened",
+        extra=logs.fields(
+            connection="c1", agent='evil\n2026-01-01 INFO forged "x"', subject="ünï\u2028x", empty=""
+        ),
+    )
+    logger.debug("not at this level")
+    (line,) = (tmp_path / "server.log").read_text("utf-8").splitlines()
+    assert line.endswith(
+        "INFO wsmonitor_server connection opened connection=c1 "
+        'agent="evil\\n2026-01-01 INFO forged \\"x\\"" subject="ünï\\u2028x"'
+    )
+
+
+def test_the_file_is_rotated(logger: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_FILE", 10_000)
+    logs.configure(tmp_path / "server.log", verbose=True)
+    for number in range(1_000):
+        logger.debug("line %d", number)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert set(sizes) == {"server.log", "server.log.1"}
+    assert all(size <= 10_000 for size in sizes.values())
+    assert "line 999" in (tmp_path / "server.log").read_text()
