@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from wsmonitor.client import (
 from wsmonitor.client.follow import follow
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import CommandSpec
-from wsmonitor.protocol.errors import RequestError, UsageError
+from wsmonitor.protocol.errors import InvalidIdError, RequestError, UsageError
 from wsmonitor_server.embedded import EmbeddedServer
 
 from .helpers import Owner, Updates, eventually
@@ -108,6 +109,20 @@ def test_commands_arrive_once_and_their_record_is_seen(conn: Connection) -> None
     states = [update.entity.state for update in told.of(EventApplied) if update.event.kind == "command"]
     assert states == ["requested", "delivered", "accepted", "applied"]
     assert len(owner.commands) == 1
+
+
+@pytest.mark.parametrize("topic", ["", "a/b", "a*", "x" * 129, "/directory/", "/directory/ x", "/directoryx"])
+def test_what_is_no_topic_is_refused_where_it_is_asked(conn: Connection, topic: str) -> None:
+    with pytest.raises(InvalidIdError):
+        conn.subscribe(topic)
+
+
+def test_a_value_alone_is_flushed_too(conn: Connection) -> None:
+    pub = conn.publication("job~1", "p1", Owner())
+    pub.submit(SessionChange(name="job"))
+    data = b"x" * 10_000
+    assert pub.submit_value(data, hashlib.sha256(data).hexdigest())
+    assert pub.flush(10)
 
 
 def test_a_refused_request_raises_the_servers_words(conn: Connection) -> None:

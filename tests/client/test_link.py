@@ -343,6 +343,15 @@ def test_the_servers_last_words_are_the_reason() -> None:
     assert (bench.link.status.code, bench.link.status.reason) == ("rate_limited", "too many messages")
 
 
+def test_an_error_of_long_ago_is_not_the_reason() -> None:
+    bench = Bench()
+    bench.live()
+    bench.link.error(bench.now, Error(error=ErrorInfo(code="limit_exceeded", message="subscriptions")))
+    bench.wait(10.0)
+    bench.break_()
+    assert (bench.link.status.code, bench.link.status.reason) == ("connection_lost", "gone")
+
+
 def test_a_refused_static_token_is_not_tried_again() -> None:
     bench = Bench()
     bench.link.start(bench.now)

@@ -72,6 +72,9 @@ class Told:
     def finished(self) -> None:
         self.log.append(("finished",))
 
+    def uploaded(self, sha256: str) -> None:
+        self.log.append(("uploaded", sha256))
+
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [entry for entry in self.log if entry[0] == kind]
 
@@ -446,6 +449,14 @@ def test_after_a_fault_of_the_store_the_server_is_asked_how_far_it_has_come() ->
     (opening,) = bench.take(PublishOpen)
     bench.opened(opening, 1, known=True)
     assert bench.published() == [(2, step("b"))]
+
+
+def test_a_token_that_no_longer_covers_the_session_ends_the_publication() -> None:
+    bench = Bench()
+    bench.open()
+    bench.machine.failed(bench.now, ErrorInfo(code="not_available", message="no"))
+    assert bench.machine.stage == "refused"
+    assert bench.told.of("rejected") == [("rejected", 0, None, "not_available")]
 
 
 def test_an_opening_without_an_answer_is_made_again() -> None:

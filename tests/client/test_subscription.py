@@ -426,6 +426,15 @@ def test_a_removed_topic_is_over_until_the_next_link() -> None:
     assert pair.machine.phase == "live"
 
 
+def test_an_error_about_the_topic_begins_a_sync() -> None:
+    pair = Pair()
+    pair.live()
+    pair.machine.fault(pair.now, "there is no such subscription")
+    assert pair.machine.reason == "there is no such subscription"
+    pair.pump()
+    assert pair.machine.phase == "live"
+
+
 def test_presence_is_told() -> None:
     pair = Pair()
     pair.live()

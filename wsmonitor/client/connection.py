@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import Scalar
 from wsmonitor.protocol.errors import ConnectionFailedError, UsageError, WaitTimeoutError, WsMonitorError
-from wsmonitor.protocol.ids import check_id, check_session_id
+from wsmonitor.protocol.ids import check_id, check_session_id, check_topic
 from wsmonitor.protocol.messages import (
     ClientMessage,
     CommandReply,
@@ -201,8 +201,12 @@ class Connection:
             listener: called with each `Update` on the runner's thread.
             delivery: "all" events, or batches of the "latest" states.
             interval_ms: the least time between two batches.
+
+        Raises:
+            InvalidIdError: the topic has characters that a session's id or name may not have.
         """
         self._usable()
+        check_topic(topic)
         handle = Subscription(self, topic, listener, delivery, interval_ms)
         self._subscriptions.add(handle)
         self.call_soon(lambda: self._shared.attach(handle))

@@ -398,7 +398,10 @@ class ClientCore:
         topic = error.details.get("topic")
         machine = self.subscriptions.get(topic) if isinstance(topic, str) else None
         if machine is not None:
-            machine.refused(error.message)
+            if error.code in _FINAL:
+                machine.refused(error.message)
+            else:
+                machine.fault(now.mono, error.message)
             return
         for (session, _), publication in self.publications.items():
             if session == error.session:
@@ -410,6 +413,9 @@ class ClientCore:
         if pending is not None:
             self.call(lambda: pending.answered(message))
 
+
+_FINAL: Final = frozenset({"not_available", "forbidden", "bad_id", "limit_exceeded"})
+"""Errors about a topic that another subscribe on this connection would meet again."""
 
 _HANDLERS: Final[dict[type, Callable[[ClientCore, Instant, Any], None]]] = {
     Event: ClientCore._event,

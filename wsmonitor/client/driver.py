@@ -148,6 +148,7 @@ class Driver:
         self._performing = False
         self._watch: asyncio.TimerHandle | None = None
         self._mark: object = None
+        self._lookup: asyncio.Future[Endpoint] | None = None
         self._closed = False
 
     # ------------------------------------------------------------------ from the connection
@@ -263,7 +264,12 @@ class Driver:
         link = self._core.link
         try:
             self._mark = self._file_mark()
-            endpoint = await in_thread(lambda: self._resolver.resolve(fresh=action.fresh), "wsmonitor-locate")
+            if self._lookup is None or self._lookup.done():
+                self._lookup = in_thread(
+                    lambda: self._resolver.resolve(fresh=action.fresh), "wsmonitor-locate"
+                )
+            # One that hangs is waited for by the next attempt too: threads must not pile up.
+            endpoint = await asyncio.shield(self._lookup)
         except NotLocatedError as exc:
             self.input(link.not_located, action.attempt, exc.code, str(exc), looked=exc.looked, fatal=False)
             self._watch_file()

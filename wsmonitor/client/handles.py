@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.errors import WaitTimeoutError
+from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
 from wsmonitor.protocol.reducer import SessionState
 
 from .publication import PublicationMachine
@@ -118,7 +118,8 @@ class Subscription:
             self._listeners.append(look)
             look()
 
-        self._connection.call_soon(begin)
+        if not self._connection.call_soon(begin):
+            raise UsageError("the connection of this subscription is closed")
         try:
             if not reached.wait(timeout):
                 why = f": {self.reason}" if self.reason else ""
@@ -271,7 +272,11 @@ class _Events:
         self._publication._shared.changed.notify_all()
         self._call(lambda: self._listener.acknowledged(number))
 
+    def uploaded(self, sha256: str) -> None:
+        self._publication._shared.changed.notify_all()
+
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        self._publication._shared.changed.notify_all()
         self._call(lambda: self._listener.rejected(number, change, error))
 
     def overflowed(self, count: int) -> None:

@@ -80,6 +80,9 @@ LOCATE_TIMEOUT: Final = 60.0
 REFRESH_AT: Final = 0.8
 """The part of a token's lifetime after which it is renewed."""
 
+ERROR_COUNTS_FOR: Final = 5.0
+"""Seconds for which the server's last error is taken as the reason of a close that follows it."""
+
 _OFFSET_SAMPLES: Final = 8
 
 
@@ -123,6 +126,7 @@ class Link:
         self._reconnect_in: float | None = None  # what a draining server asked for
         self._spread = 0.0
         self._last_error: tuple[str, str] | None = None  # code and message of a connection-scoped error
+        self._last_error_until = 0.0
         self._seen = Instant(0.0, 0.0)
         # While live:
         self._interval = self._timing.heartbeat_interval
@@ -227,7 +231,8 @@ class Link:
         """The WebSocket is gone. *code* is the close code that came, 1006 if none did."""
         if self._stale(attempt, "connecting", "authenticating", "live"):
             return
-        error = self._last_error
+        # An error of long ago was about something else.
+        error = self._last_error if now.mono <= self._last_error_until else None
         word = error[0] if error else "connection_lost"
         text = error[1] if error else reason
         if code in (CloseCode.TOKEN_EXPIRED, CloseCode.UNAUTHORIZED):
@@ -333,6 +338,7 @@ class Link:
         """The server is stopping, and told each client when to come back."""
         self._reconnect_in = message.reconnect_ms / 1000
         self._last_error = ("draining", "the server is stopping")
+        self._last_error_until = float("inf")
 
     def error(self, now: Instant, message: Error) -> bool:
         """An error about the connection, or about a refresh; False when it is somebody else's."""
@@ -343,6 +349,7 @@ class Link:
             self._retry_refresh(now)
             return True
         self._last_error = (message.error.code, message.error.message)
+        self._last_error_until = now.mono + ERROR_COUNTS_FOR
         return False
 
     # ------------------------------------------------------------------ time

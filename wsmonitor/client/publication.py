@@ -76,7 +76,9 @@ _encoder: Final = msgspec.json.Encoder()
 _check: Final = msgspec.json.Decoder(Change)
 _ENVELOPE: Final = 2048  # bytes of a `publish` message around its changes
 
-_REOPEN: Final = frozenset({"store_failed", "read_only", "out_of_sequence", "internal", "limit_exceeded"})
+_REOPEN: Final = frozenset(
+    {"store_failed", "read_only", "out_of_sequence", "internal", "limit_exceeded", "unexpected_message"}
+)
 """Errors after which the producer is opened again: the server then says how far it has come."""
 
 
@@ -96,7 +98,7 @@ class _Entry:
 
 
 class PublicationEvents(Protocol):
-    """What the machine tells its owner; all but ``finished`` are those of `types.PublicationListener`."""
+    """What the machine tells its owner; most are those of `types.PublicationListener`."""
 
     def opened(self, epoch: str, known: bool) -> None: ...
     def acknowledged(self, number: int) -> None: ...
@@ -106,6 +108,7 @@ class PublicationEvents(Protocol):
     def command(self, command: Command) -> None: ...
     def fenced(self) -> None: ...
     def finished(self) -> None: ...
+    def uploaded(self, sha256: str) -> None: ...
 
 
 class PublicationMachine:
@@ -355,6 +358,7 @@ class PublicationMachine:
         if message.complete:
             entry.uploaded = True
             self._deadline = None
+            self._events.uploaded(entry.sha256)
             self.pump(now)
         else:
             self._put(now, entry, entry.value, message.received)
@@ -401,6 +405,11 @@ class PublicationMachine:
         """An error about this session's publishing that names no request: ask how far the server has come."""
         if self.stage == "open" and error.code in _REOPEN:
             self._pause(now)
+        elif self.stage in ("open", "closing") and error.code in ("not_available", "forbidden"):
+            # A renewed token no longer covers this session.
+            self.stage = "refused"
+            self._deadline = None
+            self._events.rejected(0, None, error)
 
     # ------------------------------------------------------------------ time
 

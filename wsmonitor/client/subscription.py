@@ -354,6 +354,11 @@ class SubscriptionMachine:
         self._deadline = None
         self._set_phase("not_available", reason)
 
+    def fault(self, now: float, reason: str) -> None:
+        """The server could not follow us: ask anew."""
+        if self.stage in ("requested", "pages", "tail", "live"):
+            self._again(now, reason, resume=True)
+
     def head(self, now: float, epoch: str, seq: int, digest: str) -> None:
         """A heartbeat names the topic's head: whoever is behind it has lost something (rule 8)."""
         state = self.state

@@ -51,6 +51,7 @@ Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float
 
 _ID = re.compile(ID_PATTERN)
 _SESSION_ID = re.compile(SESSION_ID_PATTERN)
+_NAME = re.compile(NAME_PATTERN)
 
 DIRECTORY: Final = "/directory"
 """The topic of the list of sessions; ``/directory/NAME`` lists the runs of one name."""
@@ -71,6 +72,22 @@ def check_id(value: object, what: str = "id") -> str:
 def check_session_id(value: object, what: str = "session id") -> str:
     """Return *value* if it is a valid session id (an id without ``*``); raise as `check_id` does."""
     return _check(value, what, _SESSION_ID, "'/' or '*'")
+
+
+def check_topic(value: object) -> str:
+    """Return *value* if it is a topic: a session id, ``/directory``, or ``/directory/NAME``.
+
+    Raises:
+        TypeError: it is not a string.
+        InvalidIdError: the id or the name has a length or a character that it may not have.
+    """
+    if isinstance(value, str) and value.startswith(DIRECTORY):
+        if value == DIRECTORY:
+            return value
+        if value[len(DIRECTORY)] == "/":
+            _check(value[len(DIRECTORY) + 1 :], "name", _NAME, "'/'")
+            return value
+    return check_session_id(value, "topic")
 
 
 def _check(value: object, what: str, pattern: re.Pattern[str], also: str) -> str:
