@@ -42,14 +42,14 @@ from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention, expired
-from .session import LoadedSession
+from .session import IDLE, LoadedSession
 from .stores.base import Store, StoreError
 from .sync import TopicSync
 from .values import Values, store_refusal
 
 log = logging.getLogger(__name__)
 
-_IDLE: Final = 60.0  # seconds that a session nobody uses stays in memory
+_TOMBSTONE_AGE: Final = 90 * 86_400 * 1_000_000_000  # ns: nobody resumes after that
 _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
@@ -195,7 +195,7 @@ class SessionEngine:
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
         if not loaded.evictable:
             loaded.idle_since = now
-        self._deadlines.set(loaded.id, loaded.next_deadline(now, now_ns, _IDLE))
+        self._deadlines.set(loaded.id, loaded.next_deadline(now, now_ns))
         self._schedule()
 
     def _changed(self, loaded: LoadedSession) -> None:
@@ -240,7 +240,7 @@ class SessionEngine:
             except Exception:
                 # One session's fault must not stop the clock of the others.
                 log.exception("%s: a fault in what is due", key)
-                self._deadlines.set(key, now + _IDLE)
+                self._deadlines.set(key, now + IDLE)
         self._schedule()
 
     def _due(self, key: str, now: float, now_ns: int) -> None:
@@ -262,7 +262,7 @@ class SessionEngine:
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
         loaded.feed.tell_presence(now, self.timing.presence_interval)
-        if loaded.evictable and loaded.idle_since + _IDLE <= now:
+        if loaded.evictable and loaded.idle_since + loaded.keep <= now:
             del self._sessions[loaded.id]
             self._deadlines.set(loaded.id, None)
         else:
@@ -494,6 +494,7 @@ class SessionEngine:
             await self.store.value_sweep(older_than=self.retention.orphan_age)
             before = now_ns // 1_000_000_000
             await self.store.forget_revocations(before=before)
+            await self.store.forget_tombstones(before=now_ns - _TOMBSTONE_AGE)
             self._revoked = {jti: at for jti, at in self._revoked.items() if at == 0 or at >= before}
         except StoreError as exc:
             log.error("maintenance failed: %s", exc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future, get_running_loop
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.reducer import SessionState
@@ -17,6 +17,13 @@ from .stores.base import StoredSession
 
 if TYPE_CHECKING:
     from .producers import Holder
+
+
+IDLE: Final = 60.0
+"""Seconds that a session nobody uses stays in memory."""
+
+IDLE_ABSENT: Final = 1.0
+"""The same, where there is no session under the id."""
 
 
 class LoadedSession:
@@ -79,7 +86,13 @@ class LoadedSession:
             or self.authority.facts.pending
         )
 
-    def next_deadline(self, now: float, now_ns: int, keep: float) -> float | None:
+    @property
+    def keep(self) -> float:
+        """Seconds to stay in memory when nobody uses it. What is not there costs nothing to load again,
+        and anybody may ask for any number of ids that are not there."""
+        return IDLE if self.feed.state.seq else IDLE_ABSENT
+
+    def next_deadline(self, now: float, now_ns: int) -> float | None:
         """When something is due, in seconds of the monotonic clock; None if never."""
         expires = next_deadline_ns(self.authority)
         candidates = [
@@ -87,7 +100,7 @@ class LoadedSession:
             None if expires is None else now + max(0, expires - now_ns) / 1e9,
             self.feed.presence.deadline(),
             self.retry_at,
-            self.idle_since + keep if self.evictable else None,
+            self.idle_since + self.keep if self.evictable else None,
         ]
         return min((when for when in candidates if when is not None), default=None)
 

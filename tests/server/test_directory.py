@@ -150,6 +150,19 @@ async def test_session_nobody_uses_leaves_memory_and_comes_back(running: Running
     assert engine.heads(["a~1"]) == before
 
 
+async def test_asking_for_what_is_not_there_fills_no_memory(running: Running) -> None:
+    """BOUNDED: anybody may ask for any number of ids."""
+    engine, _ = running
+    listener = Listener()
+    for number in range(50):
+        await listener.sync(engine, f"none~{number}")
+        engine.unsubscribe(f"none~{number}", listener)
+    await listener.sync(engine, "none~kept")
+    await pass_time(running, 2)
+    assert engine.status()["sessions_loaded"] == 1
+    assert set(engine.heads(["none~kept", "none~1"])) == {"none~kept"}
+
+
 async def test_removed_session_is_told_and_comes_again_under_another_epoch(running: Running) -> None:
     engine, _ = running
     publisher = await Publisher(engine, "a~1").open()

@@ -113,6 +113,10 @@ async def test_removal_leaves_a_tombstone_and_nothing_else(store: Store) -> None
     assert not await store.value_has("s~1", sha)
     await store.remove("never", at=6)
     assert await store.tombstone("never") is None
+    await store.forget_tombstones(before=5)
+    assert await store.tombstone("s~1") == 5
+    await store.forget_tombstones(before=6)
+    assert await store.tombstone("s~1") is None
 
 
 async def test_value_comes_in_pages_and_is_verified(store: Store) -> None:

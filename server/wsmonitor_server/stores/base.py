@@ -132,6 +132,9 @@ class Store(Protocol):
     async def tombstone(self, session: str) -> int | None:
         """When the session was removed (nanoseconds UTC), or None."""
 
+    async def forget_tombstones(self, *, before: int) -> None:
+        """Forget removals from before (nanoseconds UTC)."""
+
     async def logs(self, session: str, step: str, first: int, limit: int) -> tuple[list[LogRecord], int]:
         """Kept log records from number ``first`` on, and the first kept number (0: there are none)."""
 

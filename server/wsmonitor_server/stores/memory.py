@@ -133,6 +133,9 @@ class MemoryStore:
     async def tombstone(self, session: str) -> int | None:
         return self._tombstones.get(session)
 
+    async def forget_tombstones(self, *, before: int) -> None:
+        self._tombstones = {session: at for session, at in self._tombstones.items() if at >= before}
+
     async def logs(self, session: str, step: str, first: int, limit: int) -> tuple[list[LogRecord], int]:
         kept = self._sessions.get(session)
         records = [] if kept is None else kept.logs.get(step, [])

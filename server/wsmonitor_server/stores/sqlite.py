@@ -398,6 +398,11 @@ class SqliteStore:
 
         return await self._run(read)
 
+    async def forget_tombstones(self, *, before: int) -> None:
+        await self._run(
+            lambda: self._transaction(lambda db: db.execute("DELETE FROM tombstones WHERE at < ?", (before,)))
+        )
+
     async def logs(self, session: str, step: str, first: int, limit: int) -> tuple[list[LogRecord], int]:
         def read() -> tuple[list[LogRecord], int]:
             where = "FROM logs WHERE session = ? AND step = ?"
