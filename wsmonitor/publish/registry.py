@@ -51,7 +51,11 @@ def _cell() -> int | None:
 
 
 def supersede(session: Session, wanted: bool | None) -> None:
-    """End the open runs of the same name that *session* takes the place of."""
+    """End the open runs that *session* takes the place of: of the same name, or resumed by it."""
+    with _lock:
+        resumed = [old for old in _open.values() if old.id == session.id]
+    for old in resumed:
+        old._taken_over()
     new = session._place
     if wanted is False or new is None:
         return

@@ -274,6 +274,18 @@ class Session(Work):
             self._run.control.stop("superseded")
         self._guard(lambda: self._finish("cancelled", "superseded", None))
 
+    def _taken_over(self) -> None:
+        """Another object of this process resumes this very session: it goes on, and this one is out of it."""
+        run = self._run
+        with run.lock:
+            run.open = False
+            run.control.stop("resumed elsewhere")
+        if self._stop_carrying is not None:
+            self._stop_carrying()
+        self._commands.close()
+        registry.discard(self)
+        run.channel.close()
+
     def _forked(self) -> None:
         """This is a forked child: go on as a worker, as soon as there is something to publish."""
         run = self._run

@@ -16,7 +16,8 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, KeysView, Mapping, ValuesView
 from hashlib import sha256
 from typing import Any, Final
 
@@ -54,6 +55,9 @@ class ValueLimits(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 24
     seconds: float = 0.5
     text: int = 64 * 1024
+
+
+_SEQUENCES: Final = (list, tuple, set, frozenset, deque, range, KeysView, ValuesView)
 
 
 class _TooMuch(Exception):
@@ -146,7 +150,7 @@ class Capture:
         limits = self.limits
         if isinstance(obj, str):
             if len(obj) > limits.size:
-                return TEXT, self._too_long(obj[: limits.inline], f"{len(obj):,} characters")
+                return TEXT, self._too_long(obj[: limits.inline // 2], f"{len(obj):,} characters")
             return TEXT, self.redactor.text(clean(obj)).encode()
         if isinstance(obj, (bytes, bytearray, memoryview)):
             return self._binary(obj)
@@ -257,11 +261,7 @@ class _Walk:
         members = _members(obj)
         if members is not None:
             return self._inside(obj, depth, lambda: self._map(members, depth))
-        if isinstance(obj, (list, tuple, set, frozenset)) or kind.__name__ in {
-            "dict_keys",
-            "dict_values",
-            "deque",
-        }:
+        if isinstance(obj, _SEQUENCES):
             return self._inside(obj, depth, lambda: self._list(obj, depth))
         return self._capture._leaf(obj)
 
@@ -339,7 +339,7 @@ def _is_plain(obj: Any) -> bool:
     if obj is None or isinstance(
         obj,
         (
-            bool, int, float, complex, list, tuple, set, frozenset, enum.Enum, Mapping, os.PathLike,
+            bool, int, float, complex, *_SEQUENCES, enum.Enum, Mapping, os.PathLike,
             uuid.UUID, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal,
             fractions.Fraction,
         ),

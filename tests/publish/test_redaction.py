@@ -1,0 +1,153 @@
+"""What is taken out, what is left in, and that it does not take long."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsmonitor.publish.redaction import NoRedactor, Redactor, make_redactor
+
+REDACTOR = Redactor()
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
+KEY_BLOCK = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nabc\n-----END RSA PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password", "PASSWORD", "db_password", "dbPassword", "DB-PASSWORD", "api_key", "apiKey", "API_KEY",
+        "apikey", "token", "authToken", "access_token", "GITHUB_TOKEN", "secret", "client_secret",
+        "AWS_SECRET_ACCESS_KEY", "private_key", "Authorization", "credentials", "passphrase", "Set-Cookie",
+    ],
+)  # fmt: skip
+def test_secret_keys(key: str) -> None:
+    assert REDACTOR.secret_key(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tokens",
+        "max_tokens",
+        "tokenizer",
+        "n_tokens",
+        "keyboard",
+        "key",
+        "author",
+        "secretary",
+        "passes",
+        "path",
+        "x" * 9999,
+    ],
+)
+def test_keys_that_only_look_alike(key: str) -> None:
+    assert not REDACTOR.secret_key(key)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("aws AKIAIOSFODNN7EXAMPLE end", "AKIAIOSFODNN7EXAMPLE"),
+        ("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
+        ("github_pat_11ABCDEFG0123456789_abcdefghij", "11ABCDEFG0123456789"),
+        ("key: sk-proj-abcdefghijklmnop1234", "abcdefghijklmnop"),
+        ("sk-ant-api03-abcdefghijklmnop", "abcdefghijklmnop"),
+        ("glpat-abcdefghijklmnopqrst", "abcdefghijklmnop"),
+        ("xoxb-123456789012-abcdef", "123456789012"),
+        ("hf_abcdefghijklmnopqrstuvwx", "abcdefghijklmnop"),
+        ("AIzaSyA1234567890abcdefghijklmnopqrstuvw", "SyA1234567890"),
+        (f"got {JWT} back", "dozjgNryP4J3"),
+        (f"file:\n{KEY_BLOCK}\nend", "MIIEowIBAAKCAQEA"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIEabc and cut off", "MIIEabc"),
+        ("postgres://bob:s3cret@db.example.org/x", "s3cret"),
+        ("Authorization: Bearer abcdef123456", "abcdef123456"),
+        ("curl -H 'Authorization: Basic dXNlcjpwYXNz'", "dXNlcjpwYXNz"),
+        ("password=hunter2", "hunter2"),
+        ("PGPASSWORD='hunter2 with spaces' psql", "with spaces"),
+        ('{"client_secret": "hunter2"}', "hunter2"),
+        ("api-key: hunter2", "hunter2"),
+        ("?access_token=hunter2&x=1", "hunter2"),
+        ("os.environ['API_KEY'] = 'hunter2'", "hunter2"),
+    ],
+)
+def test_secrets_in_texts(text: str, secret: str) -> None:
+    assert secret in text
+    clean = REDACTOR.text(text)
+    assert secret not in clean
+    assert "[redacted]" in clean
+    assert REDACTOR.text(clean) == clean, "once is enough"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rows: 17, columns: 3",
+        "task-management-and-some-more-words",
+        "total tokens: 12345, tokens=7",
+        "token: 42",
+        "def f(token: str, password: str) -> None: ...",
+        "token = None",
+        "https://example.org/path?x=1",
+        "https://example.org:8080/@user",
+        "the secret of good coffee",
+        "eyJust a word",
+        "x" * 100,
+        "",
+    ],
+)
+def test_what_is_left_as_it_is(text: str) -> None:
+    assert REDACTOR.text(text) == text
+
+
+def test_what_surrounds_a_secret_stays() -> None:
+    assert REDACTOR.text("postgres://bob:s3cret@db/x") == "postgres://bob:[redacted]@db/x"
+    assert (
+        REDACTOR.text('{"password": "hunter2", "user": "bob"}') == '{"password": "[redacted]", "user": "bob"}'
+    )
+    assert REDACTOR.text("a=1&token=abcdefgh&b=2") == "a=1&token=[redacted]&b=2"
+
+
+def test_own_keys_and_patterns() -> None:
+    own = Redactor(keys=["ssn"], patterns=[r"\b\d{3}-\d{2}-\d{4}\b"])
+    assert own.secret_key("user_ssn")
+    assert own.secret_key("password")
+    assert own.text("it is 123-45-6789.") == "it is [redacted]."
+    only = Redactor(keys=["ssn"], defaults=False)
+    assert not only.secret_key("password")
+    assert only.text("password=hunter2") == "password=hunter2"
+
+
+def test_what_redact_may_be() -> None:
+    assert isinstance(make_redactor(False), NoRedactor)
+    assert make_redactor(True).secret_key("password")
+    assert make_redactor([r"\d+"]).text("a1") == "a[redacted]"
+    given = Redactor()
+    assert make_redactor(given) is given
+    with pytest.raises(TypeError, match="redact must be"):
+        make_redactor("yes")
+    with pytest.raises(TypeError, match="not one string"):
+        Redactor(keys="password")
+    with pytest.raises(TypeError, match="key must be a string"):
+        Redactor(keys=[3])  # type: ignore[list-item]
+
+
+@given(st.text(alphabet=st.sampled_from("abAB01=:'\"\\ \n-_./@{}tokenpasswordsecretkeyBEGIN"), max_size=400))
+def test_it_never_fails_and_never_grows_without_bound(text: str) -> None:
+    assert len(REDACTOR.text(text)) <= len(text) * 12 + 12
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "token", "password: ", "eyJ", "eyJaaaaaaaaaa.", "-----BEGIN PRIVATE KEY-----", "://a:", "sk-",
+        "key=\"\\", "Bearer ", "x=1; ", "secret", "://", "api_key='a",
+    ],
+)  # fmt: skip
+def test_a_megabyte_of_near_misses_takes_no_time_to_speak_of(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    begun = time.process_time()
+    REDACTOR.text(text)
+    assert time.process_time() - begun < 5

@@ -1,0 +1,252 @@
+"""Values, failures and names as observers may see them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import hashlib
+import json
+import math
+import pathlib
+import uuid
+from collections import deque, namedtuple
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsmonitor.protocol.entities import Value
+from wsmonitor.publish.failures import TRACEBACK_LENGTH, describe
+from wsmonitor.publish.redaction import NoRedactor, Redactor
+from wsmonitor.publish.values import Capture, ValueLimits
+
+LIMITS = ValueLimits()
+
+
+def capture(limits: ValueLimits = LIMITS, redactor: Redactor | None = None, now: Any = None) -> Capture:
+    return Capture(redactor or Redactor(), now or (lambda: 0.0), limits)
+
+
+def shown(obj: object) -> Any:
+    """What *obj* becomes, as JSON."""
+    value, data = capture().value(obj)
+    assert value.mime == "application/json"
+    return json.loads(data or value.text)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@dataclass
+class Config:
+    path: pathlib.Path
+    password: str = "hunter2"
+    hidden: int = field(default=1, repr=False)
+
+
+class Row(msgspec.Struct):
+    a: int
+    b: list[int]
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+@pytest.mark.parametrize(
+    ("obj", "expected"),
+    [
+        ({"rows": 3, "ok": True, "none": None}, {"rows": 3, "ok": True, "none": None}),
+        ([1, 2.5, "x"], [1, 2.5, "x"]),
+        ((1, (2,)), [1, [2]]),
+        ({3, 1, 2}, [1, 2, 3]),
+        (deque([1, 2]), [1, 2]),
+        (17, 17),
+        (True, True),
+        (None, None),
+        (float("nan"), "NaN"),
+        ([math.inf, -math.inf], ["Infinity", "-Infinity"]),
+        (2**53 + 1, "9007199254740993"),
+        ({1: "a", "1": "b"}, {"1": "a", "1′": "b"}),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (datetime.timedelta(seconds=90), "0:01:30"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (pathlib.PurePosixPath("/data/x"), "/data/x"),
+        (Colour.RED, "red"),
+        ({Colour.RED: Colour.RED}, {"red": "red"}),
+        (Config(pathlib.PurePosixPath("x")), {"path": "x", "password": "[redacted]"}),  # type: ignore[arg-type]
+        (Row(1, [2]), {"a": 1, "b": [2]}),
+        (Pair(1, 2), {"left": 1, "right": 2}),
+        ([b"bytes"], ["bytes"]),
+        (3 + 4j, "(3+4j)"),
+        ([int], ["int"]),
+    ],
+)
+def test_plain_things_become_json(obj: object, expected: object) -> None:
+    assert shown(obj) == expected
+
+
+def test_numpy_scalars_without_numpy() -> None:
+    class Scalar:
+        shape = ()
+
+        def item(self) -> float:
+            return 1.5
+
+    assert shown(Scalar()) == 1.5
+    assert shown({"loss": Scalar()}) == {"loss": 1.5}
+
+
+def test_text_stays_text() -> None:
+    value, data = capture().value("two\nlines")
+    assert (value.mime, value.text, data) == ("text/plain", "two\nlines", None)
+
+
+def test_bytes() -> None:
+    raw = bytes(range(256))
+    value, data = capture().value(raw)
+    assert (value.mime, value.text, value.truncated, data) == ("application/octet-stream", "", True, raw)
+    value, _ = capture().value(b"plain words")
+    assert (value.mime, value.text) == ("text/plain", "plain words")
+    value, data = capture(ValueLimits(size=100)).value(bytes(1000))
+    assert data is None
+    assert "1,000 bytes, not sent" in value.text
+
+
+@given(st.text(max_size=3000), st.integers(min_value=300, max_value=2000))
+def test_a_preview_is_a_prefix_that_fits(text: str, inline: int) -> None:
+    value, data = capture(ValueLimits(inline=inline), NoRedactor()).value(text)
+    whole = text.encode("utf-8", "replace")
+    assert value.size == len(whole)
+    assert value.sha256 == hashlib.sha256(whole).hexdigest()
+    assert value.truncated == (len(whole) > inline)
+    preview = value.text.encode()
+    assert whole.startswith(preview)
+    assert len(preview) <= inline
+    if value.truncated:
+        assert data == whole
+        assert inline - len(preview) < 4, "the longest prefix that ends at a character's boundary"
+    else:
+        assert data is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner),
+        max_leaves=30,
+    )
+)
+def test_anything_plain_gives_a_value_that_can_be_sent(obj: object) -> None:
+    value, data = capture().value(obj)
+    msgspec.json.decode(msgspec.json.encode(value), type=Value)
+    if value.mime == "application/json":
+        json.loads(data or value.text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_depth_cycles_items_and_time_are_bounded() -> None:
+    deep: list[Any] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert "nested more than" in capture().value(deep)[0].text
+    cycle: dict[str, Any] = {}
+    cycle["self"] = cycle
+    assert shown(cycle) == {"self": "… dict, contains itself"}
+    value, _ = capture(ValueLimits(items=100)).value(list(range(1000)))
+    assert value.mime == "text/plain"
+    assert value.text.startswith("list of 1,000: 0, 1, 2")
+    assert "more than 100 items" in value.text
+    ticks = iter(range(100_000))
+    value, _ = capture(ValueLimits(seconds=5), now=lambda: float(next(ticks))).value(list(range(100_000)))
+    assert "took more than 5 s" in value.text
+    value, data = capture(ValueLimits(size=10_000)).value("x" * 20_000)
+    assert data is None
+    assert not value.truncated
+    assert "only the beginning is shown: 20,000 characters" in value.text
+
+
+def test_a_partial_preview_shows_no_secret_either() -> None:
+    value, _ = capture(ValueLimits(items=2)).value({"password": "hunter2", **dict.fromkeys("abcdef", 1)})
+    assert "hunter2" not in value.text
+
+
+def test_objects_that_are_not_plain_are_shown_by_their_repr() -> None:
+    class Model:
+        def __repr__(self) -> str:
+            return "Model(layers=3)"
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    value, _ = capture().value(Model())
+    assert (value.mime, value.text) == ("text/plain", "Model(layers=3)")
+    assert shown([Model()]) == ["Model(layers=3)"]
+    assert "its repr raised RuntimeError" in capture().value(Broken())[0].text
+
+
+def test_of_a_data_frame_the_head_is_rendered() -> None:
+    class Frame:
+        """Behaves as data frames do."""
+
+        def __init__(self, rows: int) -> None:
+            self.shape = (rows, 2)
+
+        def head(self, count: int) -> Frame:
+            return Frame(count)
+
+        def _repr_html_(self) -> str:
+            assert self.shape[0] <= 20, "the whole frame must not be rendered"
+            return f"<table>{self.shape[0]} rows</table>"
+
+    value, _ = capture().value(Frame(1_000_000))
+    assert value.mime == "text/html"
+    assert value.text == "<table>20 rows</table><p>first 20 of 1,000,000 rows</p>"
+    assert capture().value(Frame(3))[0].text == "<table>3 rows</table>"
+
+
+def test_a_container_that_another_thread_changes() -> None:
+    class Shifting(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError("dictionary changed size during iteration")
+
+    value, _ = capture().value(Shifting(a=1))
+    assert value.mime == "text/plain"
+
+
+def test_a_failure_is_bounded_and_redacted() -> None:
+    def recurse(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("api_key=abcdef0123456789 " + "x" * 10_000)
+        recurse(depth - 1)
+
+    with pytest.raises(ValueError, match="api_key") as caught:
+        recurse(500)
+    failure = describe(caught.value, capture())
+    assert failure.type == "ValueError"
+    assert len(failure.message) <= 2048
+    assert len(failure.traceback) <= TRACEBACK_LENGTH
+    assert "abcdef0123456789" not in failure.message + failure.traceback
+    assert "recurse" in failure.traceback
+
+
+def test_an_exception_that_misbehaves() -> None:
+    class Nasty(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    failure = describe(Nasty(), capture())
+    assert "could not be had" in failure.message
+    assert failure.type.endswith("Nasty")
+
+
+def test_notes_and_missing_keys() -> None:
+    error = KeyError("column")
+    error.add_note("while reading data.csv")
+    failure = describe(error, capture())
+    assert failure.message == "key not found: 'column'\nwhile reading data.csv"
