@@ -15,6 +15,8 @@ import binascii
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
 from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.entities import Command, ErrorInfo
@@ -117,20 +119,18 @@ class Requests:
             self._decide(route.permit, session)
             await route.handle(self, message)
         except Refusal as exc:
-            peer.send_error(exc.info, request)
+            peer.send_error(_located(exc.info, message), request)
         except StoreError as exc:
-            peer.send_error(error_info(exc.code, str(exc), session=session), request)
+            peer.send_error(_located(error_info(exc.code, str(exc), session=session), message), request)
         except Exception:  # noqa: BLE001 - a fault in one request must not end the connection; it is logged
             correlation = peer.services.fault(peer, type(message).__name__)
-            peer.send_error(
-                error_info(
-                    "internal",
-                    "a fault of the server; its log has it under the correlation id",
-                    session=session,
-                    correlation=correlation,
-                ),
-                request,
+            info = error_info(
+                "internal",
+                "a fault of the server; its log has it under the correlation id",
+                session=session,
+                correlation=correlation,
             )
+            peer.send_error(_located(info, message), request)
 
     def _decide(self, permit: str, session: str) -> None:
         claims = self._peer.credential.claims
@@ -188,8 +188,13 @@ class Requests:
             )
         except Refusal as exc:
             peer.end_subscription(subscription)
-            if exc.info.code != "not_available":
+            if exc.info.code == "store_failed":
+                # It may go better later, and only a lost connection comes back with a growing delay.
                 peer.send_error(exc.info)
+                peer.close(CloseCode.INTERNAL, exc.info.code)
+                return
+            if exc.info.code != "not_available":
+                peer.send_error(_located(exc.info, message))
             peer.send(Removed(topic=topic, reason="not_available"))
             return
         except BaseException:
@@ -215,7 +220,14 @@ class Requests:
             if sync is None or subscription.generation != message.generation:
                 # An answer to a sync that was given up meanwhile: the client has been told, or knows.
                 return
-            page = await sync.page(message.page)
+            try:
+                page = await sync.page(message.page)
+            except Refusal as exc:
+                if exc.info.code == "gone" and subscription.sync is sync:
+                    # The session side has ended the sync: the client has to begin another.
+                    subscription.mute("reset")
+                    return
+                raise
             if subscription.sync is not sync:
                 return
             payloads = [encode(page)]
@@ -439,6 +451,12 @@ class Requests:
     async def _stop(self, message: Stop) -> None:
         self._peer.send(Done(request=message.request))
         self._peer.services.request_stop()
+
+
+def _located(info: ErrorInfo, message: Any) -> ErrorInfo:
+    """*info* with the topic or the producer that it concerns: the only way to know it without a number."""
+    where = {name: getattr(message, name) for name in ("topic", "producer") if getattr(message, name, "")}
+    return msgspec.structs.replace(info, details={**where, **info.details}) if where else info
 
 
 def _limit(name: str, value: int, *, session: str = "", **details: Any) -> ErrorInfo:

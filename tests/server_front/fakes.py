@@ -23,12 +23,13 @@ from wsmonitor.protocol.messages import (
 )
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor_server.ports import ProducerEvents, Subscriber
-from wsmonitor_server.replies import not_available
+from wsmonitor_server.replies import not_available, refusal
 
 
 class FakeSync:
     def __init__(self, engine: FakeEngine, topic: str, generation: int, subscriber: Subscriber) -> None:
         self.engine, self.topic, self.generation, self.subscriber = engine, topic, generation, subscriber
+        engine.syncs.append(self)
         self.begin = SyncBegin(
             topic=topic, generation=generation, epoch=engine.epoch, base=engine.state(topic).seq
         )
@@ -36,6 +37,8 @@ class FakeSync:
 
     async def page(self, number: int) -> SyncPage:
         await asyncio.sleep(0)
+        if self.closed:
+            raise refusal("gone", "this sync is over", session=self.topic)
         state = self.engine.state(self.topic)
         return SyncPage(
             topic=self.topic,
@@ -81,6 +84,7 @@ class FakeEngine:
         self.epoch = "e1"
         self.states: dict[str, SessionState] = {}
         self.attached: dict[str, list[Subscriber]] = {}
+        self.syncs: list[FakeSync] = []
         self.handles: list[FakeHandle] = []
         self.closed_handles: asyncio.Queue[tuple[str, str, bool]] = asyncio.Queue()
         self.detached: asyncio.Queue[str] = asyncio.Queue()
@@ -129,6 +133,8 @@ class FakeEngine:
         await self.hold.wait()
         if topic == "removed":
             raise not_available(topic)
+        if topic == "unreadable":
+            raise refusal("store_failed", "the disk is away", session=topic)
         if topic == "broken":
             raise ValueError("a fault")
         return FakeSync(self, topic, generation, subscriber)

@@ -16,6 +16,7 @@ from wsmonitor.protocol.messages import (
     Batch,
     CommandReply,
     Deliver,
+    Error,
     Event,
     Fenced,
     Presence,
@@ -312,6 +313,7 @@ async def test_a_page_that_was_not_asked_for_in_order_is_refused(server: Embedde
         await one.send("subscribe", topic="s~1", generation=1)
         await one.expect(SyncBegin)
         await one.send("sync_next", topic="s~1", generation=1, page=5)
-        assert (await one.error())[0] == "unexpected_message"
+        refused = (await one.expect(Error)).error
+        assert (refused.code, refused.details) == ("unexpected_message", {"topic": "s~1"})
         await one.send("sync_next", topic="s~1", generation=1, page=0)
         assert (await one.expect(SyncPage)).last

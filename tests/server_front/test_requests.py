@@ -20,6 +20,7 @@ from wsmonitor.protocol.messages import (
     LogsPage,
     PublishOpened,
     Removed,
+    Resync,
     Status,
     SyncBegin,
     ValueAck,
@@ -237,6 +238,7 @@ async def test_a_fault_is_told_without_its_details_and_logged(
         await one.send("subscribe", topic="broken", generation=1)
         message = await one.expect(Error)
         assert message.error.code == "internal"
+        assert message.error.details == {"topic": "broken"}
         assert "a fault" not in message.error.message.replace("a fault of the server", "")
         record = next(r for r in caplog.records if r.exc_info)
         assert record.__dict__["wsmonitor_fields"]["correlation"] == message.error.correlation
@@ -389,3 +391,23 @@ async def test_status_tells_counts_to_administrators_only(server: EmbeddedServer
             "uptime",
             "draining",
         }
+
+
+async def test_a_store_that_cannot_be_read_sends_the_client_away_with_a_delay(server: EmbeddedServer) -> None:
+    async with client(server) as one:
+        await one.send("subscribe", topic="unreadable", generation=1)
+        assert (await one.error())[0] == "store_failed"
+        assert await one.closed() == 4002
+
+
+async def test_a_sync_that_the_session_side_ended_is_begun_anew(
+    server: EmbeddedServer, engine: FakeEngine
+) -> None:
+    async with client(server) as one:
+        await one.send("subscribe", topic="s1", generation=1)
+        await one.expect(SyncBegin)
+        engine.syncs[0].close()
+        await one.send("sync_next", topic="s1", generation=1, page=0)
+        resync = await one.expect(Resync)
+        assert (resync.topic, resync.reason) == ("s1", "reset")
+        await one.subscribe("s1", generation=2)
