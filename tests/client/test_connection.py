@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from wsmonitor.client import (
     Connection,
     EventApplied,
+    GapFound,
     PhaseChanged,
     RunChanged,
     SyncCompleted,
@@ -19,6 +21,7 @@ from wsmonitor.client import (
     aconnect,
     connect,
     connections,
+    handles,
 )
 from wsmonitor.client.follow import follow
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
@@ -184,3 +187,34 @@ def test_an_id_pins_one_run(conn: Connection) -> None:
         eventually(lambda: follower.run == 1 and follower.phase == "live")
         assert follower.session_id == "job~1"
         assert RunChanged("job~1", 1, None) in told
+
+
+async def test_a_reader_that_falls_behind_is_told_a_gap_and_the_present_position(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "UPDATES_KEPT", 5)
+    async with aconnect(Target(url=server.url, token=server.token())) as conn:
+        sub = conn.subscribe("job~1")
+        await asyncio.to_thread(sub.wait, lambda s: s.phase == "absent", 10)
+        updates = sub.updates()
+        assert isinstance(await anext(updates), SyncCompleted)
+        pub = conn.publication("job~1", "p1", Owner())
+        pub.submit(SessionChange(name="job"))
+        pub.submit(ChainChange(id="c", name="c"))
+        for number in range(40):
+            pub.submit(StepChange(id=f"s{number}", chain="c", name="s"))
+        await asyncio.to_thread(sub.wait, lambda s: s.state is not None and len(s.state.steps) == 40, 10)
+        sub.close()
+        told, gaps = 0, 0
+        async for update in updates:
+            match update:
+                case EventApplied(event):
+                    assert event.seq == told + 1
+                    told = event.seq
+                case GapFound(first, last):
+                    assert first == told + 1
+                    told, gaps = last, gaps + 1
+                case SyncCompleted(_, seq):
+                    assert seq == told
+        assert gaps
+        assert told == 43

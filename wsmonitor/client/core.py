@@ -46,7 +46,8 @@ from .clock import Instant
 from .errors import RequestTimeoutError
 from .link import Link
 from .pacer import Pacer
-from .publication import PublicationEvents, PublicationMachine
+from .publication import PublicationMachine
+from .spool import PublicationEvents
 from .subscription import Delivery, SubscriptionMachine
 from .types import ConnectionStatus, Update
 

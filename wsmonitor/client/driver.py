@@ -127,7 +127,7 @@ class Driver:
         self,
         runner: Runner,
         core: ClientCore,
-        lock: threading.Lock,
+        lock: contextlib.AbstractContextManager[bool],
         resolver: Resolver,
         ended: Callable[[], None],
     ) -> None:

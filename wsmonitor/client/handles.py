@@ -141,27 +141,22 @@ class Subscription:
         kept: deque[Update] = deque()
         ready = asyncio.Event()
         lock = threading.Lock()
-        lost: list[int] = []
 
         def wake() -> None:
             ready.set()
 
         def put(update: Update) -> None:
             with lock:
-                if len(kept) >= UPDATES_KEPT:
+                state = self.state
+                if len(kept) < UPDATES_KEPT or state is None:
+                    kept.append(update)
+                else:
                     first = _first_seq(kept)
                     kept.clear()
                     if first is not None:
-                        lost.append(first)
-                    state = self.state
-                    if lost and state is not None:
-                        kept.append(GapFound(lost[0], state.seq))
-                        kept.append(SyncCompleted(state.epoch, state.seq, None, ""))
-                        lost.clear()
-                        if not isinstance(update, (EventApplied, BatchApplied)):
-                            kept.append(update)
-                else:
-                    kept.append(update)
+                        kept.append(GapFound(first, state.seq))
+                    kept.append(SyncCompleted(state.epoch, state.seq, None, ""))
+                    kept.append(PhaseChanged(self.phase, self.reason))
             try:
                 loop.call_soon_threadsafe(wake)
             except RuntimeError:  # the reader's loop has ended

@@ -29,19 +29,15 @@ from __future__ import annotations
 import base64
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Literal, cast
 
 import msgspec
 
 from wsmonitor.protocol.changes import (
-    ChainChange,
     Change,
     CommandChange,
-    SessionChange,
     SkippedChange,
-    StepChange,
 )
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Command, ErrorInfo
@@ -59,6 +55,7 @@ from wsmonitor.protocol.messages import (
 
 from .backoff import Backoff
 from .pacer import Pacer
+from .spool import Entry, PublicationEvents, entity_key
 
 Stage = Literal["off", "opening", "open", "pausing", "closing", "closed", "fenced", "refused"]
 """off: no link; opening: ``publish_open`` sent; pausing: until it may be opened again; closing: the goodbye
@@ -80,35 +77,6 @@ _REOPEN: Final = frozenset(
     {"store_failed", "read_only", "out_of_sequence", "internal", "limit_exceeded", "unexpected_message"}
 )
 """Errors after which the producer is opened again: the server then says how far it has come."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One place in the spool: a change, or a value to be uploaded before what is behind it."""
-
-    ticket: int
-    change: Change | None
-    encoded: bytes
-    number: int | None = None  # wire number; None until it is sent
-    counted: bool = True  # against the limits
-    value: bytes | None = None
-    sha256: str = ""
-    uploaded: bool = False
-    skipped: int = 0  # for the mark of an overflow: how many were dropped here
-
-
-class PublicationEvents(Protocol):
-    """What the machine tells its owner; most are those of `types.PublicationListener`."""
-
-    def opened(self, epoch: str, known: bool) -> None: ...
-    def acknowledged(self, number: int) -> None: ...
-    def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None: ...
-    def overflowed(self, count: int) -> None: ...
-    def drained(self, dropped: int) -> None: ...
-    def command(self, command: Command) -> None: ...
-    def fenced(self) -> None: ...
-    def finished(self) -> None: ...
-    def uploaded(self, sha256: str) -> None: ...
 
 
 class PublicationMachine:
@@ -160,7 +128,7 @@ class PublicationMachine:
         self._batch_changes = _DEFAULTS.batch_changes
         self._batch_size = _DEFAULTS.batch_size
         self._page_size = _DEFAULTS.page_size
-        self._spool: deque[_Entry] = deque()
+        self._spool: deque[Entry] = deque()
         self._sent = 0  # entries at the spool's front that were sent on this connection
         self._sent_bytes = 0
         self._ticket = 0
@@ -177,7 +145,7 @@ class PublicationMachine:
         self._session_epoch = ""
         self._request: int | None = None  # of publish_open, publish_close
         self._upload: int | None = None  # of the running value_put
-        self._front: list[_Entry] | None = None  # while the owner asserts again
+        self._front: list[Entry] | None = None  # while the owner asserts again
         self._commands: OrderedDict[str, None] = OrderedDict()
         self._wants_close = False
         self._overflowing = False
@@ -218,7 +186,7 @@ class PublicationMachine:
             self._overflow()
             return None
         self._ticket += 1
-        entry = _Entry(self._ticket, change, encoded, counted=counted)
+        entry = Entry(self._ticket, change, encoded, counted=counted)
         if counted:
             self._changes += 1
             self._bytes += len(encoded)
@@ -231,7 +199,7 @@ class PublicationMachine:
         if self._value_bytes + len(data) > self.limit_values:
             return False
         self._value_bytes += len(data)
-        entry = _Entry(self._ticket, None, b"", counted=False, value=data, sha256=sha256)
+        entry = Entry(self._ticket, None, b"", counted=False, value=data, sha256=sha256)
         self._append(entry, asserting)
         return True
 
@@ -298,10 +266,10 @@ class PublicationMachine:
         """The owner has been told ``opened``: put what it asserted in front, and go on sending."""
         front, self._front = self._front or [], None
         if front:
-            again = {key for entry in front if (key := _entity_key(entry.change)) is not None}
-            kept: deque[_Entry] = deque()
+            again = {key for entry in front if (key := entity_key(entry.change)) is not None}
+            kept: deque[Entry] = deque()
             for entry in self._spool:
-                if _entity_key(entry.change) in again and entry.number is None:
+                if entity_key(entry.change) in again and entry.number is None:
                     self._forget(entry)
                 else:
                     kept.append(entry)
@@ -479,7 +447,7 @@ class PublicationMachine:
         self._sent = self._sent_bytes = 0
         self._deadline = now + self._backoff.next_delay()
 
-    def _append(self, entry: _Entry, asserting: bool) -> None:
+    def _append(self, entry: Entry, asserting: bool) -> None:
         if asserting and self._front is not None:
             self._front.append(entry)
         else:
@@ -489,7 +457,7 @@ class PublicationMachine:
         if not self._pacer.take(now):
             self._deadline = self._pacer.next_at(now)
             return False
-        batch: list[_Entry] = []
+        batch: list[Entry] = []
         size = 0
         room = self._batch_size - _ENVELOPE
         for entry in islice(self._spool, self._sent, self._sent + self._batch_changes):
@@ -522,7 +490,7 @@ class PublicationMachine:
         self._sent_bytes += size
         return True
 
-    def _too_large(self, entry: _Entry, room: int) -> None:
+    def _too_large(self, entry: Entry, room: int) -> None:
         """This server takes smaller messages than ours: without this, it would close on us for ever."""
         change, length = entry.change, len(entry.encoded)
         if entry.counted:
@@ -543,7 +511,7 @@ class PublicationMachine:
             ),
         )
 
-    def _put(self, now: float, entry: _Entry, data: bytes, offset: int) -> None:
+    def _put(self, now: float, entry: Entry, data: bytes, offset: int) -> None:
         assert entry.value is not None
         page = entry.value[offset : offset + self._page_size] if data or offset else data
         self._upload = self._next_request()
@@ -595,7 +563,7 @@ class PublicationMachine:
             self._overflowing = False
             self._events.drained(self.dropped)
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         if entry.counted:
             self._changes -= 1
             self._bytes -= len(entry.encoded)
@@ -613,15 +581,4 @@ class PublicationMachine:
         else:
             mark = SkippedChange(first=1, last=1, count=1)
             self._ticket += 1
-            self._spool.append(_Entry(self._ticket, mark, _encoder.encode(mark), counted=False, skipped=1))
-
-
-def _entity_key(change: Change | None) -> tuple[str, str] | None:
-    match change:
-        case SessionChange():
-            return ("session", "")
-        case ChainChange():
-            return ("chain", change.id)
-        case StepChange():
-            return ("step", change.id)
-    return None
+            self._spool.append(Entry(self._ticket, mark, _encoder.encode(mark), counted=False, skipped=1))

@@ -47,7 +47,8 @@ class SharedConnection:
 
     def __init__(self, key: object, resolver: Resolver, name: str, timing: Timing | None) -> None:
         self.key = key
-        self.lock = threading.Lock()
+        # Re-entrant: a condition that is waited for may take a snapshot, a signal handler may publish.
+        self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.runner = runners.acquire()
         self.instance = instance_id()
@@ -151,7 +152,7 @@ def _forked() -> None:
     for shared in _registry.values():
         shared.abandoned = True
         # The parent may have held it at the moment of the fork.
-        shared.lock = threading.Lock()
+        shared.lock = threading.RLock()
         shared.changed = threading.Condition(shared.lock)
         shared.core.link.status = replace(
             shared.core.link.status,
