@@ -99,8 +99,8 @@ class Demo:
         """Start the program that publishes the session."""
         arguments = ["-m", "wsmonitor.demo", "--name", SESSION]
         if seconds is not None:
-            # It ends a little earlier, so that its end is seen.
-            arguments += ["--seconds", f"{max(1.0, seconds * 0.8):g}"]
+            # It ends earlier, so that its end is seen; what it does last takes a moment beyond its time.
+            arguments += ["--seconds", f"{max(1.0, seconds * 0.8 - 2):g}"]
         self.workload = self._spawn("workload", arguments)
 
     def start_lab(self) -> str:
