@@ -33,7 +33,7 @@ STATES: Final[dict[str, Look]] = {
     "succeeded": Look("✓", "succeeded", "good"),
     "failed": Look("✕", "failed", "bad"),
     "skipped": Look("↷", "skipped", "idle"),
-    "crashed": Look("✕", "crashed", "bad"),
+    "crashed": Look("†", "crashed", "bad"),
     "absent": Look("·", "not there yet", "idle"),
 }
 """Icon, word and tone by state. Icons are one cell wide in every terminal font."""
