@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
@@ -129,7 +130,16 @@ class Lab:
         page.goto(f"{self.url}/lab/tree/{notebook}?token={self.token}&reset")
         opened = Notebook(page)
         opened.ready()
+        # The page may show an idle kernel that has not been started yet.
+        eventually(self._kernel_idle, "the kernel did not start")
         return opened
+
+    def _kernel_idle(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/kernels?token={self.token}", timeout=5) as answer:
+                return any(kernel["execution_state"] == "idle" for kernel in json.load(answer))
+        except urllib.error.HTTPError:  # 500 while a kernel is being started
+            return False
 
 
 class Notebook:
@@ -149,15 +159,24 @@ class Notebook:
     def run(self, index: int, *, wait: bool = True, timeout: float = 60.0) -> Locator:
         """Run a cell, and wait until it has run."""
         cell = self.cell(index)
-        cell.locator(".cm-content").first.click()
-        self.page.keyboard.press("Control+Enter")
+        prompt = cell.locator(".jp-InputPrompt").first
+        before = prompt.text_content()
+
+        def started() -> bool:
+            # A notebook that has just been opened may still take the first click for itself.
+            dialog = self.page.locator("dialog.jp-Dialog")
+            assert not dialog.count(), f"JupyterLab asks: {dialog.first.text_content()}"
+            cell.locator(".cm-content").first.click()
+            self.page.keyboard.press("Control+Enter")
+            try:
+                expect(prompt).not_to_have_text(before or "", timeout=3_000)
+            except AssertionError:
+                return False
+            return True
+
+        eventually(started, f"cell {index} did not start")
         if wait:
-            prompt = cell.locator(".jp-InputPrompt")
-            eventually(
-                lambda: (prompt.text_content() or "").strip("[]: ").isdigit(),
-                f"cell {index} did not end",
-                timeout,
-            )
+            expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=timeout * 1000)
         return cell
 
     def observer(self, index: int) -> Locator:
