@@ -1,6 +1,7 @@
 """Take the documentation's pictures anew: ``python -m tests.browser.pictures``.
 
-They are of a real JupyterLab and the demonstration's session, live and with the server killed, light and dark.
+They are of a real JupyterLab and the demonstration's session: live and with the server killed,
+light and dark.
 """
 
 from __future__ import annotations
