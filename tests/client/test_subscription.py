@@ -431,6 +431,8 @@ def test_an_error_about_the_topic_begins_a_sync() -> None:
     pair.live()
     pair.machine.fault(pair.now, "there is no such subscription")
     assert pair.machine.reason == "there is no such subscription"
+    assert pair.sent == []
+    pair.wait(1.0)
     pair.pump()
     assert pair.machine.phase == "live"
 

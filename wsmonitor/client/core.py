@@ -404,8 +404,9 @@ class ClientCore:
             else:
                 machine.fault(now.mono, error.message)
             return
-        for (session, _), publication in self.publications.items():
-            if session == error.session:
+        named = error.details.get("producer")
+        for (session, producer), publication in self.publications.items():
+            if session == error.session and named in (None, producer):
                 publication.failed(now.mono, error)
 
     def _answer(self, message: ServerMessage) -> None:

@@ -355,8 +355,9 @@ class SubscriptionMachine:
         self._set_phase("not_available", reason)
 
     def fault(self, now: float, reason: str) -> None:
-        """The server could not follow us: ask anew."""
+        """The server could not follow us: ask anew, after a delay (``removed`` may be on its way)."""
         if self.stage in ("requested", "pages", "tail", "live"):
+            self._hurried = True
             self._again(now, reason, resume=True)
 
     def head(self, now: float, epoch: str, seq: int, digest: str) -> None:
