@@ -32,11 +32,13 @@ Names are loaded on first use, so that importing this package costs little.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` would cost more than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from .notebook import Observer, load_ipython_extension, unload_ipython_extension, watch
     from .protocol.errors import (
         Cancelled,
