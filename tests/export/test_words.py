@@ -8,7 +8,8 @@ from wsmonitor.protocol.states import TRANSITIONS
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0.0 s"), (0.42, "0.4 s"), (9.94, "9.9 s"), (9.96, "10 s"), (37.4, "37 s"), (59.7, "1:00"),
+    [(-1, "0 ms"), (0.42, "420 ms"), (0.9999, "1.0 s"), (9.94, "9.9 s"), (9.96, "10 s"),
+     (37.4, "37 s"), (59.7, "1:00"),
      (134, "2:14"), (3723, "1:02:03"), (270_000, "3 d 3 h")],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:

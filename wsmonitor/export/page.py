@@ -89,8 +89,8 @@ class _Page:
         yield from self.head()
         yield from self.alarms()
         yield from self.sums()
-        yield from self.own_facts()
         yield from self.tree()
+        yield from self.own_facts()
         yield from self.commands()
         yield from self.problems()
         yield from self.producers()
@@ -192,7 +192,7 @@ class _Page:
             return
         inside = "".join(self.facts(session, metrics=False))
         if inside:
-            yield f"<h2>Session</h2><div class=tree><div class=body>{inside}</div></div>"
+            yield f"<h2>The session itself</h2><div class=tree><div class=body>{inside}</div></div>"
 
     # -- the tree
 

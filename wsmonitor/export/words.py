@@ -54,8 +54,10 @@ def state_word(state: str, *, known: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``0.4 s``, ``37 s``, ``2:14``, ``1:02:03``, ``3 d 4 h``. Negative counts as 0: clocks differ."""
+    """``420 ms``, ``2.5 s``, ``37 s``, ``2:14``, ``1:02:03``, ``3 d 4 h``; negative is 0: clocks differ."""
     seconds = max(0.0, seconds)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
