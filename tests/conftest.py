@@ -9,6 +9,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
+settings.register_profile("wsmonitor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wsmonitor")
 
 ELSEWHERE = "not here: "
 """A skip whose reason begins so (another platform, another Python) is right in CI too."""
