@@ -289,3 +289,33 @@ def test_a_spawned_worker_joins_by_the_environment(
         state = watcher.wait(lambda state: any(step.name == "part" for step in state.steps.values()))
         assert state_of(state) == "running"
     watcher.wait(lambda state: state_of(state) == "succeeded")
+
+
+def test_a_server_that_lost_everything_is_told_it_again() -> None:
+    key = "k" * 40
+    with contextlib.ExitStack() as stack:
+        with EmbeddedServer.in_thread(key=key) as old:
+            port = old.port
+            token = old.token(sub="bob", role="publish", sessions=("*",))
+            session = stack.enter_context(wm.session("long", url=old.url, token=token))
+            with session.chain("c") as chain, chain.step("done") as done:
+                done.output = "y" * 9_000
+            running = session.step("now").start()
+            assert session.flush(10)
+        # Another store on the same port: it knows nothing of what was confirmed.
+        new = stack.enter_context(EmbeddedServer.in_thread(key=key, port=port))
+        running.progress(3, 10)
+        watcher = Watcher(new, session.id)
+        stack.callback(watcher.connection.close)
+        state = watcher.wait(lambda state: len(state.steps) == 2 and state_of(state) == "running")
+        assert {step.name: step.state for step in state.steps.values()} == {
+            "done": "succeeded",
+            "now": "running",
+        }
+        value = state.steps[done.id].output
+        assert value is not None
+        assert watcher.connection.fetch_value(session.id, value.sha256).result(10).data == b"y" * 9_000
+        running.end()
+        session.end()
+        watcher.wait(lambda state: state_of(state) == "succeeded")
+        assert session.flush(10)
