@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,15 +56,6 @@ def test_modules_come_in_the_order_of_their_imports(tmp_path: Path) -> None:
 def test_what_cannot_be_put_together_is_refused(tmp_path: Path, files: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         bundle(write(tmp_path, **files))
-
-
-def test_the_front_end_parses_as_one_module(tmp_path: Path) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
-    (tmp_path / "observer.mjs").write_text(bundle(), encoding="utf-8")
-    done = subprocess.run([node, "--check", tmp_path / "observer.mjs"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,9 @@ export class Tree {
   }
 
   _fill(p, i, v, range, unsure) {
-    const { row, level, children, open } = this.flat[i];
+    const { row: placed, level, children, open } = this.flat[i];
+    // The arrangement is kept while no row moves; what a row says may be newer.
+    const row = this.store.rows.get(placed.id) || placed;
     const s = stateOf(row.state);
     const stale = unsure && Boolean(s.active);
     const el = p.el;

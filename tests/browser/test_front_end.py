@@ -1,0 +1,275 @@
+"""The front-end by itself in a real browser: a page with a model, no Jupyter, and a clock that we move."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.notebook.samples import T0, chain, lost_status, sample_view, step
+from wsmonitor.notebook.bundle import bundle, stylesheet
+from wsmonitor.notebook.view import Frame, Now, View
+
+pytestmark = pytest.mark.browser
+
+NOW = Now(1000.0, T0 + 134)
+PAGE = """<!doctype html><html><body data-jp-theme-light="{light}" style="margin: 0; width: {width}px;
+  background: {ground}; --jp-layout-color0: {ground}; --jp-ui-font-color0: {ink}">
+  <style>{style}</style><div id="here"></div></body></html>"""
+MODEL = """async (source) => {
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const handlers = {};
+  const held = { _key: {}, _token: "t" };
+  window.sent = [];
+  const model = {
+    get: (name) => held[name],
+    on: (name, fn) => { handlers[name] = fn; },
+    off: (name) => { delete handlers[name]; },
+    send: (message) => window.sent.push(message),
+  };
+  const forget = module.default.initialize({ model });
+  const unmount = module.default.render({ model, el: document.getElementById("here") });
+  window.key = (key) => { held._key = key; handlers["change:_key"](); };
+  window.message = (message) => handlers["msg:custom"](message);
+  window.away = () => { unmount(); forget(); return Object.keys(handlers); };
+}"""
+
+
+class Stage:
+    """A page with one observer in it."""
+
+    def __init__(self, page: Page, *, dark: bool = False, width: int = 1000) -> None:
+        self.page = page
+        page.clock.install()
+        ground, ink = ("#111111", "#ffffff") if dark else ("#ffffff", "#111111")
+        light = str(not dark).lower()
+        page.set_content(PAGE.format(light=light, width=width, ground=ground, ink=ink, style=stylesheet()))
+        page.evaluate(MODEL, bundle())
+        self.root: Locator = page.locator(".wsm")
+
+    def key(self, view: View, now: Now = NOW) -> None:
+        view.frame(now)
+        self.page.evaluate("key => window.key(key)", self.told({**view.key(now)}, view, now))
+        self.pass_time(50)
+
+    def message(self, message: Frame | None, view: View, now: Now = NOW) -> None:
+        assert message is not None
+        self.page.evaluate("message => window.message(message)", self.told(message, view, now))
+        self.pass_time(50)
+
+    @staticmethod
+    def told(message: Frame, view: View, now: Now) -> Any:
+        return json.loads(json.dumps({**message, "due": 1000, "beat": view.beat(now)}))
+
+    def pass_time(self, milliseconds: int) -> None:
+        self.page.clock.run_for(milliseconds)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    found = browser.new_page(viewport={"width": 1200, "height": 900})
+    trouble: list[str] = []
+    found.on("pageerror", lambda error: trouble.append(str(error)))
+    found.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    yield found
+    found.close()
+    assert trouble == []
+
+
+def progress(view: View, done: int) -> None:
+    view.rows.put(
+        step(
+            "w90",
+            "window 90d",
+            "running",
+            chain="features",
+            parent="windows",
+            start=107,
+            done=done,
+            total=100,
+        )
+    )
+
+
+def test_a_lost_update_is_shown_and_healed_by_the_next_key_frame_alone(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", "live")
+    row = page.locator(".wsm-row", has_text="window 90d")
+    progress(view, 50)
+    view.frame(NOW)  # lost on the way
+    progress(view, 60)
+    stage.message(view.frame(NOW), view)
+    expect(stage.root).to_have_attribute("data-verdict", "healing")
+    expect(stage.root).to_have_attribute("data-frozen", "true")
+    expect(row).to_contain_text("48 %")
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", "live")
+    expect(row).to_contain_text("60 %")
+    progress(view, 61)
+    stage.message(view.frame(NOW), view)
+    expect(row).to_contain_text("61 %")
+
+
+def test_a_sign_of_life_with_a_higher_number_proves_a_loss(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    stage.message({"type": "alive", "n": view.number + 1, "at": NOW.at()}, view)
+    expect(stage.root).to_have_attribute("data-verdict", "healing")
+
+
+def test_a_silent_kernel_is_told_within_three_seconds_and_timers_stop(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    elapsed = page.locator(".wsm-elapsed")
+    expect(elapsed).to_have_text("elapsed 2:14")
+    stage.pass_time(2_900)
+    expect(stage.root).to_have_attribute("data-verdict", "silent")
+    expect(page.locator(".wsm-strip")).to_contain_text("was running at")
+    frozen = elapsed.text_content()
+    stage.pass_time(30_000)
+    expect(elapsed).to_have_text(frozen or "")
+    expect(page.locator(".wsm-server")).to_have_text("data 32 s old")
+    later = Now(NOW.mono + 33, NOW.wall + 33)
+    stage.message({"type": "alive", "n": view.number, "at": later.at()}, view, later)
+    expect(stage.root).to_have_attribute("data-verdict", "quiet")
+
+
+def test_a_page_from_a_file_never_looks_alive(page: Page) -> None:
+    stage = Stage(page)
+    expect(stage.root).to_have_attribute("data-verdict", "starting")
+    expect(stage.root).to_have_attribute("data-frozen", "true")
+    assert page.evaluate("window.sent.map(m => m.do)") == ["hello"]
+
+
+def test_the_countdown_goes_on_and_reconnecting_can_be_asked_for(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    view.connection(lost_status(NOW), NOW)
+    stage.key(view)
+    strip = page.locator(".wsm-strip")
+    expect(strip).to_contain_text("attempt 4 in 6 s")
+    later = Now(NOW.mono + 2, NOW.wall + 2)
+    stage.pass_time(2_000)
+    stage.message({"type": "alive", "n": view.number, "at": later.at()}, view, later)
+    expect(strip).to_contain_text("attempt 4 in 4 s")
+    expect(strip).to_contain_text("data 46 s old")
+    expect(strip).to_contain_text("producer: not known")
+    page.locator(".wsm-reconnect").click()
+    assert "reconnect" in page.evaluate("window.sent.map(m => m.do)")
+
+
+def test_untrusted_text_is_text(page: Page) -> None:
+    stage, view = Stage(page), View("x")
+    evil = "<img src=x onerror=alert(1)><b>bold</b>"
+    view.replace([("chain", chain("c", evil)), ("step", step("s", evil, "failed", chain="c"))], "e", 2)
+    view.log(0, "bad", "step", evil, evil)
+    stage.key(view)
+    expect(page.locator(".wsm-label").first).to_have_text(evil)
+    assert page.locator(".wsm img, .wsm b").count() == 0
+
+
+def test_five_thousand_rows_are_a_screenful_of_elements(page: Page) -> None:
+    stage, view = Stage(page), View("x")
+    steps = [("step", step(f"s{n}", f"step {n}", chain="c", at=n, start=n, end=n + 1)) for n in range(4_999)]
+    view.replace([("chain", chain("c", "c", start=0)), *steps], "e", 5_000)
+    stage.key(view)
+    assert page.locator(".wsm-body .wsm-row").count() <= 40
+    expect(page.locator("[role=treegrid]")).to_have_attribute("aria-rowcount", "5001")
+    page.locator(".wsm-filter").fill("step 4321")
+    stage.pass_time(50)
+    expect(page.locator(".wsm-body .wsm-row:visible .wsm-label")).to_have_text(["c", "step 4321"])
+
+
+def test_the_tree_is_walked_with_the_keyboard(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    grid = page.locator("[role=treegrid]")
+    grid.focus()
+    for key in ("Home", "ArrowDown", "ArrowDown"):
+        page.keyboard.press(key)
+    stage.pass_time(50)
+    chosen = page.locator(".wsm-row[aria-selected=true]")
+    expect(chosen).to_contain_text("fetch parts")
+    assert grid.get_attribute("aria-activedescendant") == chosen.get_attribute("id")
+    expect(chosen).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("ArrowLeft")
+    stage.pass_time(50)
+    expect(chosen).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(".wsm-label", has_text="part-000.parquet")).to_be_hidden()
+
+
+def test_it_is_low_by_default_and_one_line_when_folded(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    box = stage.root.bounding_box()
+    assert box is not None
+    assert box["height"] <= 420
+    page.locator(".wsm-fold").click()
+    stage.pass_time(50)
+    box = stage.root.bounding_box()
+    assert box is not None
+    assert box["height"] <= 50
+
+
+def test_losing_the_link_does_not_move_the_rows(page: Page) -> None:
+    stage, view = Stage(page, width=980), sample_view(NOW)
+    stage.key(view)
+    before = page.locator(".wsm-grid").bounding_box()
+    view.connection(lost_status(NOW), NOW)
+    stage.message(view.frame(NOW), view)
+    expect(stage.root).to_have_attribute("data-verdict", "waiting")
+    assert page.locator(".wsm-grid").bounding_box() == before
+
+
+def test_at_six_hundred_pixels_nothing_is_wider_than_the_page(page: Page) -> None:
+    stage, view = Stage(page, width=600), sample_view(NOW)
+    stage.key(view)
+    assert page.evaluate("document.querySelector('.wsm').scrollWidth <= 600")
+    expect(page.locator(".wsm-body .wsm-lane").first).to_be_hidden()
+
+
+CONTRAST = """() => {
+  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const lum = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const ground = (el) => {
+    for (let at = el; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const el of document.querySelectorAll(".wsm *")) {
+    const own = [...el.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !el.getClientRects().length) continue;
+    const [a, b] = [lum(parse(getComputedStyle(el).color)), lum(ground(el))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) found.push(`${el.className} "${el.textContent}" ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("lost", [False, True], ids=["live", "lost"])
+def test_all_text_has_contrast(page: Page, dark: bool, lost: bool) -> None:
+    stage, view = Stage(page, dark=dark), sample_view(NOW)
+    if lost:
+        view.connection(lost_status(NOW), NOW)
+    stage.key(view)
+    page.locator(".wsm-why").click()
+    page.locator(".wsm-log button").click()
+    stage.pass_time(600)
+    assert page.evaluate(CONTRAST) == []
+
+
+def test_nothing_is_left_when_the_view_goes(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    assert page.evaluate("window.away()") == []
+    expect(stage.root).to_have_count(0)
