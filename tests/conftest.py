@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -14,6 +15,11 @@ from hypothesis import HealthCheck, settings
 # A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
 settings.register_profile("wsmonitor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wsmonitor")
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and their children inherit
+# that; those that are interrupted by a test would never end.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ELSEWHERE = "not here: "
 """A skip whose reason begins so (another platform, another Python) is right in CI too."""
