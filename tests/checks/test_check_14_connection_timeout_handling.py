@@ -30,7 +30,7 @@ async def test_the_server_closes_a_connection_that_does_not_answer(
             await until(lambda: peer.phase == "closed")
             assert QUICK.heartbeat_timeout - 0.25 <= seconds() < QUICK.heartbeat_timeout + 1.0
         # The closing handshake of a half-open socket is not waited for without end.
-        await until(lambda: not stage.server.server.connections)
+        await until(lambda: peer.ident not in stage.server.server.connections)
         closed = [vars(r)["wsmonitor_fields"] for r in caplog.records if "connection closed" in r.message]
         assert closed[0]["code"] == 4005
 
