@@ -15,6 +15,7 @@ export class Strip {
     this.title = h("strong", { class: "wsm-title" });
     this.run = h("span", { class: "wsm-dim wsm-run" });
     this.state = h("span", { class: "wsm-state" });
+    this.asOf = h("span", { class: "wsm-dim wsm-asof" });
     this.server = h("span", { class: "wsm-pill wsm-server" });
     this.producer = h("span", { class: "wsm-pill wsm-producer" });
     this.watching = h("span", { class: "wsm-pill wsm-watching" });
@@ -23,7 +24,7 @@ export class Strip {
     this.reasons.hidden = true;
     this.el = h("div", { class: "wsm-strip", role: "group", "aria-label": "Connection" },
       h("span", { class: "wsm-left" }, this.icon, this.word, this.detail, this.button, this.why,
-        h("span", { class: "wsm-rule", "aria-hidden": "true" }), this.title, this.run, this.state),
+        h("span", { class: "wsm-rule", "aria-hidden": "true" }), this.title, this.run, this.state, this.asOf),
       h("span", { class: "wsm-right" }, this.server, this.producer, this.watching, this.fold));
   }
 
@@ -60,6 +61,7 @@ export class Strip {
 
   _session(session, v) {
     shown(this.state, Boolean(session));
+    shown(this.asOf, false);
     if (!session) return;
     const s = stateOf(session.state);
     attr(this.state, "data-tone", v.frozen && s.active ? "dim" : s.tone);
@@ -67,8 +69,11 @@ export class Strip {
     const unsure = v.frozen || v.doubt;
     let words = s.active && unsure ? s.past : s.word;
     if (session.end) words += ` in ${duration(session.end - from)}`;
-    else if (s.active && unsure && Number.isFinite(v.asOf)) words += ` at ${clockTime(v.asOf)}`;
-    else if (s.active && Number.isFinite(from)) words += ` ${duration(v.asOf - from, true)}`;
+    else if (s.active && unsure && Number.isFinite(v.asOf)) {
+      // Apart, because it is what a narrow view can spare: the data's age is told anyway.
+      shown(this.asOf, true);
+      text(this.asOf, `at ${clockTime(v.asOf)}`);
+    } else if (s.active && Number.isFinite(from)) words += ` ${duration(v.asOf - from, true)}`;
     if (session.reason && session.end) words += ` (${session.reason})`;
     text(this.state, words);
   }
