@@ -1,0 +1,90 @@
+"""The kernel extension's magics, what they tell, and the static trace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from tests.notebook.samples import nightly, ns
+from wsmonitor.notebook import tutorials
+from wsmonitor.notebook.observer import observers
+from wsmonitor.notebook.reports import browser_words, listing_table
+from wsmonitor.notebook.snapshot import SessionSnapshot, take
+from wsmonitor.notebook.trace import BEGIN, body, empty_trace, sanitize_file, trace
+from wsmonitor.protocol.entities import Listing
+from wsmonitor.protocol.errors import UsageError
+from wsmonitor.protocol.reducer import SessionState
+
+
+@pytest.fixture
+def shell() -> Iterator[Any]:
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "wsmonitor")
+    yield shell
+    shell.run_line_magic("unload_ext", "wsmonitor")
+    shell.history_manager.end_session()
+    assert observers() == []
+
+
+def sample() -> SessionSnapshot:
+    snapshot = take(SessionState.restore("nightly-etl~3", "e", 1160, nightly()))
+    assert snapshot is not None
+    return snapshot
+
+
+def test_the_static_trace_is_readable_and_escaped() -> None:
+    text = body(sample(), 0)
+    assert "check drift" in text
+    assert "KeyError: &#x27;segment&#x27;" in text
+    assert text.index("load") < text.index("features") < text.index("train")
+    assert "<script" not in text
+
+
+def test_what_varies_is_what_the_sanitize_file_takes_out() -> None:
+    pattern = re.search(r"regex: (<!--.*)", sanitize_file().read_text(encoding="utf-8"))
+    assert pattern is not None
+    cleaned = {re.sub(pattern[1], "X", html) for html in (trace(sample(), 0), trace(sample(), 10**12))}
+    assert len(cleaned) == 1
+    assert BEGIN in empty_trace()
+
+
+def test_sessions_are_listed_newest_first() -> None:
+    old = Listing(id="a~1", name="a", run=1, state="failed", problem="no disk", created=ns(1))
+    new = Listing(
+        id="a~2", name="a", run=2, state="running", liveness="lost", counts={"running": 2}, created=ns(2)
+    )
+    table = listing_table([old, new])
+    assert [row[-1] for row in table.rows] == ["a~2", "a~1"]
+    assert table.rows[0][2] == "running (lost)"
+    assert "no disk" in repr(table)
+    assert "<td" in table._repr_html_()
+
+
+def test_whether_a_browser_answered_is_told_with_what_to_do() -> None:
+    assert "nothing is watched" in browser_words([])
+    assert "needs anywidget" in browser_words([None])
+    assert browser_words([None, 3.2]) == "a front-end answered 3 s ago"
+
+
+def test_tutorials_are_found_by_name_only() -> None:
+    assert tutorials.path("01-first-session.ipynb").is_file()
+    for name in ("../README.md", "nothing.ipynb"):
+        with pytest.raises(FileNotFoundError, match="01-first-session"):
+            tutorials.path(name)
+
+
+def test_the_magic_explains_itself(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    shell.run_line_magic("wsmonitor", "?")
+    assert "%wsmonitor watch NAME" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="has no 'wacth'; it has: watch, sessions, status"):
+        shell.run_line_magic("wsmonitor", "wacth x")
+    with pytest.raises(UsageError, match="which session"):
+        shell.run_line_magic("wsmonitor", "watch")
+
+
+def test_the_magic_watches(shell: Any) -> None:
+    assert repr(shell.run_line_magic("wsmonitor", "watch 'my job'")) == "Observer('my job')"
