@@ -5,7 +5,6 @@ Unknown keys are refused, because a misspelt limit that is silently ignored prot
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from wsmonitor.host import is_loopback
 from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, Limits, Timing
 from wsmonitor.protocol.errors import ConfigurationError
 
@@ -143,13 +143,3 @@ def _validate_timing(timing: Timing) -> None:
             f"timing.heartbeat_timeout ({timing.heartbeat_timeout:g} s) has to be above "
             f"timing.heartbeat_interval ({timing.heartbeat_interval:g} s)"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether *host* can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import stat
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,14 +20,16 @@ from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from wsmonitor import host
 from wsmonitor._version import __version__
+from wsmonitor.host import boot_id, discovery_path, process_started, read_discovery
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from wsmonitor.protocol.discovery import Discovery, file_name
+from wsmonitor.protocol.discovery import Discovery
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .config import ServerConfig
 from .keys import read_or_make_key
-from .stores.filesystem import boot_id, mounts, network_type
+from .stores.filesystem import mounts, network_type
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -73,7 +73,7 @@ class LocalHome:
             AlreadyRunning: another one is there.
             ConfigurationError: a directory or the key cannot be used.
         """
-        data_dir = usable_data_dir(Path(config.data_dir) if config.data_dir else default_data_dir())
+        data_dir = usable_data_dir(Path(config.data_dir) if config.data_dir else host.data_dir())
         discovery_file = discovery_path()
         lock = _take_lock(data_dir / "server.lock", discovery_file)
         try:
@@ -84,8 +84,8 @@ class LocalHome:
                 auth = msgspec.structs.replace(auth, key_file=str(key_file))
             store = config.store or f"sqlite:{data_dir / 'store.sqlite3'}"
             full = msgspec.structs.replace(config, port=0, data_dir=str(data_dir), store=store, auth=auth)
-            found = read_discovery(discovery_file)
-            if found is None or not alive(found):
+            found, _ = read_discovery(discovery_file)
+            if found is None:
                 # What a server that was killed has left behind leads nowhere.
                 discovery_file.unlink(missing_ok=True)
             return cls(full, lock, discovery_file)
@@ -125,7 +125,7 @@ class LocalHome:
 
     def retract(self, instance: str) -> None:
         """Remove the discovery file, if it is still ours."""
-        found = read_discovery(self.discovery_file)
+        found, _ = read_discovery(self.discovery_file)
         if found is not None and found.instance == instance:
             self.discovery_file.unlink(missing_ok=True)
 
@@ -136,31 +136,6 @@ class LocalHome:
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
-
-
-def default_data_dir() -> Path:
-    """``$WSMONITOR_HOME``, or ``wsmonitor`` in Jupyter's data directory."""
-    home = os.environ.get("WSMONITOR_HOME")
-    if home:
-        return Path(home).expanduser()
-    from jupyter_core.paths import jupyter_data_dir
-
-    return Path(jupyter_data_dir()) / "wsmonitor"
-
-
-def discovery_path() -> Path:
-    """Where this user's local server on this host is announced."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return Path(jupyter_runtime_dir()) / file_name(socket.gethostname(), PROTOCOL_MAJOR)
-
-
-def read_discovery(path: Path) -> Discovery | None:
-    """The discovery file, or None when there is none that can be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Discovery)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def usable_data_dir(wanted: Path) -> Path:
@@ -192,30 +167,6 @@ def _make_private(path: Path) -> None:
         raise ConfigurationError(f"others may write in the data directory {path}: make it 700")
 
 
-def process_started(pid: int) -> float | None:
-    """When process *pid* started, in seconds since boot; None when it is not there or cannot be told."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
-    except OSError:
-        return None
-    # proc(5): the name, in parentheses, may hold spaces; the start time is field 22, the name field 2.
-    columns = text.rpartition(")")[2].split()
-    if columns[0] in ("Z", "X"):
-        return None
-    return int(columns[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def alive(discovery: Discovery) -> bool:
-    """Whether the process that wrote *discovery* is still there. True where that cannot be told."""
-    if discovery.boot_id and discovery.boot_id != boot_id():
-        return False
-    if sys.platform.startswith("linux"):
-        return process_started(discovery.pid) == discovery.process_started
-    return True
-
-
 def _take_lock(path: Path, discovery_file: Path) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
@@ -225,8 +176,8 @@ def _take_lock(path: Path, discovery_file: Path) -> BaseFileLock:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            found = read_discovery(discovery_file)
-            if found is not None and alive(found):
+            found, _ = read_discovery(discovery_file)
+            if found is not None:
                 raise AlreadyRunning(
                     f"a local server runs already: {found.url} (process {found.pid})"
                 ) from None

@@ -14,23 +14,17 @@ import msgspec
 import pytest
 
 from wsmonitor.client.errors import NoServerError, NotLocatedError
-from wsmonitor.client.host import boot_id, process_started, why_stale
 from wsmonitor.client.local import (
     inline_server,
     start_inline_server,
     stop_inline_server,
     stop_older_servers,
 )
-from wsmonitor.client.locate import (
-    discovery_path,
-    local_mode,
-    locate,
-    prove,
-    read_discovery,
-)
+from wsmonitor.client.locate import local_mode, locate, prove
 from wsmonitor.client.resolve import FixedResolver, resolver_for
 from wsmonitor.client.tokens import inspect_token, issue_token
 from wsmonitor.client.types import Target
+from wsmonitor.host import boot_id, discovery_path, process_started, read_discovery, why_stale
 from wsmonitor.protocol.discovery import Discovery, file_name
 from wsmonitor.protocol.errors import ConfigurationError
 

@@ -20,11 +20,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from wsmonitor.host import read_discovery
 from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, proof, proof_agrees
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.auth import issue
 from wsmonitor_server.config import load
-from wsmonitor_server.local import read_discovery, usable_data_dir
+from wsmonitor_server.local import usable_data_dir
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -141,7 +142,7 @@ def places(tmp_path: Path) -> dict[str, str]:
 
 def discovered(tmp_path: Path) -> tuple[Path, Discovery]:
     (path,) = (tmp_path / "runtime").glob("wsmonitor-*.json")
-    found = read_discovery(path)
+    found, _ = read_discovery(path)
     assert found is not None
     return path, found
 

@@ -47,7 +47,7 @@ def serve_command(config_file: Path | None, data_dir: Path | None, verbose: bool
     from wsmonitor_server.process import run
 
     if data_dir is None and config_file is None:
-        from wsmonitor.client.locate import data_dir as local_data_dir
+        from wsmonitor.host import data_dir as local_data_dir
 
         data_dir = local_data_dir()
     config = load(config_file, {**given, "data_dir": str(data_dir) if data_dir is not None else None})

@@ -198,7 +198,7 @@ def stop_command(as_json: bool, server: Server) -> int:
 
 
 def _await_end(discovery: Discovery, timeout: float) -> None:
-    from wsmonitor.client.host import why_stale
+    from wsmonitor.host import why_stale
 
     deadline = time.monotonic() + timeout
     while not why_stale(discovery):
@@ -220,7 +220,7 @@ def _await_end(discovery: Discovery, timeout: float) -> None:
 )
 def logs_command(follow: bool, lines: int) -> None:
     """Show the end of the local server's log, also when the server has ended."""
-    from wsmonitor.client.locate import data_dir, discovery_path, read_discovery
+    from wsmonitor.host import data_dir, discovery_path, read_discovery
 
     discovery, _ = read_discovery(discovery_path())
     path = Path(discovery.log) if discovery is not None else data_dir() / "server.log"

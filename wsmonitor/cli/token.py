@@ -162,7 +162,7 @@ def local_key() -> Path:
 
 
 def _local_key_if_any() -> Path | None:
-    from wsmonitor.client.locate import data_dir, discovery_path, read_discovery
+    from wsmonitor.host import data_dir, discovery_path, read_discovery
 
     discovery, _ = read_discovery(discovery_path())
     key = Path(discovery.key_file) if discovery is not None else data_dir() / "key"

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from wsmonitor._version import __version__
+from wsmonitor.host import is_loopback
 from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.defaults import SUBPROTOCOL, Limits
 from wsmonitor.protocol.errors import ConfigurationError, ProtocolError
@@ -448,7 +449,7 @@ async def _open(url: str, token: str) -> ClientConnection:
     port = parts.port or (443 if secure else 80)
     options: dict[str, Any] = {}
     addresses = [host]
-    if _is_loopback(host) or not _proxied(url):
+    if is_loopback(host) or not _proxied(url):
         addresses = await _look_up(host, port)
         options["port"] = port
         if secure:
@@ -477,15 +478,6 @@ async def _open(url: str, token: str) -> ClientConnection:
         except OSError as exc:
             failure = exc
     raise failure or OSError(f"{host} has no address")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _proxied(url: str) -> bool:

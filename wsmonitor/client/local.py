@@ -21,12 +21,12 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from wsmonitor.host import data_dir, discovery_path, read_discovery, why_stale
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR
 from wsmonitor.protocol.discovery import Discovery, file_name
 
 from .errors import NoServerError, NotLocatedError
-from .host import why_stale
-from .locate import data_dir, discovery_path, prove, read_discovery
+from .locate import prove
 
 START_TIMEOUT: Final = 20.0
 """Seconds until a started server must have announced itself."""

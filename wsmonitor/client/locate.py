@@ -20,27 +20,23 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
-from wsmonitor.protocol.defaults import PROTOCOL_MAJOR
-from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, file_name, proof, proof_agrees
+from wsmonitor.host import discovery_path, read_discovery
+from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, proof, proof_agrees
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .errors import NoServerError, NotLocatedError
-from .host import why_stale
 
 ENV_URL: Final = "WSMONITOR_URL"
 ENV_TOKEN: Final = "WSMONITOR_TOKEN"  # noqa: S105  # a variable's name
 ENV_LOCAL: Final = "WSMONITOR_LOCAL"
-ENV_HOME: Final = "WSMONITOR_HOME"
 
 PROOF_TIMEOUT: Final = 3.0
 """Seconds that a local server may take to prove itself."""
@@ -82,43 +78,6 @@ def local_mode(environ: Mapping[str, str] | None = None) -> LocalMode:
         case "process" | "inline" | "off":
             return value
     raise ConfigurationError(f"{ENV_LOCAL} is {value!r}; it may be process, inline or off")
-
-
-def data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Where the local server keeps key, database and log.
-
-    ``$WSMONITOR_HOME``, or ``wsmonitor`` in Jupyter's data directory.
-    """
-    environ = os.environ if environ is None else environ
-    home = environ.get(ENV_HOME)
-    if home:
-        return Path(home).expanduser()
-    from jupyter_core.paths import jupyter_data_dir
-
-    return Path(jupyter_data_dir()) / "wsmonitor"
-
-
-def discovery_path(major: int = PROTOCOL_MAJOR) -> Path:
-    """Where this user's local server on this host announces itself."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    return Path(jupyter_runtime_dir()) / file_name(socket.gethostname(), major)
-
-
-def read_discovery(path: Path) -> tuple[Discovery | None, str]:
-    """The discovery file, and what is wrong with it if it cannot be used."""
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Discovery)
-    except FileNotFoundError:
-        return None, "there is none"
-    except OSError as exc:
-        return None, f"it cannot be read: {exc.strerror or exc}"
-    except msgspec.DecodeError as exc:
-        return None, f"it is damaged: {exc}"
-    if found.major != PROTOCOL_MAJOR:
-        return None, f"its server speaks version {found.major} of the protocol, this program {PROTOCOL_MAJOR}"
-    stale = why_stale(found)
-    return (None, stale) if stale else (found, "")
 
 
 def prove(discovery: Discovery, timeout: float = PROOF_TIMEOUT) -> str:

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from wsmonitor.host import ENV_HOME, discovery_path
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .driver import Endpoint, Resolver
-from .locate import ENV_HOME, ENV_TOKEN, ENV_URL, Located, check_url, discovery_path, local_mode, locate
+from .locate import ENV_TOKEN, ENV_URL, Located, check_url, local_mode, locate
 from .types import Target, TokenProvider
 
 LOCAL_TTL: Final = 3600.0

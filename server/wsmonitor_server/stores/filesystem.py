@@ -41,11 +41,3 @@ def mounts() -> str:
         return Path("/proc/mounts").read_text(errors="replace")
     except OSError:
         return ""
-
-
-def boot_id() -> str:
-    """Names the operating system's current run; empty where that is not known."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -25,6 +25,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from wsmonitor import host
 from wsmonitor.protocol.entities import Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.reducer import SessionState, decode_entity
@@ -195,7 +196,7 @@ class SqliteStore:
                     db.execute(statement)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        boot = filesystem.boot_id() if self._boot_id is None else self._boot_id
+        boot = host.boot_id() if self._boot_id is None else self._boot_id
         unclean = meta.get("clean") == "0"
         may_have_lost = unclean and meta.get("boot_id") != boot and meta.get("synchronous") != "full"
         if "epoch" not in meta or may_have_lost:
