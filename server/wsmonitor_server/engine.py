@@ -138,7 +138,11 @@ class SessionEngine:
         """Wait until nothing waits for a commit any more, and no maintenance is at work."""
         await self._commits.settle()
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            tasks = list(self._tasks)
+            await asyncio.gather(*tasks)
+            # From Python 3.12 on, gathering what is done already returns without a turn of the loop: the
+            # tasks' own callbacks would never come to take them away.
+            self._tasks.difference_update(tasks)
             await self._commits.settle()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

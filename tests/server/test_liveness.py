@@ -161,3 +161,16 @@ async def test_heard_again_is_live_again(running: Running) -> None:
     publisher.handle.heard()
     await engine.settle()
     assert (await state_of(engine, "s~1")).producers["p1"].liveness == "live"
+
+
+async def test_settling_ends_when_a_task_is_done_and_nobody_has_taken_it_away_yet(running: Running) -> None:
+    engine, _ = running
+
+    async def work() -> None:
+        return
+
+    engine._spawn(work())
+    await asyncio.sleep(0)  # the task has run; what removes it runs in the next turn
+    assert [task.done() for task in engine._tasks] == [True]
+    await engine.settle()
+    assert not engine._tasks
