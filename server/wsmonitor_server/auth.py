@@ -144,7 +144,7 @@ def key_set_from_file(path: Path, algorithms: frozenset[str]) -> KeySet:
     keys = KeySet(lambda: _object(msgspec.json.decode(path.read_bytes())), algorithms, remote=False)
     try:
         keys.fetch()
-    except (OSError, ValueError, PyJWTError) as exc:
+    except (OSError, ValueError, msgspec.MsgspecError, PyJWTError) as exc:
         raise ConfigurationError(f"the key set {path} cannot be read: {exc}") from exc
     return keys
 

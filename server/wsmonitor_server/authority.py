@@ -36,6 +36,7 @@ from wsmonitor.protocol.changes import (
     SessionChange,
     SkippedChange,
     StepChange,
+    Unreadable,
 )
 from wsmonitor.protocol.codec import encode, encode_record
 from wsmonitor.protocol.defaults import Limits
@@ -178,7 +179,7 @@ class Authority:
             if entity.producer == producer and entity.state not in TERMINAL
         ]
 
-    def missing_uploads(self, changes: Sequence[Change]) -> set[str]:
+    def missing_uploads(self, changes: Sequence[Change | Unreadable]) -> set[str]:
         """SHA-256 of large values that *changes* refer to and that the session does not refer to yet."""
         return {
             sha256
@@ -262,7 +263,7 @@ class Authority:
         self,
         producer: str,
         first: int,
-        changes: Sequence[Change],
+        changes: Sequence[Change | Unreadable],
         now_ns: int,
         *,
         run: int = 0,
@@ -300,10 +301,18 @@ class Authority:
         self._move(ProducerPosition(producer, position.subject, position.epoch, accepted))
 
     def _take(
-        self, producer: str, number: int, change: Change, now_ns: int, run: int, uploaded: Collection[str]
+        self,
+        producer: str,
+        number: int,
+        change: Change | Unreadable,
+        now_ns: int,
+        run: int,
+        uploaded: Collection[str],
     ) -> None:
         now = str(now_ns)
         match change:
+            case Unreadable():
+                raise Rejection(change.code, change.message)
             case SessionChange() | ChainChange() | StepChange():
                 self._take_work(producer, change, now, run, uploaded)
             case LogChange():
@@ -418,7 +427,7 @@ class Authority:
             now,
         )
 
-    def _reject(self, producer: str, number: int, change: Change, rejection: Rejection) -> None:
+    def _reject(self, producer: str, number: int, change: Change | Unreadable, rejection: Rejection) -> None:
         error = ErrorInfo(
             code=rejection.code,
             message=rejection.message,

@@ -20,6 +20,7 @@ from wsmonitor.protocol.changes import (
     LogChange,
     SessionChange,
     StepChange,
+    Unreadable,
 )
 from wsmonitor.protocol.entities import Chain, Progress, Session, Step, Value
 from wsmonitor.protocol.states import TERMINAL, may_follow
@@ -57,9 +58,11 @@ def uploads_of(change: WorkChange) -> list[str]:
     return [value.sha256 for value in values if isinstance(value, Value) and value.truncated]
 
 
-def context_of(change: Change) -> dict[str, str]:
+def context_of(change: Change | Unreadable) -> dict[str, str]:
     """What *change* is about, by the names that the fields of an error have."""
     match change:
+        case Unreadable():
+            return change.context
         case ChainChange():
             return {"chain": change.id}
         case StepChange():

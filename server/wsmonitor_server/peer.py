@@ -23,7 +23,7 @@ import msgspec
 
 from wsmonitor._version import __version__
 from wsmonitor.protocol.close_codes import CloseCode
-from wsmonitor.protocol.codec import decode_client, encode
+from wsmonitor.protocol.codec import DamagedPublish, decode_client, encode
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR, Limits, Timing
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import ProtocolError
@@ -507,7 +507,7 @@ class Peer:
             raise AssertionError(f"a connection cannot go from {self.phase} to {phase}")
 
 
-def _request(message: ClientMessage) -> int | None:
+def _request(message: ClientMessage | DamagedPublish) -> int | None:
     return getattr(message, "request", None)
 
 

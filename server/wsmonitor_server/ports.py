@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.changes import Change
+from wsmonitor.protocol.changes import Change, Unreadable
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.messages import (
     CommandReply,
@@ -88,8 +88,10 @@ class ProducerHandle(Protocol):
     producer: str
     epoch: int
 
-    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
+    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> None:
         """Take changes in order. Returns when they are queued for commit (this is the backpressure).
+
+        What stands in the place of an unreadable change is rejected as that change.
 
         Acknowledgements and rejections arrive through the callbacks given at opening.
         Not to be called again before it returned. Raises `Refusal`: ``out_of_sequence`` (a change before

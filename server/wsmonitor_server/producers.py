@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.changes import Change, SessionChange
+from wsmonitor.protocol.changes import Change, SessionChange, Unreadable
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.messages import PublishOpened
 
@@ -51,7 +51,7 @@ class Holder:
         self.ended: ErrorInfo | None = None
         self._desk = desk
 
-    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
+    async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> None:
         """See `ports.ProducerHandle.publish`. Raises `Refusal`."""
         await self._desk.publish(self, producer_epoch, first, changes)
 
@@ -183,7 +183,7 @@ class ProducerDesk:
     # -- changes
 
     async def publish(
-        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change]
+        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]
     ) -> None:
         """Take changes. Raises `Refusal`; then nothing was taken."""
         holder.check(producer_epoch)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from wsmonitor.protocol.close_codes import CloseCode
-from wsmonitor.protocol.codec import encode
+from wsmonitor.protocol.codec import DamagedPublish, encode
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import InvalidIdError
 from wsmonitor.protocol.ids import check_session_id, is_directory
@@ -103,6 +103,11 @@ class Requests:
             key = (message.session, message.producer)
             if key in self._producers:
                 self._goodbyes[key] = message.producer_epoch
+
+        if isinstance(message, Publish | DamagedPublish) and size > self._peer.limits.batch_size:
+            limit = _limit("batch_size", self._peer.limits.batch_size, session=message.session)
+            self._peer.send_error(_located(limit, message))
+            return
 
         async def job() -> None:
             await self._carry_out(route, message)
@@ -267,7 +272,7 @@ class Requests:
         self._producers[key] = handle
         peer.send(opened)
 
-    async def _publish(self, message: Publish) -> None:
+    async def _publish(self, message: Publish | DamagedPublish) -> None:
         limits = self._peer.limits
         handle = self._producers.get((message.session, message.producer))
         if handle is None:
@@ -459,20 +464,26 @@ def _located(info: ErrorInfo, message: Any) -> ErrorInfo:
     return msgspec.structs.replace(info, details={**where, **info.details}) if where else info
 
 
+_SIZES: Final = frozenset({"batch_changes", "batch_size", "page_size", "value_size"})
+"""Limits of a single message or value: the same would be refused again."""
+
+
 def _limit(name: str, value: int, *, session: str = "", **details: Any) -> ErrorInfo:
-    return error_info(
+    too_much = f"more than the limit `{name}` of {value:,}"
+    info = error_info(
         "limit_exceeded",
-        f"the limit `{name}` of {value:,} is reached",
+        too_much if name in _SIZES else f"the limit `{name}` of {value:,} is reached",
         session=session,
         details={"limit": name, "value": value, **details},
     )
+    return msgspec.structs.replace(info, retryable=False) if name in _SIZES else info
 
 
 def _topic(message: Subscribe | SyncNext | Unsubscribe) -> Hashable:
     return ("topic", message.topic)
 
 
-def _producer(message: PublishOpen | Publish | PublishClose) -> Hashable:
+def _producer(message: PublishOpen | Publish | DamagedPublish | PublishClose) -> Hashable:
     return ("producer", message.session, message.producer)
 
 
@@ -494,6 +505,7 @@ ROUTES: Final[dict[type, Route]] = {
     Unsubscribe: Route("", _topic, Requests._unsubscribe),
     PublishOpen: Route("publish", _producer, Requests._publish_open),
     Publish: Route("publish", _producer, Requests._publish),
+    DamagedPublish: Route("publish", _producer, Requests._publish),
     PublishClose: Route("publish", _producer, Requests._publish_close),
     ValuePut: Route("publish", _upload, Requests._value_put),
     ValueGet: Route("observe", _read, Requests._value_get),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsmonitor.protocol import codec
+from wsmonitor.protocol.changes import ChainChange, Unreadable
 from wsmonitor.protocol.errors import CATALOGUE, ProtocolError
 from wsmonitor.protocol.messages import Draining, Event, Hello, Remove, StatusGet
 
@@ -128,9 +129,13 @@ def test_a_bad_id_inside_a_change() -> None:
         "first": 1,
         "changes": [{"op": "chain", "id": "c"}, {"op": "step", "id": "s\n"}],
     }
-    error = _refused(json.dumps(message))
-    assert error.code == "bad_id"
-    assert "$.changes[1].id" in str(error) or "$.changes[...].id" in str(error)
+    damaged = codec.decode_client(json.dumps(message), LIMIT)
+    assert isinstance(damaged, codec.DamagedPublish)
+    good, bad = damaged.changes
+    assert good == ChainChange(id="c")
+    assert isinstance(bad, Unreadable)
+    assert (bad.code, bad.context) == ("bad_id", {})
+    assert bad.message.endswith("at `$.id`")
 
 
 @pytest.mark.parametrize("request_number", [True, "7", 1.5, -1, 2**53, 10**400, None, [1]])

@@ -111,14 +111,14 @@ def test_kinds_and_classes_are_one_to_one() -> None:
     }
 
 
-def _publish(change: dict[str, Any]) -> bytes:
+def _publish(*changes: Any) -> bytes:
     message = {
         "type": "publish",
         "session": "a",
         "producer": "p",
         "producer_epoch": 1,
         "first": 1,
-        "changes": [change],
+        "changes": changes,
     }
     return json.dumps(message).encode()
 
@@ -150,10 +150,71 @@ def _publish(change: dict[str, Any]) -> bytes:
     ],
 )
 def test_a_change_that_does_not_fit_is_bad(change: dict[str, Any]) -> None:
+    good = {"op": "chain", "id": "c", "name": "c"}
+    decoded = codec.decode_client(_publish(good, change, good), 10**6)
+    assert isinstance(decoded, codec.DamagedPublish)
+    before, bad, after = decoded.changes
+    assert before == after == changes.ChainChange(id="c", name="c")
+    assert isinstance(bad, changes.Unreadable)
+    assert bad.code == "bad_message"
+    assert bad.message
+    assert bad.context == (
+        {"step": "s"} if "s" in (change.get("id"), change.get("step")) and "op" in change else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "context"),
+    [
+        (5, "bad_message", {}),
+        (None, "bad_message", {}),
+        (["step"], "bad_message", {}),
+        ({"op": "of_tomorrow", "id": "s"}, "bad_message", {}),
+        ({"op": 5, "id": "s"}, "bad_message", {}),
+        ({"op": "step", "id": "a\u0000b"}, "bad_id", {}),
+        ({"op": "step", "id": "a" * 129}, "bad_id", {}),
+        ({"op": "step", "id": 5}, "bad_message", {}),
+        ({"op": "chain", "id": "c", "name": 5}, "bad_message", {"chain": "c"}),
+        ({"op": "step", "id": "s", "chain": "a/b"}, "bad_id", {"step": "s"}),
+        ({"op": "log", "step": "s", "records": 1}, "bad_message", {"step": "s"}),
+        ({"op": "x" * 100_000}, "bad_message", {}),
+        ({"op": "step", "id": "s", "state": "x" * 100_000}, "bad_message", {"step": "s"}),
+    ],
+)
+def test_an_unreadable_change_says_what_it_is_about(change: Any, code: str, context: dict[str, str]) -> None:
+    decoded = codec.decode_client(_publish(change), 10**6)
+    assert isinstance(decoded, codec.DamagedPublish)
+    (bad,) = decoded.changes
+    assert isinstance(bad, changes.Unreadable)
+    assert (bad.code, bad.context) == (code, context)
+    assert len(bad.message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("changes", [], "bad_message"),
+        ("changes", {"op": "chain"}, "bad_message"),
+        ("changes", None, "bad_message"),
+        ("first", 0, "bad_message"),
+        ("producer_epoch", "1", "bad_message"),
+        ("session", "a/b", "bad_id"),
+        ("producer", "", "bad_id"),
+    ],
+)
+def test_a_publish_that_is_malformed_as_a_whole(field: str, value: Any, code: str) -> None:
+    message = json.loads(_publish({"op": "no_such"})) | {field: value}
     with pytest.raises(ProtocolError) as info:
-        codec.decode_client(_publish(change), 10**6)
-    assert info.value.code == "bad_message"
-    assert not info.value.fatal
+        codec.decode_client(json.dumps(message), 10**6)
+    assert (info.value.code, info.value.fatal) == (code, False)
+
+
+@pytest.mark.parametrize("rest", ['{"op":"chain","id":"\\ud800"}', '{"op":}', "NaN", '{"op":"chain"'])
+def test_what_is_no_json_behind_a_bad_change_is_no_json(rest: str) -> None:
+    text = _publish({"op": "no_such"}).decode().replace("]}", "," + rest + "]}")
+    with pytest.raises(ProtocolError) as info:
+        codec.decode_client(text, 10**6)
+    assert info.value.code == "bad_json"
 
 
 def test_no_crashed_from_a_producer_at_the_wire_is_the_authoritys_matter() -> None:

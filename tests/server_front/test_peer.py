@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from wsmonitor.protocol.codec import DamagedPublish
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.messages import (
     ClientMessage,
@@ -28,7 +29,7 @@ from .wire import client
 
 
 def test_every_message_of_a_client_has_one_handler() -> None:
-    assert set(ROUTES) | set(_IMMEDIATE) == set(get_args(ClientMessage))
+    assert set(ROUTES) | set(_IMMEDIATE) == {*get_args(ClientMessage), DamagedPublish}
     assert set(ROUTES) & set(_IMMEDIATE) == set()
     assert set(_IMMEDIATE) == {Hello, Heartbeat, HeartbeatAck}
 

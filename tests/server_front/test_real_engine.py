@@ -72,6 +72,10 @@ class Publisher:
             pass
 
 
+def chain(ident: str) -> dict[str, Any]:
+    return {"op": "chain", "id": ident, "name": ident}
+
+
 async def replica(one: Client, topic: str, generation: int = 1) -> SessionState:
     """Subscribe, and build a verified state as a client would."""
     await one.send("subscribe", topic=topic, generation=generation)
@@ -317,3 +321,54 @@ async def test_a_page_that_was_not_asked_for_in_order_is_refused(server: Embedde
         assert (refused.code, refused.details) == ("unexpected_message", {"topic": "s~1"})
         await one.send("sync_next", topic="s~1", generation=1, page=0)
         assert (await one.expect(SyncPage)).last
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [
+        ({"op": "of_tomorrow", "id": "c2"}, "bad_message"),
+        ({"op": "chain", "id": "a\u001bb", "name": "c2"}, "bad_id"),
+        ({"op": "chain", "id": "c2", "name": 5}, "bad_message"),
+        ({"op": "chain", "id": "c2", "state": "done"}, "bad_message"),
+        ("chain", "bad_message"),
+    ],
+)
+async def test_one_bad_change_is_rejected_alone(server: EmbeddedServer, bad: Any, code: str) -> None:
+    async with client(server) as one, client(server) as observer:
+        publisher = Publisher(one, "s~1")
+        await publisher.open()
+        await publisher.publish({"op": "session", "name": "s"})
+        message = {
+            "session": "s~1",
+            "producer": "p",
+            "producer_epoch": 1,
+            "first": 2,
+            "changes": [
+                {"op": "chain", "id": "c1", "name": "c1"},
+                bad,
+                {"op": "chain", "id": "c3", "name": "c3"},
+            ],
+        }
+        await one.send("publish", **message)
+        rejected = await one.expect(Rejected)
+        assert (rejected.number, rejected.error.code, rejected.error.session) == (3, code, "s~1")
+        assert (await one.expect(Ack)).accepted == 4
+        # Sent again, it is passed over: the refusal was final, and is told once.
+        await one.send("publish", **message)
+        assert (await one.expect(Ack)).accepted == 4
+        publisher.next = 5
+        await publisher.publish(chain("c5"))
+        assert set((await replica(observer, "s~1")).chains) == {"c1", "c3", "c5"}
+
+
+async def test_a_message_above_the_batch_size_is_refused_and_takes_no_number(store: str) -> None:
+    async with EmbeddedServer(limits=Limits(batch_size=600)) as server, client(server) as one:
+        publisher = Publisher(one, "s~1")
+        await publisher.open()
+        await publisher.publish({"op": "session", "name": "s"})
+        changes = [chain(f"c{n}") for n in range(20)]
+        await one.send("publish", session="s~1", producer="p", producer_epoch=1, first=2, changes=changes)
+        error = (await one.expect(Error)).error
+        assert (error.code, error.retryable, error.session) == ("limit_exceeded", False, "s~1")
+        assert error.details == {"limit": "batch_size", "value": 600, "producer": "p"}
+        await publisher.publish(*changes[:5])

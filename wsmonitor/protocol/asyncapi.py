@@ -59,15 +59,18 @@ def _summary(cls: type) -> str:
 
 
 def _portable(schema: Any) -> Any:
-    """*schema* with plain descriptions, and expressions that mean the same outside Python.
+    """*schema* with plain descriptions, expressions that mean the same outside Python, and one order.
 
     The look-ahead that ends them answers a habit of Python's ``$`` that JSON Schema's dialect lacks.
+    Versions of msgspec differ in the order of alternatives, which means nothing.
     """
     if isinstance(schema, list):
         return [_portable(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     result = {key: _portable(value) for key, value in schema.items()}
+    if isinstance(alternatives := result.get("anyOf"), list):
+        alternatives.sort(key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(pattern := schema.get("pattern"), str):
         result["pattern"] = pattern.replace(r"$(?!\n)", "$")
     if isinstance(description := schema.get("description"), str):

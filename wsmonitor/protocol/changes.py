@@ -111,6 +111,22 @@ class SkippedChange(_Change, frozen=True, kw_only=True, tag="skipped"):
 
 Change = SessionChange | ChainChange | StepChange | LogChange | CommandChange | ProblemChange | SkippedChange
 
+
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands in the place of a change that cannot be read. It never travels.
+
+    It has used its number as any refused change has, and the others of its message stand.
+
+    Attributes:
+        code: of the catalogue: what the `rejected` says, with ``message``.
+        context: what it was about, as far as that could be read: ``step`` or ``chain`` to an id.
+    """
+
+    code: str
+    message: str
+    context: dict[str, str] = {}
+
+
 CREATE_REQUIRES: Final[dict[type, tuple[str, ...]]] = {
     SessionChange: ("name",),
     ChainChange: ("name",),

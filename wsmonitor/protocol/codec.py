@@ -7,12 +7,15 @@ could be read, the request, so that the server's answer reaches the one who aske
 from __future__ import annotations
 
 import re
-from typing import Any, Final, cast, get_args
+from typing import Annotated, Any, Final, cast, get_args
 
 import msgspec
+from msgspec import Meta, Raw
 
+from .changes import Change, Unreadable
 from .errors import ProtocolError
-from .messages import ClientMessage, Event, ServerMessage
+from .ids import is_id
+from .messages import ClientMessage, Event, Publish, ServerMessage
 
 _encoder = msgspec.json.Encoder()
 _client: Final = msgspec.json.Decoder(ClientMessage)
@@ -27,6 +30,32 @@ class _Peek(msgspec.Struct):
 
 _peek: Final = msgspec.json.Decoder(_Peek)
 
+
+class _LoosePublish(Publish, frozen=True, kw_only=True, tag="publish"):
+    changes: Annotated[list[Raw], Meta(min_length=1)]  # type: ignore[assignment]  # not read yet
+
+
+class _PeekChange(msgspec.Struct):
+    op: Any = None
+    id: Any = None
+    step: Any = None
+
+
+_loose: Final = msgspec.json.Decoder(_LoosePublish)
+_change: Final = msgspec.json.Decoder(Change)
+_peek_change: Final = msgspec.json.Decoder(_PeekChange)
+
+
+class DamagedPublish(msgspec.Struct, frozen=True, kw_only=True):
+    """A `Publish` of which at least one change cannot be read: see `Unreadable`. It never travels."""
+
+    session: str
+    producer: str
+    producer_epoch: int
+    first: int
+    changes: list[Change | Unreadable]
+
+
 _IDS = (
     r" - at `\$(?:\.\w+|\[\d+\])*\.(?:topic|session|producer|id|chain|step|parent|command|commands\[\d+\])`$"
 )
@@ -36,6 +65,8 @@ _ABOUT_AN_ID: Final = (
     # A name has a maximal length of its own, but the characters of an id.
     re.compile(r"^Expected `str` matching regex .* - at `\$(?:\.\w+|\[\d+\])*\.name`$", re.DOTALL),
 )
+
+_LONGEST: Final = 600  # characters of an error's message
 
 CLIENT_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ClientMessage))
 SERVER_TYPES: Final = frozenset(str(t.__struct_config__.tag) for t in get_args(ServerMessage))
@@ -51,8 +82,10 @@ def encode_record(record: msgspec.Struct) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(record))
 
 
-def decode_client(data: str | bytes, limit: int) -> ClientMessage:
+def decode_client(data: str | bytes, limit: int) -> ClientMessage | DamagedPublish:
     """What a client sent, for the server.
+
+    One bad change does not take its neighbours along: it is read as `Unreadable`, in a `DamagedPublish`.
 
     Args:
         data: the text of one WebSocket message.
@@ -65,8 +98,43 @@ def decode_client(data: str | bytes, limit: int) -> ClientMessage:
         raise ProtocolError("message_too_large", f"{size:,} bytes; this server accepts {limit:,}", fatal=True)
     try:
         return cast(ClientMessage, _client.decode(data))
+    except msgspec.ValidationError as exc:
+        try:
+            # Only now: the one pass above is the fast one, and nearly every message is well formed.
+            return _damaged(_loose.decode(data))
+        except msgspec.ValidationError:
+            raise _explain(data, exc, CLIENT_TYPES) from exc
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as worse:
+            raise _explain(data, worse, CLIENT_TYPES) from worse
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise _explain(data, exc, CLIENT_TYPES) from exc
+
+
+def _damaged(message: _LoosePublish) -> DamagedPublish:
+    return DamagedPublish(
+        session=message.session,
+        producer=message.producer,
+        producer_epoch=message.producer_epoch,
+        first=message.first,
+        changes=[_one_change(raw) for raw in message.changes],
+    )
+
+
+def _one_change(raw: Raw) -> Change | Unreadable:
+    try:
+        return cast(Change, _change.decode(raw))
+    except msgspec.ValidationError as exc:
+        text = str(exc)
+    try:
+        peek = _peek_change.decode(raw)
+    except msgspec.ValidationError:
+        return Unreadable(code="bad_message", message=f"a change is an object: {text}")
+    context: dict[str, str] = {}
+    for name, ident in (("step", peek.step), (peek.op, peek.id)):
+        if name in ("chain", "step") and is_id(ident):
+            context[name] = ident
+    op = peek.op[:64] if isinstance(peek.op, str) else ""
+    return Unreadable(code=_code(text), message=f"{op or 'a change'}: {_readable(text)}", context=context)
 
 
 def decode_server(data: str | bytes) -> ServerMessage | None:
@@ -118,11 +186,17 @@ def _explain(data: str | bytes, exc: Exception, known: frozenset[str]) -> Protoc
         return ProtocolError("bad_message", "a message needs a `type`, a string", request=request)
     if peek.type not in known:
         return ProtocolError("unknown_type", f"unknown message type {peek.type[:64]!r}", request=request)
-    code = "bad_id" if any(place.search(str(exc)) for place in _ABOUT_AN_ID) else "bad_message"
-    return ProtocolError(code, f"{peek.type}: {_readable(str(exc))}", request=request)
+    return ProtocolError(_code(str(exc)), f"{peek.type}: {_readable(str(exc))}", request=request)
+
+
+def _code(text: str) -> str:
+    return "bad_id" if any(place.search(text) for place in _ABOUT_AN_ID) else "bad_message"
 
 
 def _readable(text: str) -> str:
+    if len(text) > _LONGEST:
+        # It repeats a value of the sender's; what was expected stands in front, the place at the end.
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     # A regular expression helps no reader of an error; the rule in words does.
     return re.sub(
         r"Expected `str` matching regex '.*?'(?= - at|$)",

@@ -8,7 +8,7 @@ JSON Schemas and the codec use the very same one.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeGuard
 
 from msgspec import Meta
 
@@ -67,6 +67,11 @@ def check_id(value: object, what: str = "id") -> str:
         InvalidIdError: it is empty, too long, or has a character that ids may not have.
     """
     return _check(value, what, _ID, "'/'")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether *value* is a valid id."""
+    return isinstance(value, str) and len(value) <= MAX_ID_LENGTH and _ID.search(value) is not None
 
 
 def check_session_id(value: object, what: str = "session id") -> str:

@@ -121,7 +121,10 @@ class PublishOpen(_Message, frozen=True, kw_only=True, tag="publish_open"):
 
 
 class Publish(_Message, frozen=True, kw_only=True, tag="publish"):
-    """Changes ``first``, ``first + 1`` … of a producer; answered by ``ack`` after commit, or ``rejected``."""
+    """Changes ``first``, ``first + 1`` … of a producer; answered by ``ack`` after commit, or ``rejected``.
+
+    The server reads the changes one by one: one that cannot be read is ``rejected`` alone, by its number.
+    """
 
     session: SessionId
     producer: Id
