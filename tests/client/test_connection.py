@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -169,7 +170,8 @@ def test_following_a_name_switches_to_a_newer_run_and_says_so(conn: Connection) 
             pub.submit(SessionChange(name="job", state="running"))
             eventually(lambda n=number: follower.session_id == f"job~{n}" and follower.phase == "live")
             assert follower.run == number
-    switches = [update for update in told if isinstance(update, RunChanged)]
+    # A run of this very process is followed before the server has numbered it.
+    switches = [update for update in told if isinstance(update, RunChanged) and update.run]
     assert switches == [RunChanged("job~1", 1, None), RunChanged("job~2", 2, "job~1")]
     eventually(lambda: told[-1] == PhaseChanged("closed"))
     after = told[told.index(switches[1]) :]
@@ -218,3 +220,56 @@ async def test_a_reader_that_falls_behind_is_told_a_gap_and_the_present_position
                     assert seq == told
         assert gaps
         assert told == 43
+
+
+def test_a_run_that_this_process_begins_is_followed_before_the_directory_tells_it(
+    conn: Connection, server: Any
+) -> None:
+    old = conn.publication("job~1", "p1", Owner())
+    old.submit(SessionChange(name="job", state="succeeded"))
+    assert old.flush(10)
+    told: list[Any] = []
+    token = server.token(sub="watcher", role="observe")
+    with connect(Target(url=server.url, token=token)) as other, follow(other, "job", told.append) as follower:
+        eventually(lambda: follower.session_id == "job~1" and follower.phase == "live")
+        new = conn.publication("job~2", "p2", Owner())
+        new.submit(SessionChange(name="job", state="running"))
+        # The next thing that happens on the runner's thread finds it bound: no server was asked.
+        seen: Future[str | None] = Future()
+        other.call_soon(lambda: seen.set_result(follower.session_id))
+        assert seen.result(10) == "job~2"
+        eventually(lambda: follower.run == 2 and follower.phase == "live")
+    switches = [update for update in told if isinstance(update, RunChanged)]
+    assert switches[:2] == [RunChanged("job~1", 1, None), RunChanged("job~2", 0, "job~1")]
+    assert switches[-1] == RunChanged("job~2", 2, "job~1")
+
+
+def test_a_late_follower_never_binds_to_the_run_before_ours(server: Any) -> None:
+    """The link is down: the directory's last word is old, ours is not yet said."""
+    with connect(Target(url=server.url, token=server.token(sub="alice"))) as conn:
+        old = conn.publication("job~1", "p1", Owner())
+        old.submit(SessionChange(name="job", state="succeeded"))
+        assert old.flush(10)
+        with follow(conn, "job") as first:
+            eventually(lambda: first.session_id == "job~1" and first.phase == "live")
+            new = conn.publication("job~2", "p2", Owner())
+            new.submit(SessionChange(name="job", state="running"))
+            told: list[Any] = []
+            with follow(conn, "job", told.append) as late:
+                eventually(lambda: late.session_id == "job~2" and late.run == 2 and late.phase == "live")
+            bound = {update.session_id for update in told if isinstance(update, RunChanged)}
+            assert bound == {"job~2"}
+
+
+def test_a_run_that_the_server_refuses_is_not_waited_for(conn: Connection, server: Any) -> None:
+    old = conn.publication("job~1", "p1", Owner())
+    old.submit(SessionChange(name="job", state="succeeded"))
+    assert old.flush(10)
+    token = server.token(sub="bob", role="publish", sessions=("other~*",))
+    with follow(conn, "job") as follower, connect(Target(url=server.url, token=token)) as stranger:
+        eventually(lambda: follower.session_id == "job~1" and follower.phase == "live")
+        owner = Owner()
+        refused = stranger.publication("job~2", "p2", owner)
+        refused.submit(SessionChange(name="job", state="running"))
+        eventually(lambda: owner.rejections, what="the server refuses it")
+        eventually(lambda: follower.session_id == "job~1" and follower.phase == "live")

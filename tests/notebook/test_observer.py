@@ -302,3 +302,52 @@ def test_an_observer_that_joins_others_is_told_where_things_stand(publisher: Con
         another = look("job", new=True)
         assert another.wait(10).seq == first.seq
         another.close()
+
+
+def test_the_end_of_an_older_run_is_never_taken_for_that_of_the_run_begun_here(
+    publisher: Connection, look: Look
+) -> None:
+    Program(publisher, "job~1", "job").end()
+    observer = look("job")
+    assert observer.wait(10).id == "job~1"
+    for number in range(2, 12):
+        program = Program(publisher, f"job~{number}", "job")
+        with pytest.raises(WaitTimeoutError):
+            observer.wait(0.001)
+        program.end()
+        assert observer.wait(10).id == f"job~{number}"
+        assert look("job", new=True).wait(10).id == f"job~{number}"
+
+
+def test_nor_while_the_link_is_down(look: Look) -> None:
+    with EmbeddedServer.in_thread() as server:
+        place = {"url": server.url, "token": server.token(sub="ada", role="admin")}
+        with connect(Target(**place)) as publisher:
+            Program(publisher, "job~1", "job").end()
+            observer = look("job", **place)
+            assert observer.wait(10).id == "job~1"
+            server.stop()
+            eventually(lambda: not observer.connection.live, "the loss is seen")
+            Program(publisher, "job~2", "job")
+            with pytest.raises(WaitTimeoutError, match="no such session yet; not verified"):
+                observer.wait(0.01)
+            observer.close()
+
+
+def test_publishing_and_watching_with_the_public_names(server: Any, look: Look) -> None:
+    """As the tutorial does it, on a server that remembers earlier runs."""
+    import wsmonitor as wm
+
+    place = {"url": server.url, "token": server.token(sub="ada", role="admin")}
+    for number in (1, 2, 3):
+        observer = look("words", **place)
+        with wm.session("words", **place) as session, session.chain("count") as chain, chain.step("one"):
+            pass
+        snapshot = observer.wait(timeout=20)
+        assert (snapshot.id, snapshot.run) == (session.id, number)
+        states: list[str] = []
+        again = look("words", **place, new=True)
+        again.observe(lambda change, states=states: states.append(change["new"]), "state")
+        assert again.wait(timeout=20).id == session.id
+        assert states == ["succeeded"]
+        again.close()

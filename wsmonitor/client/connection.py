@@ -123,6 +123,11 @@ class Connection:
         return self._closed or self._shared.abandoned
 
     @property
+    def place(self) -> tuple[object, ...]:
+        """The server that this leads to, whatever the credentials: the same for the same server's handles."""
+        return self._shared.place
+
+    @property
     def on_runner(self) -> bool:
         """Whether the caller is on the runner's thread, where nothing may block."""
         return self._shared.runner.here

@@ -2,7 +2,8 @@
 
 A target that holds ``~`` is an id, which pins one run. Anything else is a name: its directory topic is
 subscribed, the newest run is watched, and when a newer one starts the follower switches, and
-says so with `RunChanged` before any update of the new run.
+says so with `RunChanged` before any update of the new run. A run that this very process has begun
+is the newest from that moment on, also before the directory tells it (see `own`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from wsmonitor.protocol.entities import Listing
 from wsmonitor.protocol.ids import check_session_id, directory_topic
 from wsmonitor.protocol.reducer import SessionState
 
+from .own import own_runs
 from .subscription import Counters, Delivery
 from .types import BatchApplied, EventApplied, PhaseChanged, PresenceChanged, SubscriptionPhase, SyncCompleted
 from .types import Update as SubscriptionUpdate
@@ -30,7 +32,8 @@ class RunChanged:
 
     Attributes:
         session_id: the run that is followed now.
-        run: its number among the runs of its name; 0 while it is not known (a pinned id).
+        run: its number among the runs of its name; 0 while it is not known (a pinned id, or a run of this
+            process that the server has not numbered yet): it is told again with the number.
         previous: the run that was followed before; None for the first.
     """
 
@@ -91,6 +94,9 @@ class Follower:
         self._session: Subscription | None = None
         self._names: Subscription | None = None
         self._told: PhaseChanged | None = None
+        self._previous: str | None = None
+        self._own: str | None = None  # a run of this process that the directory has not listed yet
+        self._stop_own: Callable[[], None] | None = None
         self._by_id = is_id(target)
         if self._by_id:
             check_session_id(target)
@@ -159,6 +165,8 @@ class Follower:
         if self._closed:
             return
         self._closed = True
+        if self._stop_own is not None:
+            self._stop_own()
         for subscription in (self._session, self._names):
             if subscription is not None:
                 subscription.close()
@@ -181,16 +189,31 @@ class Follower:
             )
         else:
             self._names = self._conn.subscribe(directory_topic(self.target), self._directory)
+            self._stop_own = own_runs.listen(self._conn.place, self.target, self._own_begun)
+            self._own_run(own_runs.awaited(self._conn.place, self.target))
+            if self._closed:  # by another thread, before there was anything to stop
+                self._stop_own()
+
+    def _own_begun(self, session_id: str | None) -> None:
+        self._conn.call_soon(lambda: self._own_run(session_id))
+
+    def _own_run(self, session_id: str | None) -> None:
+        self._own = session_id
+        self._choose()
 
     def _pinned(self, update: SubscriptionUpdate) -> None:
+        self._number(update)
+        if not (isinstance(update, PhaseChanged) and update.phase == "closed"):
+            self._tell(update)
+
+    def _number(self, update: SubscriptionUpdate) -> None:
+        """Say which run it is, if that was not known before."""
         if self.run == 0 and isinstance(update, (SyncCompleted, EventApplied, BatchApplied)):
             state = self.state
             session = None if state is None else state.session
-            if session is not None and session.run:
+            if session is not None and session.run and self.session_id is not None:
                 self.run = session.run
-                self._tell(RunChanged(self.target, self.run, None))
-        if not (isinstance(update, PhaseChanged) and update.phase == "closed"):
-            self._tell(update)
+                self._tell(RunChanged(self.session_id, self.run, self._previous))
 
     def _directory(self, update: SubscriptionUpdate) -> None:
         if self._closed:
@@ -203,22 +226,33 @@ class Follower:
 
     def _choose(self) -> None:
         names = self._names
-        state = None if names is None else names.state
+        state = None if names is None or self._closed else names.state
         if state is None:
             return
+        if self._own in state.listings:
+            listed, self._own = self._own, None
+            own_runs.listed(self._conn.place, self.target, listed)
+        if self._own is not None:
+            # What is listed came to the server before it, and is older.
+            self._bind(self._own, 0)
+            return
         newest = max(state.listings.values(), key=_age, default=None)
-        if newest is None or newest.id == self.session_id:
+        if newest is None:
             return
         known = state.listings.get(self.session_id or "")
-        if known is not None and _age(newest) <= _age(known):
+        if known is None or _age(newest) > _age(known):
+            self._bind(newest.id, newest.run)
+
+    def _bind(self, session_id: str, run: int) -> None:
+        if session_id == self.session_id:
             return
-        previous, self.session_id, self.run = self.session_id, newest.id, newest.run
+        self._previous, self.session_id, self.run = self.session_id, session_id, run
         old, self._session = self._session, None
         if old is not None:
             old.close()
-        self._tell(RunChanged(newest.id, newest.run, previous))
+        self._tell(RunChanged(session_id, run, self._previous))
         self._session = self._conn.subscribe(
-            newest.id, self._of(newest.id), delivery=self._delivery, interval_ms=self._interval_ms
+            session_id, self._of(session_id), delivery=self._delivery, interval_ms=self._interval_ms
         )
 
     def _of(self, session_id: str) -> Callable[[SubscriptionUpdate], None]:
@@ -226,6 +260,7 @@ class Follower:
             # What still comes from the run before must not mix with the new one's.
             if self._closed or session_id != self.session_id:
                 return
+            self._number(update)
             if not (isinstance(update, PhaseChanged) and update.phase == "closed"):
                 self._tell(update)
 

@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from wsmonitor.protocol.changes import Change
+from wsmonitor.protocol.changes import Change, SessionChange
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
 from wsmonitor.protocol.reducer import SessionState
 
+from .own import own_runs
 from .publication import PublicationMachine
 from .runner import log
 from .subscription import Counters, Delivery, SubscriptionMachine
@@ -272,7 +273,7 @@ class _Events:
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
         self._publication._shared.changed.notify_all()
-        self._call(lambda: self._listener.rejected(number, change, error))
+        self._call(lambda: self._publication._rejected(number, change, error))
 
     def overflowed(self, count: int) -> None:
         self._call(lambda: self._listener.overflowed(count))
@@ -313,6 +314,7 @@ class Publication:
         self._woken = False
         self._asserting = False
         self._closed = False
+        self._name = ""  # of the run, if it is named from here
         core = self._shared.core
         self._machine: PublicationMachine = core.publication(
             session,
@@ -359,6 +361,10 @@ class Publication:
             return None
         with self._shared.lock:
             number = self._machine.submit(change, asserting=self._asserts())
+        if number is not None and isinstance(change, SessionChange) and change.name:
+            # Before the caller goes on: whoever watches this name from here on means this run.
+            self._name = change.name
+            own_runs.begun(self._shared.place, change.name, self.session)
         self._wake()
         return number
 
@@ -420,10 +426,24 @@ class Publication:
     def _leave(self) -> None:
         self._closed = True
         self._stop_listening()
+        if not self._machine.acknowledged:
+            self._never()
         core = self._shared.core
         key = (self.session, self.producer)
         if core.publications.get(key) is self._machine:
             del core.publications[key]
+
+    def _rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        if not self._machine.acknowledged and (
+            isinstance(change, SessionChange) or self._machine.stage == "refused"
+        ):
+            self._never()
+        self._listener.rejected(number, change, error)
+
+    def _never(self) -> None:
+        """The server has not taken the run: its name means another again."""
+        if self._name:
+            own_runs.withdrawn(self._shared.place, self._name, self.session)
 
     def _asserts(self) -> bool:
         return self._asserting and self._shared.runner.here

@@ -160,6 +160,11 @@ class PublicationMachine:
         return self._pending
 
     @property
+    def acknowledged(self) -> int:
+        """The ticket up to which everything is committed; 0 while nothing is."""
+        return self._acked
+
+    @property
     def empty(self) -> bool:
         """Whether everything is committed. An uploaded value stays until a change behind it is."""
         return all(entry.value is not None and entry.uploaded for entry in self._spool)

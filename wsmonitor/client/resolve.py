@@ -118,8 +118,12 @@ def local_user() -> str:
         return f"uid-{os.getuid()}" if hasattr(os, "getuid") else "local"
 
 
-def resolver_for(target: Target, environ: Mapping[str, str] | None = None) -> tuple[object, Resolver]:
-    """The key of *target*'s connection, and what finds its server. Quick, and without I/O.
+def resolver_for(
+    target: Target, environ: Mapping[str, str] | None = None
+) -> tuple[tuple[object, ...], Resolver]:
+    """The key of *target*'s connection (its last item the credentials), and what finds its server.
+
+    Quick, and without I/O.
 
     Raises:
         ConfigurationError: the address is not a WebSocket address, or ``WSMONITOR_LOCAL`` is wrong.

@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wsmonitor._version import __version__
 from wsmonitor.protocol.defaults import Timing
@@ -15,11 +15,15 @@ from . import runner as runners
 from .clock import Instant
 from .core import ClientCore
 from .driver import Driver, Resolver
+from .own import own_runs
 from .subscription import Delivery, SubscriptionMachine
 from .types import ConnectionStatus, Update
 
 if TYPE_CHECKING:
     from .handles import Subscription
+
+Key: TypeAlias = tuple[object, ...]
+"""What a connection is shared by: the server's place, and at the end the credentials."""
 
 AGENT: Final = f"wsmonitor-python/{__version__}"
 
@@ -45,8 +49,9 @@ class _Topic:
 class SharedConnection:
     """One link and its machines; ends when the last handle is closed."""
 
-    def __init__(self, key: object, resolver: Resolver, name: str, timing: Timing | None) -> None:
+    def __init__(self, key: Key, resolver: Resolver, name: str, timing: Timing | None) -> None:
         self.key = key
+        self.place = key[:-1]  # the server alone: all but the credentials
         # Re-entrant: a condition that is waited for may take a snapshot, a signal handler may publish.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -133,7 +138,7 @@ class SharedConnection:
 
 
 _registry_lock = threading.Lock()
-_registry: dict[object, SharedConnection] = {}
+_registry: dict[Key, SharedConnection] = {}
 _instance: str | None = None
 
 
@@ -149,6 +154,7 @@ def _forked() -> None:
     global _registry_lock, _instance
     _registry_lock = threading.Lock()
     _instance = None
+    own_runs.forked()
     for shared in _registry.values():
         shared.abandoned = True
         # The parent may have held it at the moment of the fork.
@@ -169,7 +175,7 @@ _abandoned: list[SharedConnection] = []  # kept, so that nothing of the parent's
 runners.after_fork(_forked)
 
 
-def acquire(key: object, resolver: Resolver, name: str, timing: Timing | None) -> SharedConnection:
+def acquire(key: Key, resolver: Resolver, name: str, timing: Timing | None) -> SharedConnection:
     """The shared connection of *key*, made if there is none. Give it back with `release`."""
     with _registry_lock:
         shared = _registry.get(key)

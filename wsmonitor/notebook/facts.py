@@ -108,15 +108,19 @@ class Watch:
     def wait(self, goal: Goal) -> Future[Facts]:
         """A future of the facts with which *goal* is reached. Cancel it to stop waiting."""
         future: Future[Facts] = Future()
-        with self._lock:
-            if self._over is not None:
-                future.set_exception(self._over)
-                return future
-            self._waiters[future] = goal
-            facts = self._facts
-        future.add_done_callback(self._forget)
-        self._judge(future, goal, facts)
+        self.enter(future, goal)
         return future
+
+    def enter(self, future: Future[Facts], goal: Goal) -> None:
+        """Settle *future* as soon as *goal* is reached. It may have been cancelled already."""
+        with self._lock:
+            over, facts = self._over, self._facts
+            self._waiters[future] = goal
+        future.add_done_callback(self._forget)
+        if over is not None:
+            self._settle(future, over)
+        else:
+            self._judge(future, goal, facts)
 
     def _judge(self, future: Future[Facts], goal: Goal, facts: Facts) -> None:
         try:

@@ -165,7 +165,13 @@ class Observer(anywidget.AnyWidget):
     def _wait(self, seq: int | None, state: str | Collection[str] | None) -> Future[Facts]:
         if self.closed:
             raise UsageError("this observer is closed")
-        return self.feed.watch.wait(Goal.of(seq, state, TRANSITIONS))
+        watch, goal = self.feed.watch, Goal.of(seq, state, TRANSITIONS)
+        future: Future[Facts] = Future()
+        # Judged on the client's thread, behind what was begun there before: a run that this process has
+        # published a moment ago is the one that is meant, and not the end of the run before it.
+        if not self._source.call_soon(lambda: watch.enter(future, goal)):
+            watch.enter(future, goal)
+        return future
 
     def _known(self) -> SessionSnapshot:
         assert self.session is not None  # whoever waited for a fact has a session

@@ -34,6 +34,9 @@ class Source(Protocol):
     def reconnect_now(self) -> None:
         """Try at once, instead of waiting for the next attempt."""
 
+    def call_soon(self, fn: Callable[[], None]) -> bool:
+        """Run *fn* on the client's thread, after all that was begun before; False when that has ended."""
+
     def command(
         self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float
     ) -> Future[Command]:
@@ -92,6 +95,9 @@ class ClientSource:
 
     def reconnect_now(self) -> None:
         self._connection.reconnect_now()
+
+    def call_soon(self, fn: Callable[[], None]) -> bool:
+        return self._connection.call_soon(fn)
 
     def command(
         self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float

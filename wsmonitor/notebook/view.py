@@ -181,7 +181,9 @@ class View:
         """The name that is watched now means this run."""
         if switched:
             self._missed = 0
-            self.log(now.at(self.offset), "plain", "run", str(run), f"is newer: following it ({session_id})")
+            # A run of this very kernel has no number before the server has heard of it.
+            which = f"run {run}" if run else "a run that was begun here"
+            self.log(now.at(self.offset), "plain", "", "", f"{which} is newer: following it ({session_id})")
 
     def subscription(self, phase: SubscriptionPhase, reason: str, now: Now) -> None:
         """The subscription's phase is another."""
