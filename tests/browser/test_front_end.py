@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.notebook.samples import T0, chain, lost_status, sample_view, step
+from tests.notebook.samples import T0, chain, live_status, lost_status, ns, sample_view, step
+from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.notebook.bundle import bundle, stylesheet
 from wsmonitor.notebook.view import Frame, Now, View
+from wsmonitor.protocol.entities import Failure, Session
 
 pytestmark = pytest.mark.browser
 
@@ -229,6 +231,111 @@ def test_at_six_hundred_pixels_nothing_is_wider_than_the_page(page: Page) -> Non
     stage.key(view)
     assert page.evaluate("document.querySelector('.wsm').scrollWidth <= 600")
     expect(page.locator(".wsm-body .wsm-lane").first).to_be_hidden()
+
+
+def test_a_long_name_and_a_long_error_stay_a_banner_that_says_the_error(page: Page) -> None:
+    for width in (1000, 600):
+        stage, view = Stage(page, width=width), View("x")
+        error = Failure(type="ValueError", message="no good " * 60, traceback="Traceback\n" * 40)
+        broken = step(
+            "s", "compute_the_rolling_window_" * 8, "failed", chain="c", start=1, end=2, error=error
+        )
+        session = Session(id="x~1", name="x" * 110, run=1, state="running", created=ns(0), started=ns(0))
+        view.connection(live_status(NOW), NOW)
+        view.subscription("live", "", NOW)
+        view.replace([("session", session), ("chain", chain("c", "c", start=0)), ("step", broken)], "e", 3)
+        stage.key(view)
+        banner = page.locator(".wsm-alarm")
+        box = banner.bounding_box()
+        assert box is not None
+        assert box["height"] <= 90
+        why, whole = page.locator(".wsm-alarm-why").bounding_box(), banner.bounding_box()
+        assert why is not None
+        assert whole is not None
+        assert why["y"] < whole["y"] + whole["height"] / 2, "the error's first words are in sight"
+        state = page.locator(".wsm-state")
+        expect(state).to_have_text("running 2:14")
+        assert state.evaluate("el => el.scrollWidth <= el.clientWidth + 1 || el.clientWidth === 0")
+        assert page.evaluate("document.querySelector('.wsm').scrollWidth") <= width
+        banner.get_by_role("button", name="Show traceback").click()
+        expect(page.locator(".wsm-traceback")).to_be_visible()
+        expect(page.locator(".wsm-alarm-text")).to_contain_text("no good")
+
+
+def test_nothing_goes_on_after_the_sessions_end(page: Page) -> None:
+    stage, view = Stage(page), View("x")
+    session = Session(
+        id="x~1", name="x", run=1, state="cancelled", created=ns(0), started=ns(0), ended=ns(60)
+    )
+    left = step("s", "left open", "running", chain="c", start=10)
+    view.connection(live_status(NOW), NOW)
+    view.subscription("live", "", NOW)
+    view.replace([("session", session), ("chain", chain("c", "c", start=0)), ("step", left)], "e", 3)
+    stage.key(view)
+    row = page.locator(".wsm-row[data-kind=step]")
+    expect(row.locator(".wsm-cell-state")).to_have_text("was running")
+    expect(row.locator(".wsm-time")).to_have_text("50 s")
+    expect(row.locator(".wsm-span")).to_have_attribute("data-stale", "true")
+    expect(page.locator(".wsm-counts")).to_contain_text("1 was running")
+    stage.pass_time(2_000)
+    expect(row.locator(".wsm-time")).to_have_text("50 s")
+
+
+def test_a_step_before_its_chain_is_shown_and_marked_until_it_has_its_place(page: Page) -> None:
+    stage, view = Stage(page), View("x")
+    view.connection(live_status(NOW), NOW)
+    view.subscription("live", "", NOW)
+    view.replace([("step", step("s", "early", "running", chain="c", parent="p", start=1))], "e", 1)
+    stage.key(view)
+    row = page.locator(".wsm-row[data-kind=step]", has_text="early")
+    expect(row).to_contain_text("not placed yet")
+    view.rows.put(chain("c", "chain", start=0))
+    view.rows.put(step("p", "parent", "running", chain="c", start=0))
+    stage.message(view.frame(NOW), view)
+    expect(row).not_to_contain_text("not placed yet")
+    expect(row).to_have_attribute("aria-level", "3")
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "verdict", "words"),
+    [
+        (
+            ConnectionStatus(
+                phase="waiting", attempt=1, next_attempt_at=NOW.mono + 2, looked=("WSMONITOR_URL: not set",)
+            ),
+            "waiting",
+            "waiting",
+            "Looked at WSMONITOR_URL: not set",
+        ),
+        (live_status(NOW), "absent", "absent", 'with wm.session("job") as session'),
+        (live_status(NOW), "not_available", "not_available", "the token does not cover it"),
+        (
+            ConnectionStatus(phase="failed", code="unauthorized", reason="bad token"),
+            "waiting",
+            "failed",
+            "WSMONITOR_TOKEN",
+        ),
+        (
+            ConnectionStatus(phase="failed", code="unsupported_version", reason="v2 only"),
+            "waiting",
+            "failed",
+            "Upgrade the older",
+        ),
+    ],
+)
+def test_while_there_is_nothing_to_see_the_reason_is_what_is_shown(
+    page: Page, status: ConnectionStatus, phase: SubscriptionPhase, verdict: str, words: str
+) -> None:
+    stage, view = Stage(page), View("job")
+    view.connection(status, NOW)
+    view.subscription(phase, "", NOW)
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", verdict)
+    expect(page.locator(".wsm-reasons")).to_contain_text(words)
+    expect(page.locator(".wsm-server", has_text="data")).to_be_hidden()
+    page.locator(".wsm-why").click()
+    stage.pass_time(600)
+    expect(page.locator(".wsm-reasons")).to_be_hidden()
 
 
 CONTRAST = """() => {

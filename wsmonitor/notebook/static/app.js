@@ -48,6 +48,7 @@ export function mount(store, el, send) {
     attr(root, "data-session-state", session ? session.state : null);
     attr(root, "data-seq", store.head ? store.head.sub.seq : null);
     strip.paint(store, v);
+    shown(log.el, store.log.length > 0);
     shown(main, !folded);
     if (!folded) {
       alarms.paint(store, v);

@@ -63,6 +63,11 @@ export function count(n) {
   return Number(n).toLocaleString();
 }
 
+/** `words` in at most `most` characters. */
+export function clip(words, most) {
+  return words.length <= most ? words : `${words.slice(0, most - 1)}…`;
+}
+
 /** Progress in words: "48 %", "2 of 3 files", "120 rows"; "" without progress. */
 export function progress(row) {
   if (row.done === undefined || row.done === null) return "";

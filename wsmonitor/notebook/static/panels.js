@@ -1,7 +1,8 @@
 // What stands around the tree: alarms, summary, event log.
 
 import { attr, h, shown, text } from "./dom.js";
-import { clockTime, count, duration, progress, stateOf } from "./format.js";
+import { clip, clockTime, count, duration, progress, stateOf } from "./format.js";
+import { unsettled } from "./verdict.js";
 
 const ORDER = ["succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled", "skipped", "pending"];
 
@@ -30,15 +31,19 @@ export class Alarms {
     const open = this.open.has(key(first));
     const line = h("div", { class: "wsm-alarm" },
       h("span", { class: "wsm-alarm-icon", "aria-hidden": "true" }, "✕"),
-      h("span", { class: "wsm-alarm-text" }, h("strong", {}, first.name), " ", h("span", { class: "wsm-alarm-why" }, first.text), " ",
-        h("span", { class: "wsm-alarm-where" }, [first.where, clockTime(first.at ?? NaN)].filter(Boolean).join(" · "))));
-    if (others > 0) line.append(h("span", { class: "wsm-alarm-where" }, `and ${count(others)} more`));
+      h("span", { class: "wsm-alarm-text", title: [`${first.name} ${first.text}`, first.where].filter(Boolean).join("\n") },
+        h("strong", {}, clip(first.name, 60)), " ", h("span", { class: "wsm-alarm-why" }, first.text), " ",
+        h("span", { class: "wsm-alarm-where" }, [clockTime(first.at ?? NaN), first.where].filter(Boolean).join(" · "))));
+    const acts = h("span", { class: "wsm-alarm-acts" });
+    if (others > 0) acts.append(h("span", { class: "wsm-alarm-where" }, `and ${count(others)} more`));
     if (first.detail) {
-      line.append(h("button", { type: "button", class: "wsm-button", "aria-expanded": String(open), onclick: () => this._toggle(first, store, v) },
+      acts.append(h("button", { type: "button", class: "wsm-button", "aria-expanded": String(open), onclick: () => this._toggle(first, store, v) },
         open ? "Hide traceback" : "Show traceback"));
     }
-    if (first.row) line.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this.act.reveal(first.row) }, "show step"));
-    line.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this._away(first, store, v) }, "dismiss"));
+    if (first.row) acts.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this.act.reveal(first.row) }, "show step"));
+    acts.append(h("button", { type: "button", class: "wsm-quiet", onclick: () => this._away(first, store, v) }, "dismiss"));
+    line.append(acts);
+    attr(line, "data-open", open);
     this.el.replaceChildren(line);
     if (open) this.el.append(h("pre", { class: "wsm-traceback", tabindex: "0" }, first.detail));
   }
@@ -72,7 +77,7 @@ export class Summary {
     const session = head && head.session;
     shown(this.el, Boolean(session));
     if (!session) return;
-    const unsure = v.frozen || v.doubt;
+    const unsure = unsettled(head, v);
     const told = JSON.stringify([head.counts, head.steps, unsure, session.done, session.total]);
     if (told !== this.told) {
       this.told = told;
@@ -97,7 +102,7 @@ export class Summary {
     const own = progress(session);
     this.words.replaceChildren(all, ...states.map((s) => {
       const state = stateOf(s);
-      const word = unsure && state.active ? state.past.replace(/^was/, "were") : state.word;
+      const word = unsure && state.active ? (head.counts[s] === 1 ? state.past : state.past.replace(/^was/, "were")) : state.word;
       return h("span", { "data-tone": unsure && state.active ? "dim" : state.tone }, `${state.icon} ${count(head.counts[s])} ${word}`);
     }), ...(own ? [h("span", {}, own)] : []));
     if (head.shown - head.chains < head.steps) {

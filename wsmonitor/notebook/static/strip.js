@@ -4,6 +4,8 @@ import { attr, h, shown, text } from "./dom.js";
 import { age, clockTime, duration, roundTrip, stateOf } from "./format.js";
 import { silentProducers } from "./verdict.js";
 
+const EXPLAINED = new Set(["waiting", "failed", "absent", "not_available"]);
+
 export class Strip {
   /** `act` has `reconnect()` and `collapse()`. */
   constructor(act) {
@@ -22,6 +24,7 @@ export class Strip {
     this.fold = h("button", { type: "button", class: "wsm-quiet wsm-fold", "aria-expanded": "true", "aria-label": "Show or hide the details of this session", onclick: () => act.collapse() }, "⌄");
     this.reasons = h("ul", { class: "wsm-reasons" });
     this.reasons.hidden = true;
+    this.chosen = false; // the reader has opened or closed the reasons
     this.el = h("div", { class: "wsm-strip", role: "group", "aria-label": "Connection" },
       h("span", { class: "wsm-left" }, this.icon, this.word, this.detail, this.button, this.why,
         h("span", { class: "wsm-rule", "aria-hidden": "true" }), this.title, this.run, this.state, this.asOf),
@@ -29,8 +32,15 @@ export class Strip {
   }
 
   _toggle() {
-    this.reasons.hidden = !this.reasons.hidden;
-    attr(this.why, "aria-expanded", String(!this.reasons.hidden));
+    this.chosen = true;
+    this._open(this.reasons.hidden);
+  }
+
+  _open(open) {
+    if (this.reasons.hidden === !open) return;
+    this.reasons.hidden = !open;
+    attr(this.why, "aria-expanded", String(open));
+    this.told = null;
   }
 
   paint(store, v) {
@@ -56,6 +66,8 @@ export class Strip {
       text(this.watching, `${watching.count} watching`);
       attr(this.watching, "title", watching.names.join(", "));
     }
+    // While there is nothing else to see, the explanation is what there is to see.
+    if (!this.chosen) this._open(Boolean(head) && !session && EXPLAINED.has(v.key));
     if (!this.reasons.hidden) this._reasons(store, v);
   }
 
@@ -64,10 +76,11 @@ export class Strip {
     shown(this.asOf, false);
     if (!session) return;
     const s = stateOf(session.state);
-    attr(this.state, "data-tone", v.frozen && s.active ? "dim" : s.tone);
     const from = session.start ?? NaN;
     const unsure = v.frozen || v.doubt;
+    attr(this.state, "data-tone", unsure && s.active ? "dim" : s.tone);
     let words = s.active && unsure ? s.past : s.word;
+    attr(this.title, "title", session.name);
     if (session.end) words += ` in ${duration(session.end - from)}`;
     else if (s.active && unsure && Number.isFinite(v.asOf)) {
       // Apart, because it is what a narrow view can spare: the data's age is told anyway.
@@ -80,8 +93,10 @@ export class Strip {
 
   _server(store, v, now) {
     const { rtt, last } = store.beat;
-    shown(this.server, Number.isFinite(last));
-    if (!Number.isFinite(last)) return;
+    const seen = Boolean(store.head && store.head.session);
+    // Where no data was ever seen, it has no age.
+    shown(this.server, Number.isFinite(last) && (seen || !v.frozen));
+    if (this.server.hidden) return;
     if (v.frozen) {
       const asOf = Number.isFinite(v.asOf) ? v.asOf : last;
       const old = Number.isFinite(now) ? `data ${age(now - asOf)} old` : `data as of ${clockTime(asOf)}`;

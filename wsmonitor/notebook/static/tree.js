@@ -3,6 +3,7 @@
 import { attr, h, shown, text } from "./dom.js";
 import { clockTime, count, duration, progress, stateOf, tickLabel, ticks } from "./format.js";
 import { flatten } from "./store.js";
+import { unsettled } from "./verdict.js";
 
 export const ROW = 25; // pixels; fixed, so that a row's place is known without measuring
 const SPARE = 4; // rows beyond the visible ones
@@ -177,9 +178,12 @@ export class Tree {
     const tall = `${(this.tallest + 1) * ROW}px`;
     if (this.view.style.height !== tall) this.view.style.height = tall;
 
-    const unsure = v.frozen || v.doubt;
+    const session = store.head && store.head.session;
+    const unsure = unsettled(store.head, v);
+    // After its end nothing goes on, whatever was left open.
+    const asOf = session && session.end ? session.end : v.asOf;
     if (this.follow && !unsure) this._chase();
-    const range = this._range(store, v);
+    const range = this._range(store, asOf);
     this._scaleLine(range);
     const top = this.view.scrollTop;
     const from = Math.max(0, Math.floor(top / ROW) - SPARE);
@@ -189,7 +193,7 @@ export class Tree {
     this.drawn.forEach((parts, k) => {
       const i = from + k;
       shown(parts.el, i < to);
-      if (i < to) this._fill(parts, i, v, range, unsure);
+      if (i < to) this._fill(parts, i, range, unsure);
     });
     const active = this.index.get(this.selected);
     attr(this.grid, "aria-activedescendant", active !== undefined && active >= from && active < to ? `${this.prefix}${active}` : null);
@@ -204,7 +208,7 @@ export class Tree {
   }
 
   /** From when to when the timeline reaches. */
-  _range(store, v) {
+  _range(store, asOf) {
     let from = Infinity;
     let to = -Infinity;
     let active = false;
@@ -215,8 +219,8 @@ export class Tree {
       if (row.end !== undefined) to = Math.max(to, row.end);
       else { active = true; to = Math.max(to, row.start); }
     }
-    if (active && Number.isFinite(v.asOf)) to = Math.max(to, v.asOf);
-    return from < Infinity ? { from, to: Math.max(to, from + 100), asOf: Number.isFinite(v.asOf) ? v.asOf : to } : null;
+    if (active && Number.isFinite(asOf)) to = Math.max(to, asOf);
+    return from < Infinity ? { from, to: Math.max(to, from + 100), asOf: Number.isFinite(asOf) ? asOf : to } : null;
   }
 
   _scaleLine(range) {
@@ -254,7 +258,7 @@ export class Tree {
     return p;
   }
 
-  _fill(p, i, v, range, unsure) {
+  _fill(p, i, range, unsure) {
     const { row: placed, level, children, open } = this.flat[i];
     // The arrangement is kept while no row moves; what a row says may be newer.
     const row = this.store.rows.get(placed.id) || placed;
@@ -280,11 +284,13 @@ export class Tree {
     attr(p.name, "title", [row.name, row.label, row.error, row.note].filter(Boolean).join("\n"));
     const far = progress(row);
     const chip = row.error && s.tone === "bad" ? row.error.split(":")[0] : row.attempt ? `attempt ${row.attempt}` : s.active ? far : "";
-    const chip2 = (row.attempt && s.active && far) || (row.attempt && row.error && s.tone === "bad" && `attempt ${row.attempt}`) || "";
+    const orphan = row.kind === "step" && level === 1 && "not placed yet";
+    const chip2 = (row.attempt && s.active && far) || (row.attempt && row.error && s.tone === "bad" && `attempt ${row.attempt}`) || orphan || "";
     for (const [box, words] of [[p.chip, chip], [p.chip2, chip2]]) {
       shown(box, words !== "");
       text(box, words);
     }
+    attr(p.chip2, "title", orphan ? "The chain or the step that this belongs to has not been seen." : null);
     attr(p.chip, "data-tone", row.error && s.tone === "bad" ? "bad" : null);
     text(p.state, stale ? s.past : s.word);
     attr(p.state, "data-tone", stale ? "dim" : s.tone);

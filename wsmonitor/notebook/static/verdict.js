@@ -47,7 +47,7 @@ export function verdict(store, perf = store.clock.perf()) {
 
   const asOf = Number.isFinite(store.beat.last) ? store.beat.last : link.lost ?? NaN;
   const because = link.reason ? `The last attempt failed: ${link.reason}` : "No failure was reported.";
-  const looked = (link.looked || []).map((place) => `Looked for a server: ${place}`);
+  const looked = (link.looked || []).map((place) => `Looked at ${place}`);
   if (link.phase === "waiting") {
     const left = Math.max(0, Math.ceil((link.next - now) / 1000));
     const many = link.attempt + 1;
@@ -62,7 +62,8 @@ export function verdict(store, perf = store.clock.perf()) {
   }
   if (link.phase === "failed") {
     return lost("failed", "✕", "Not connected", link.reason || link.code, asOf, [
-      because, `Code: ${link.code || "none"}. It is not tried again by itself, because it would fail in the same way.`, ...looked,
+      because, `Code: ${link.code || "none"}. It is not tried again by itself, because it would fail in the same way.`,
+      ...(ADVICE[link.code] ? [ADVICE[link.code]] : []), ...looked,
     ], { tone: "bad", reconnect: true });
   }
   if (link.phase === "closed") {
@@ -83,6 +84,7 @@ export function verdict(store, perf = store.clock.perf()) {
   if (sub.phase === "not_available") {
     return lost("not_available", "✕", "Not available", sub.reason, asOf, [
       "The server does not show this session: it was removed, or the token does not cover it.",
+      "A server says the same in both cases, so that nobody can find out what others call their sessions.",
     ], { tone: "bad" });
   }
   if (sub.phase === "syncing" || sub.phase === "waiting") {
@@ -101,7 +103,8 @@ export function verdict(store, perf = store.clock.perf()) {
   }
   if (sub.phase === "absent") {
     return { key: "absent", tone: "dim", icon: "○", word: "Waiting", text: "no such session yet", frozen: false, asOf: now,
-      why: ["The server knows of no session with this name or id. As soon as there is one, it is shown here."],
+      why: ["The server knows of no session with this name or id. As soon as there is one, it is shown here.",
+        ...(head.title.includes("~") ? [] : [`A program begins one so: with wm.session(${JSON.stringify(head.title)}) as session: …`])],
       reconnect: false, doubt: false };
   }
   const unheard = silentProducers(head);
@@ -113,6 +116,21 @@ export function verdict(store, perf = store.clock.perf()) {
       ...unheard.map((p) => `The program ${p.agent || p.id} is ${p.liveness === "lost" ? "lost" : "not heard"} since ${age(now - p.since)}.`)],
   };
 }
+
+/** Whether what `head` says of running steps is not the present: not known, or the session is over. */
+export function unsettled(head, v) {
+  return v.frozen || v.doubt || Boolean(head && head.session && head.session.end);
+}
+
+/** What a reader can do about a link that is not tried again. */
+const ADVICE = {
+  unauthorized: "Give another token: wm.watch(…, token=…), or the environment variable WSMONITOR_TOKEN, and run the cell again.",
+  token_expired: "Give a fresh token: wm.watch(…, token=…), best a function that returns one, and run the cell again.",
+  token_revoked: "Ask whoever runs the server for another token, and run the cell again with it.",
+  forbidden: "Ask whoever runs the server for a token with the role that this needs.",
+  unsupported_version: "Upgrade the older of the two, restart this kernel, and run the cell again.",
+  configuration: "Correct the setting that is named above, and run the cell again.",
+};
 
 /** The open producers that the server does not hear; none once the session has ended. */
 export function silentProducers(head) {
