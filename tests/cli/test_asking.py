@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from wsmonitor.cli import failures
 from wsmonitor.cli.failures import Exit
 from wsmonitor.protocol.changes import ChainChange, LogChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import Argument, CommandSpec, LogRecord
+from wsmonitor.protocol.errors import CATALOGUE
 from wsmonitor_server.embedded import ThreadedServer
 
 from .conftest import Cli, Program, Start, answer
@@ -177,7 +181,7 @@ def test_export_into_a_folder_that_is_not_there(cli: Cli, program: Start, tmp_pa
     etl(program)
     done = cli("export", "etl", "-o", str(tmp_path / "none" / "etl.json"))
     assert done.status == Exit.FAILED
-    assert "No such file or directory" in done.err
+    assert f"{tmp_path / 'none' / 'etl.json'}: No such file or directory" in done.err
     assert "Traceback" not in done.err
 
 
@@ -260,6 +264,35 @@ def test_no_server_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.err
 
 
+def test_a_server_without_a_token_for_it_is_about_the_token(
+    cli: Cli, server: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WSMONITOR_TOKEN", raising=False)
+    monkeypatch.delenv("WSMONITOR_URL", raising=False)
+    done = cli("sessions", "--url", server.url)
+    assert done.status == Exit.REFUSED
+    assert "[unauthorized]" in done.err
+    assert "--token-file" in done.err  # what to do about it
+    assert "local server starts by itself" not in done.err
+    assert cli("status", server.url).status == Exit.REFUSED
+
+
+@pytest.mark.parametrize("command", [("sessions",), ("rm",), ("watch", "etl", "--until")])
+def test_a_state_that_is_none(cli: Cli, command: tuple[str, ...]) -> None:
+    option = () if "--until" in command else ("--state",)
+    done = cli(*command, *option, "fooled")
+    assert done.status == Exit.USAGE
+    assert "'fooled' is not a state" in done.err
+    assert "awaiting_input" in done.err
+
+
+def test_every_code_of_the_command_line_is_in_the_catalogue() -> None:
+    sources = Path(inspect.getfile(failures)).parent.glob("*.py")
+    codes = {code for path in sources for code in re.findall(r'code="(\w+)"', path.read_text("utf-8"))}
+    assert {"no_server", "os_error"} <= codes | set(failures.HINTS)
+    assert codes | set(failures.HINTS) <= set(CATALOGUE)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8765", "ws://127.0.0.1:1/?token=x", "nonsense"])
 def test_an_address_that_is_none(cli: Cli, url: str) -> None:
     done = cli("sessions", "--url", url)
@@ -272,3 +305,6 @@ def test_the_token_may_be_in_a_file(cli: Cli, server: ThreadedServer, tmp_path: 
     assert cli("sessions", "--token-file", str(tmp_path / "token")).status == 0
     (tmp_path / "token").write_text("\n")
     assert cli("sessions", "--token-file", str(tmp_path / "token")).status == Exit.USAGE
+    gone = cli("sessions", "--token-file", str(tmp_path / "nowhere"))
+    assert gone.status == Exit.USAGE
+    assert f"cannot read {tmp_path / 'nowhere'}: No such file" in gone.err

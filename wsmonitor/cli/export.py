@@ -112,7 +112,11 @@ def _fetch_logs(
 
 def _write(path: Path, data: bytes) -> None:
     """Write the file in one step: a reader sees the old one or the new one, never half of it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as exc:
+        # The name of the file that was asked for, not of the one that was to be renamed to it.
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

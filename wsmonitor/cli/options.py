@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import click
 import msgspec
+
+from wsmonitor.protocol.states import State
 
 from .failures import Exit, Failure, status_of
 
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     FloatType = click.ParamType[float]
     IntType = click.ParamType[int]
+    StringType = click.ParamType[str]
 else:
     # Generic only in newer versions of click.
-    FloatType = IntType = click.ParamType
+    FloatType = IntType = StringType = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,7 +95,9 @@ class Server:
 def no_connection(status: ConnectionStatus) -> Failure:
     """Why there is no connection, as a failure with everything that is known."""
     found = status.url is not None
-    code = status.code if found and status.code else "no_server"
+    # That a token is wanting is known before any server is asked.
+    known = status.code and (found or status_of(status.code) is Exit.REFUSED)
+    code = status.code if known else "no_server"
     told = status.reason or ("the server cannot be reached" if found else "no server was found")
     if not found and status.looked:
         told += "".join(f"\n  looked at {place}" for place in status.looked)
@@ -157,7 +162,11 @@ def _me() -> str:
 
 
 def _read_token(path: Path) -> str:
-    text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise Failure(f"cannot read {path}: {why}", code="configuration", status=Exit.USAGE) from exc
     if not text.strip():
         raise Failure(f"{path}: the file is empty", code="configuration", status=Exit.USAGE)
     return text.strip()
@@ -182,6 +191,17 @@ class Span(FloatType):
         if seconds < 0:
             self.fail("a duration is not negative", param, ctx)
         return seconds
+
+
+class StateName(StringType):
+    """A state of a session."""
+
+    name = "STATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in get_args(State):
+            self.fail(f"{value!r} is not a state: {', '.join(get_args(State))}", param, ctx)
+        return str(value)
 
 
 class Bytes(IntType):

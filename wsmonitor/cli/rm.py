@@ -11,7 +11,7 @@ from wsmonitor.export.words import NANO, plural, size
 from wsmonitor.protocol.states import TERMINAL
 
 from .failures import Exit, Failure, explain, status_of
-from .options import Bytes, Server, Span, console, emit, json_option, server_options
+from .options import Bytes, Server, Span, StateName, console, emit, json_option, server_options
 
 if TYPE_CHECKING:
     from wsmonitor.protocol.entities import Listing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--older-than", type=Span(), help="Sessions that ended (or were made) longer ago, e.g. 7d.")
 @click.option("--larger-than", type=Bytes(), help="Sessions that take more room, e.g. 100MB.")
 @click.option(
-    "--state", "states", multiple=True, metavar="STATE", help="Sessions in this state (repeatable)."
+    "--state", "states", multiple=True, type=StateName(), help="Sessions in this state (repeatable)."
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only list what would be removed.")

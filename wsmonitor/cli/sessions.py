@@ -11,7 +11,7 @@ from wsmonitor.export.document import full
 from wsmonitor.export.words import NANO, age, between, duration, look, one_line, size, state_word
 from wsmonitor.protocol.states import TERMINAL
 
-from .options import Server, console, emit, json_option, server_options
+from .options import Server, StateName, console, emit, json_option, server_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("sessions", short_help="List the sessions and their states.")
 @click.argument("name", required=False)
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Only these states (repeatable).")
+@click.option("--state", "states", multiple=True, type=StateName(), help="Only these states (repeatable).")
 @click.option("--all", "everything", is_flag=True, help="Also the ended runs beyond the newest 20.")
 @json_option
 @server_options

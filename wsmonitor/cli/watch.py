@@ -9,19 +9,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
 from wsmonitor.client.types import ConnectionStatus, PhaseChanged, SyncCompleted
 from wsmonitor.protocol.entities import Session
 from wsmonitor.protocol.reducer import SessionState
-from wsmonitor.protocol.states import TERMINAL, State
+from wsmonitor.protocol.states import TERMINAL
 
 from . import lines
 from .failures import Exit, Failure
 from .feed import Bound, Feed, Item, Linked, Lost, Told
-from .options import Server, Span, console, json_option, no_connection, target_options
+from .options import Server, Span, StateName, console, json_option, no_connection, target_options
 from .scene import LogLine, Picture, Scene
 from .story import Story
 from .terminal import frame, log_line, state_line
@@ -41,13 +41,13 @@ _LOG: Final = 200  # lines kept for the view; eight at most are shown
 @click.option(
     "--until",
     multiple=True,
-    metavar="STATE",
+    type=StateName(),
     help="End when the session is in STATE: status 0, or 1 if it ended in another (repeatable).",
 )
 @click.option(
     "--on",
     multiple=True,
-    metavar="STATE",
+    type=StateName(),
     help="Run COMMAND each time the session comes into STATE (repeatable).",
 )
 @click.option(
@@ -83,9 +83,6 @@ def watch_command(
 
     COMMAND gets WSMONITOR_SESSION (the id), WSMONITOR_SESSION_NAME and WSMONITOR_STATE in its environment.
     """
-    for state in (*until, *on):
-        if state not in get_args(State):
-            raise click.BadParameter(f"{state!r} is not a state: {', '.join(get_args(State))}")
     if bool(on) != bool(command):
         raise click.UsageError("--on STATE and a command after -- belong together")
     out = console()

@@ -6,6 +6,7 @@
     ├── RequestTimeoutError         the server did not answer a request in time; also a TimeoutError
     ├── NotLocatedError             no server is there at present; it will be looked for again
     └── ConfigurationError
+        ├── NoTokenError            there is an address, but no token for it
         └── NoServerError           no server can be there with these settings; says where it was looked
 """
 
@@ -32,6 +33,12 @@ class NotLocatedError(WsMonitorError):
     def __init__(self, message: str, looked: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.looked = looked
+
+
+class NoTokenError(ConfigurationError):
+    """There is a server's address, but no token for it."""
+
+    code = "unauthorized"
 
 
 class NoServerError(ConfigurationError):

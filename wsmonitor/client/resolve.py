@@ -15,6 +15,7 @@ from wsmonitor.host import ENV_HOME, discovery_path
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .driver import Endpoint, Resolver
+from .errors import NoTokenError
 from .locate import ENV_TOKEN, ENV_URL, Located, check_url, local_mode, locate
 from .types import Target, TokenProvider
 
@@ -155,7 +156,7 @@ def _local_provider(url: str) -> TokenProvider:
         looked: list[str] = []
         found = find_local(looked)
         if found is None or found.url.rstrip("/") != url.rstrip("/"):
-            raise ConfigurationError(
+            raise NoTokenError(
                 f"no token for {url}: give one, or set {ENV_TOKEN} ({url} is not your running local server)"
             )
         return _minter(Located(found.url, "", (), found))()

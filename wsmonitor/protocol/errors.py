@@ -90,6 +90,10 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     "capture_failed": CatalogueEntry("A value could not be shown.", False, 0),
     "timeout": CatalogueEntry("What was waited for did not happen in the time given.", True, 0),
     "configuration": CatalogueEntry("A setting, a file or an address is wrong.", False, 0),
+    # What the command line says of its surroundings
+    "ambiguous": CatalogueEntry("A name fits more than one; give the id.", False, 0),
+    "no_server": CatalogueEntry("No server was found; where it was looked for is told.", True, 0),
+    "os_error": CatalogueEntry("A file could not be read or written.", False, 0),
 }
 
 
