@@ -17,6 +17,7 @@ from wsmonitor.protocol.messages import (
     CommandReply,
     CommandRequest,
     HistoryPage,
+    Hold,
     LogsPage,
     Position,
     PublishOpened,
@@ -111,6 +112,9 @@ class ProducerEvents(Protocol):
     def acked(self, session: str, producer: str, accepted: int) -> None: ...
     def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None: ...
     def deliver(self, session: str, producer: str, command: Command) -> None: ...
+    def held(self, session: str, producer: str, hold: Hold) -> None:
+        """What is wanted of its work beneath something that another producer owns has changed."""
+
     def fenced(self, session: str, producer: str) -> None:
         """Another holder took over, or the session was removed: nothing more is taken from this one."""
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.changes import Change, SessionChange, Unreadable
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.messages import PublishOpened
+from wsmonitor.protocol.messages import Hold, PublishOpened
 
-from . import commands
+from . import commands, holds
 from .authority import Batch
 from .clock import Clock
 from .commits import CommitPath
@@ -124,6 +124,7 @@ class ProducerDesk:
             accepted=authority.positions[producer].accepted,
             epoch=authority.epoch,
             known=known,
+            holds=self._holds_for(loaded, producer),
         )
         return opened, holder
 
@@ -227,6 +228,32 @@ class ProducerDesk:
                 holder = loaded.holders.get(loaded.authority.target(event.entity))
                 if holder is not None and holder.opened:
                     holder.events.deliver(loaded.id, holder.producer, event.entity)
+        self._tell_holds(loaded, batch)
+
+    def _holds_for(self, loaded: LoadedSession, producer: str) -> list[Hold]:
+        state = loaded.feed.state
+        loaded.holds = holds.holds(state)
+        return [one for target, one in loaded.holds.items() if holds.owner(state, target) != producer]
+
+    def _tell_holds(self, loaded: LoadedSession, batch: Batch) -> None:
+        """Tell the producers that work beneath what another one owns when it is paused or cancelled."""
+        if len(loaded.holders) < 2 and not loaded.holds:
+            return
+        state = loaded.feed.state
+        for event in batch.events:
+            target = holds.target_of(event.entity)
+            if target is None or (not isinstance(event.entity, Command) and target not in loaded.holds):
+                continue
+            now = holds.hold(state, target)
+            before = loaded.holds.pop(target, None)
+            if now.want != "run":
+                loaded.holds[target] = now
+            if now == before or (before is None and now.want == "run"):
+                continue
+            owner = holds.owner(state, target)
+            for holder in loaded.holders.values():
+                if holder.opened and holder.producer != owner:
+                    holder.events.held(loaded.id, holder.producer, now)
 
     def _deliver_waiting(self, holder: Holder) -> None:
         if holder.ended is None:

@@ -29,6 +29,8 @@ from wsmonitor.protocol.messages import (
     Done,
     Fenced,
     HistoryGet,
+    Hold,
+    HoldChanged,
     LogsGet,
     Publish,
     PublishClose,
@@ -334,6 +336,9 @@ class Requests:
 
     def deliver(self, session: str, producer: str, command: Command) -> None:
         self._peer.send(Deliver(session=session, producer=producer, command=command))
+
+    def held(self, session: str, producer: str, hold: Hold) -> None:
+        self._peer.send(HoldChanged(session=session, producer=producer, hold=hold))
 
     def fenced(self, session: str, producer: str) -> None:
         self._producers.pop((session, producer), None)

@@ -6,10 +6,12 @@ from asyncio import Future, get_running_loop
 from typing import TYPE_CHECKING, Final
 
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
 
 from .authority import Authority, Batch
 from .commands import next_deadline_ns
+from .holds import Target
 from .hub import Feed
 from .liveness import LivenessWatch, Verdict
 from .ports import Refusal
@@ -32,6 +34,7 @@ class LoadedSession:
     Attributes:
         verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
             applied again after a failed commit.
+        holds: what is wanted of producers beneath what others own, as it was last told; only what holds.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
     """
 
@@ -60,6 +63,7 @@ class LoadedSession:
         self.verdicts: dict[str, Verdict] = {}
         self.goodbyes: set[str] = set()
         self.holders: dict[str, Holder] = {}
+        self.holds: dict[Target, Hold] = {}
         self.waiters: list[Future[None]] = []
         self.flight: list[Future[None]] = []
         self.removed = False

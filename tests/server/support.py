@@ -13,7 +13,7 @@ from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import Command, ErrorInfo, Value
-from wsmonitor.protocol.messages import Event, Position, PublishOpened
+from wsmonitor.protocol.messages import Event, Hold, Position, PublishOpened
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
@@ -121,6 +121,7 @@ class Publisher:
         self.failures: list[ErrorInfo] = []
         self.next = 1
         self.opened: PublishOpened | None = None
+        self.holds: list[Hold] = []
         self._handle: ProducerHandle | None = None
 
     @property
@@ -150,6 +151,9 @@ class Publisher:
 
     def deliver(self, session: str, producer: str, command: Command) -> None:
         self.delivered.append(command)
+
+    def held(self, session: str, producer: str, hold: Hold) -> None:
+        self.holds.append(hold)
 
     def fenced(self, session: str, producer: str) -> None:
         self.fences += 1

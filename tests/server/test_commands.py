@@ -9,7 +9,7 @@ import pytest
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Argument, CommandSpec
-from wsmonitor.protocol.messages import CommandReply, CommandRequest
+from wsmonitor.protocol.messages import CommandReply, CommandRequest, Hold
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.ports import Refusal
@@ -21,6 +21,7 @@ Running = tuple[SessionEngine, ManualClock]
 
 SPECS = (
     CommandSpec(name="pause", targets=("session", "step")),
+    CommandSpec(name="cancel"),
     CommandSpec(name="interrupt", targets=("step",)),
     CommandSpec(
         name="scale",
@@ -212,3 +213,56 @@ async def test_records_are_bounded() -> None:
         await ask(engine, a_request(7))
     assert caught.value.info.code == "limit_exceeded"
     await engine.stop()
+
+
+async def test_other_producers_are_told_what_holds_beneath_what_is_not_theirs(running: Running) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    specs = tuple(CommandSpec(name=name, targets=("chain",)) for name in ("pause", "resume"))
+    await publisher.put(SessionChange(commands=specs))
+    worker = await Publisher(engine, "s~1", "w1").open()
+    assert worker.opened is not None
+    assert worker.opened.holds == []
+    paused = (await ask(engine, a_request(1, chain="c"))).command.id
+    await publisher.put(CommandChange(id=paused, state="delivered"))
+    assert worker.holds == []
+    await publisher.put(CommandChange(id=paused, state="accepted"))
+    pause = Hold(chain="c", want="pause", reason="paused by bob")
+    assert worker.holds == [pause]
+    await publisher.put(CommandChange(id=paused, state="applied"))
+    assert worker.holds == [pause]
+    assert (await Publisher(engine, "s~1", "w2").open()).opened.holds == [pause]  # type: ignore[union-attr]
+    assert publisher.holds == []
+    assert worker.delivered == []
+    resumed = (await ask(engine, a_request(2, "resume", chain="c"))).command.id
+    await publisher.put(CommandChange(id=resumed, state="accepted"))
+    assert worker.holds == [pause, Hold(chain="c")]
+    assert (await Publisher(engine, "s~1", "w3").open()).opened.holds == []  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("end", "held"),
+    [("succeeded", ["cancel", "run"]), ("failed", ["cancel", "run"]), ("cancelled", ["cancel"])],
+)
+async def test_a_cancel_holds_until_the_target_has_ended_otherwise(
+    running: Running, end: Any, held: list[str]
+) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    worker = await Publisher(engine, "s~1", "w1").open()
+    ident = (await ask(engine, a_request(1, "cancel"))).command.id
+    await publisher.put(CommandChange(id=ident, state="accepted"))
+    await publisher.put(SessionChange(state=end))
+    await publisher.put(CommandChange(id=ident, state="applied" if end == "cancelled" else "rejected"))
+    assert [hold.want for hold in worker.holds] == held
+
+
+async def test_a_pause_holds_no_longer_than_its_target_is_open(running: Running) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    worker = await Publisher(engine, "s~1", "w1").open()
+    ident = (await ask(engine, a_request(1))).command.id
+    await publisher.put(CommandChange(id=ident, state="accepted"), CommandChange(id=ident, state="applied"))
+    await publisher.put(SessionChange(state="failed"))
+    assert [hold.want for hold in worker.holds] == ["pause", "run"]
+    assert (await Publisher(engine, "s~1", "w2").open()).opened.holds == []  # type: ignore[union-attr]

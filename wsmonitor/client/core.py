@@ -27,6 +27,7 @@ from wsmonitor.protocol.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    HoldChanged,
     Presence,
     PublishOpened,
     Refreshed,
@@ -371,6 +372,11 @@ class ClientCore:
             machine.deliver(message.command)
             machine.pump(now.mono)
 
+    def _hold(self, now: Instant, message: HoldChanged) -> None:
+        machine = self.publications.get((message.session, message.producer))
+        if machine is not None:
+            machine.hold_changed(message.hold)
+
     def _value_ack(self, now: Instant, message: ValueAck) -> None:
         if not any(machine.value_ack(now.mono, message) for machine in self.publications.values()):
             self._answer(message)
@@ -438,6 +444,7 @@ _HANDLERS: Final[dict[type, Callable[[ClientCore, Instant, Any], None]]] = {
     Rejected: ClientCore._rejected,
     Fenced: ClientCore._fenced,
     Deliver: ClientCore._deliver,
+    HoldChanged: ClientCore._hold,
     ValueAck: ClientCore._value_ack,
     Done: ClientCore._done,
     Error: ClientCore._error,

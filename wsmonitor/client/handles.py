@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wsmonitor.protocol.changes import Change, SessionChange
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
+from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
 
 from .own import own_runs
@@ -283,6 +284,9 @@ class _Events:
 
     def command(self, command: Command) -> None:
         self._call(lambda: self._listener.command(command))
+
+    def held(self, holds: tuple[Hold, ...]) -> None:
+        self._call(lambda: self._listener.held(holds))
 
     def fenced(self) -> None:
         self._publication._shared.changed.notify_all()

@@ -44,6 +44,7 @@ from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.messages import (
     ClientMessage,
+    Hold,
     Publish,
     PublishClose,
     PublishOpen,
@@ -147,6 +148,7 @@ class PublicationMachine:
         self._upload: int | None = None  # of the running value_put
         self._front: list[Entry] | None = None  # while the owner asserts again
         self._commands: OrderedDict[str, None] = OrderedDict()
+        self._holds: dict[tuple[str, str], Hold] = {}
         self._wants_close = False
         self._overflowing = False
         self._deadline: float | None = None
@@ -266,6 +268,10 @@ class PublicationMachine:
             entry.uploaded = False
         self._front = []
         self._events.opened(message.epoch, known)
+        holds = {(hold.chain, hold.step): hold for hold in message.holds}
+        if holds != self._holds:
+            self._holds = holds
+            self._events.held(tuple(holds.values()))
 
     def reasserted(self, now: float) -> None:
         """The owner has been told ``opened``: put what it asserted in front, and go on sending."""
@@ -311,6 +317,15 @@ class PublicationMachine:
             self.submit(CommandChange(id=command.id, state="delivered"))
         self._events.command(command)
         return True
+
+    def hold_changed(self, hold: Hold) -> None:
+        """What is wanted of our work beneath something that another producer owns is different now."""
+        key = (hold.chain, hold.step)
+        if hold.want == "run":
+            self._holds.pop(key, None)
+        else:
+            self._holds[key] = hold
+        self._events.held(tuple(self._holds.values()))
 
     def fenced(self) -> None:
         """Another holder opened this producer."""

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, Entity, ErrorInfo
-from wsmonitor.protocol.messages import Event, Welcome
+from wsmonitor.protocol.messages import Event, Hold, Welcome
 
 Phase = Literal[
     "idle",  # nobody has asked for a connection yet
@@ -186,6 +186,9 @@ class PublicationListener:
 
     def command(self, command: Command) -> None:
         """A command arrived (once per command, whatever is retried)."""
+
+    def held(self, holds: tuple[Hold, ...]) -> None:
+        """What is wanted of our work beneath what other producers own: each time all that is in force."""
 
     def fenced(self) -> None:
         """Another holder took this producer over: nothing more will be sent."""

@@ -385,6 +385,18 @@ class Presence(_Message, frozen=True, kw_only=True, tag="presence"):
     names: list[str]
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a command to one producer's session, chain or step means for the other producers' work beneath it.
+
+    ``chain`` or ``step`` names the target; without both it is the session.
+    """
+
+    chain: OptionalId = ""
+    step: OptionalId = ""
+    want: Literal["run", "pause", "cancel"] = "run"
+    reason: str = ""
+
+
 class PublishOpened(_Message, frozen=True, kw_only=True, tag="publish_opened"):
     """The producer is open: continue with change ``accepted + 1``."""
 
@@ -395,6 +407,15 @@ class PublishOpened(_Message, frozen=True, kw_only=True, tag="publish_opened"):
     accepted: Count
     epoch: str  # the session's: a new one asks the producer to re-assert what it owns
     known: bool  # whether the session has anything of this producer
+    holds: list[Hold] = []  # all that are in force; what is not named here may run
+
+
+class HoldChanged(_Message, frozen=True, kw_only=True, tag="hold"):
+    """A hold changed. For producers that do not own its target; nothing is answered."""
+
+    session: SessionId
+    producer: Id
+    hold: Hold
 
 
 class Ack(_Message, frozen=True, kw_only=True, tag="ack"):
@@ -518,6 +539,7 @@ ServerMessage = (
     | Rejected
     | Fenced
     | Deliver
+    | HoldChanged
     | ValueAck
     | ValuePage
     | LogsPage

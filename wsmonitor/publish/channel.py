@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from wsmonitor.client.types import ConnectionStatus, PublicationListener
 from wsmonitor.protocol.changes import Change, CommandChange, LogChange, ProblemChange
 from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord
+from wsmonitor.protocol.messages import Hold
 
 if TYPE_CHECKING:
     from .node import Node
@@ -306,6 +307,11 @@ class Channel(PublicationListener):
 
     def command(self, command: Command) -> None:
         self._on_command(command)
+
+    def held(self, holds: tuple[Hold, ...]) -> None:
+        run = self._run
+        with run.lock:
+            run.control.follow({hold.step or hold.chain or run.session_id: hold for hold in holds})
 
     def fenced(self) -> None:
         self._run.report("fenced", "another process has taken this session over", background=True)

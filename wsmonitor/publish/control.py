@@ -17,6 +17,7 @@ All methods but the waiting ones are called with the run's lock held; a wait rel
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wsmonitor.protocol.changes import CommandChange
 from wsmonitor.protocol.entities import Command
 from wsmonitor.protocol.errors import Cancelled, Rejected
+from wsmonitor.protocol.messages import Hold
 
 if TYPE_CHECKING:
     from .node import Node
@@ -105,6 +107,28 @@ class Control:
             other.move("cancelling", node.cancel_request.reason)
         self.wake()
 
+    def follow(self, holds: dict[str, Hold]) -> None:
+        """What is wanted beneath nodes that another process owns, by their ids: all that is in force.
+
+        The commands themselves are the owner's to take and to answer; here only their effect is followed.
+        """
+        for node in self._run.foreign.values():
+            hold = holds.get(node.id)
+            want = "run" if hold is None else hold.want
+            reason = "" if hold is None else hold.reason
+            if want == "pause" and node.pause_request is None:
+                node.pause_request = Request(reason)
+                self.attention += 1
+            elif want != "pause" and node.pause_request is not None:
+                self._lift_pause(node, "")
+            if want == "cancel" and node.cancel_request is None:
+                self.cancel(node, None, reason)
+            elif want != "cancel" and node.cancel_request is not None:
+                node.cancel_request = None
+                self.attention -= 1
+        self.settle()
+        self.wake()
+
     def stop(self, reason: str) -> None:
         """The run is over: whoever still runs beneath it is told at its next point."""
         self.stopped = reason
@@ -149,7 +173,7 @@ class Control:
 
     def settle(self) -> None:
         """Put those pause marks in force beneath which nothing runs any more."""
-        for node in self._run.owned():
+        for node in (*self._run.owned(), *self._run.foreign.values()):
             request = node.pause_request
             if request is None or request.in_force or not self._quiet(node):
                 continue
@@ -226,7 +250,9 @@ class Control:
             answered = self._wait(node, lambda: question.answered, timeout)
         finally:
             self._finish(node)
-        return self._outcome(question, answered)
+        answer = self._outcome(question, answered)
+        self.check(node)  # it may have been paused meanwhile: an answer does not lift that
+        return answer
 
     async def aask(self, node: Node, question: Question, timeout: float | None) -> str:
         """`ask` that awaits instead of blocking the thread."""
@@ -235,7 +261,9 @@ class Control:
             answered = await self._await(node, lambda: question.answered, timeout)
         finally:
             self._finish(node)
-        return self._outcome(question, answered)
+        answer = self._outcome(question, answered)
+        await self.acheck(node)
+        return answer
 
     def hold(self, node: Node, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait until *ready* (called with the lock held), at most *timeout* seconds. For retries."""
@@ -261,7 +289,7 @@ class Control:
         if not answered:
             raise TimeoutError(f"no answer to: {question.prompt}")
         if question.kind == "approve" and not question.approved:
-            raise Rejected(question.reason)
+            raise _rejected(question.reason)
         return question.value
 
     def _wait(self, node: Node, ready: Callable[[], bool], timeout: float | None) -> bool:
@@ -316,10 +344,10 @@ class Control:
 
     def _raise(self, node: Node) -> None:
         if self.stopped:
-            raise Cancelled(self.stopped)
+            raise _cancelled(self.stopped)
         request = _cancelled_by(node)
         if request is not None:
-            raise Cancelled(request.reason)
+            raise _cancelled(request.reason)
 
     def _look(self, node: Node) -> None:
         self._raise(node)
@@ -360,3 +388,47 @@ def _cancelled_by(node: Node) -> Request | None:
 def _by(what: str, command: Command | None) -> str:
     actor: Any = "" if command is None else command.actor or command.via
     return f"{what} by {actor}" if actor else what
+
+
+class _CancelledInPool(Cancelled, Exception):
+    """`Cancelled` beneath `multiprocessing.Pool` (or ``ThreadPool``), which loses what is no `Exception`.
+
+    There a `BaseException` ends the worker, and whoever waits for the result waits for ever. Pickled, on its
+    way to the process that waits, it becomes a plain `Cancelled`.
+    """
+
+    def __reduce__(self) -> tuple[type[Cancelled], tuple[Any, ...]]:
+        return Cancelled, self.args
+
+
+class _RejectedInPool(Rejected, Exception):
+    """The same for `Rejected`."""
+
+    def __reduce__(self) -> tuple[type[Rejected], tuple[Any, ...]]:
+        return Rejected, self.args
+
+
+for _carried, _plain in ((_CancelledInPool, Cancelled), (_RejectedInPool, Rejected)):
+    # In tracebacks, and wherever a program shows the type: the name that the documents use.
+    _carried.__module__, _carried.__qualname__, _carried.__name__ = (
+        _plain.__module__,
+        _plain.__qualname__,
+        _plain.__name__,
+    )
+
+
+def _cancelled(reason: str) -> Cancelled:
+    return _CancelledInPool(reason) if _in_pool() else Cancelled(reason)
+
+
+def _rejected(reason: str) -> Rejected:
+    return _RejectedInPool(reason) if _in_pool() else Rejected(reason)
+
+
+def _in_pool() -> bool:
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_code.co_name == "worker" and frame.f_globals.get("__name__") == "multiprocessing.pool":
+            return True
+        frame = frame.f_back
+    return False

@@ -124,8 +124,7 @@ class Node:
         with run.lock:
             if self.announced or self.foreign or not run.open:
                 return
-            if run.opener is not None:
-                run.opener()
+            run.ensure_open()
             now = run.now()
             self.announced = True
             self.state = state

@@ -102,7 +102,7 @@ def _prepare() -> None:
     # After the client's own hook was registered, so that ours runs before it closes the connections.
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_fork)
+        os.register_at_fork(after_in_child=_after_fork, after_in_parent=_has_forked)
 
 
 def flush_at_worker_exit() -> None:
@@ -110,6 +110,11 @@ def flush_at_worker_exit() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _at_exit, exitpriority=10)
+
+
+def _has_forked() -> None:
+    for session in list(_open.values()):
+        session._guard(session._expect_workers)
 
 
 def _after_fork() -> None:

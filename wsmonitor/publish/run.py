@@ -91,10 +91,12 @@ class Run:
         self.lock = threading.RLock()
         self.capture = Capture(redactor, runtime.monotonic, limits)
         self.control = Control(self)
+        self._on_command = on_command
         self.channel = Channel(self, on_command)
         self.errors: deque[ErrorInfo] = deque(maxlen=ERRORS_KEPT)
         self.open = False
         self.nodes: dict[str, Node] = {}  # announced and not ended, by id
+        self.foreign: dict[str, Node] = {}  # another process's, beneath which this one works, by id
         self._prefix = f"{runtime.random_bits(32):08x}"
         self._count = 0
         self._warned: set[str] = set()
@@ -124,14 +126,29 @@ class Run:
         self.lock = threading.RLock()
         self.control = Control(self)
         self.channel.abandon()
-        self.channel = Channel(self, lambda command: None)  # commands go to the process that owns the session
+        self.channel = Channel(self, self._on_command)  # commands for what this process begins come here
         self._prefix = f"{self.runtime.random_bits(32):08x}"
         self.retries.clear()
         self._values.clear()
         self._values_size = 0
         for node in self.nodes.values():
             node.disown()
+            self.foreign[node.id] = node
+        for node in self.foreign.values():
+            node.pause_request = node.cancel_request = None  # told anew when this process opens its channel
         self.nodes.clear()
+
+    def ensure_open(self) -> None:
+        """A point of the program: from here on it must hear of pause and cancel, also in a forked child."""
+        if self.opener is None or not self.open:
+            return
+        try:
+            with self.lock:
+                self.opener()
+        except PublishError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - HARMLESS: the program goes on without us
+            self.report("internal", f"nothing is published: {type(exc).__name__}: {exc}")
 
     # -- nodes; the lock is held
 

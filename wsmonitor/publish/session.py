@@ -79,6 +79,7 @@ class Session(Work):
             self._node.announced = True
             self._node.foreign = True
             self._node.state = "running"
+            run.foreign[ident] = self._node
 
     # -- facts
 
@@ -97,6 +98,7 @@ class Session(Work):
 
     def environment(self) -> dict[str, str]:
         """Environment variables for a worker process, which then joins with ``wm.join()``."""
+        self._guard(self._expect_workers)
         return {SESSION_VARIABLE: self.id}
 
     # -- parts
@@ -285,6 +287,11 @@ class Session(Work):
         self._commands.close()
         registry.discard(self)
         run.channel.close()
+
+    def _expect_workers(self) -> None:
+        """Steps of other processes may be retried, or ask: only the session can say what these words mean."""
+        for kind in ("retry", "approve", "input"):
+            self._offer(kind, "step")
 
     def _forked(self) -> None:
         """This is a forked child: go on as a worker, as soon as there is something to publish."""

@@ -84,6 +84,7 @@ class Track(Generic[T]):
             self._end(node, shows)
 
     def _begin(self, node: Node) -> bool:
+        node.run.ensure_open()
         if node.tracked:
             return False
         node.tracked = True

@@ -275,6 +275,7 @@ class Work:
     def _checkpoint(self, deferred: bool, approve: str | None, timeout: float | None) -> Point[None]:
         node, control = self._node, self._node.run.control
         node.run.raise_pending()
+        node.run.ensure_open()
         control.raise_if_cancelled(node)
         if approve is None or not node.announced or node.ended:
             return Point(deferred, lambda: control.check(node), lambda: control.acheck(node))
