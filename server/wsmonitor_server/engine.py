@@ -258,6 +258,9 @@ class SessionEngine:
             self._session_timeout(loaded, now, now_ns)
 
     def _session_timeout(self, loaded: LoadedSession, now: float, now_ns: int) -> None:
+        if loaded.retries:
+            # While the store takes nothing, a producer's silence may be our refusals.
+            loaded.watch.begin_anew(now)
         for producer, verdict in loaded.watch.handle_timeout(now):
             loaded.verdicts[producer] = verdict
             log.info("session %s: producer %s is %s", loaded.id, producer, verdict)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.codec import DamagedPublish, encode
 from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.errors import InvalidIdError
@@ -59,6 +58,7 @@ from .ports import ProducerHandle, Refusal
 from .replies import error_info, not_available, refusal
 from .stores.base import StoreError
 from .subscription import Subscription
+from .values import UPLOAD_IDLE
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -86,7 +86,7 @@ class Requests:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._producers: dict[tuple[str, str], ProducerHandle] = {}
-        self._uploads: set[tuple[str, str]] = set()
+        self._uploads: dict[tuple[str, str], float] = {}  # when its last page came (monotonic seconds)
         self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
         self._told_heard = 0.0
 
@@ -195,13 +195,9 @@ class Requests:
             )
         except Refusal as exc:
             peer.end_subscription(subscription)
-            if exc.info.code == "store_failed":
-                # It may go better later, and only a lost connection comes back with a growing delay.
-                peer.send_error(exc.info)
-                peer.close(CloseCode.INTERNAL, exc.info.code)
-                return
             if exc.info.code != "not_available":
-                peer.send_error(_located(exc.info, message))
+                # The session is there, and may be readable later: the client asks again.
+                raise
             peer.send(Removed(topic=topic, reason="not_available"))
             return
         except BaseException:
@@ -345,9 +341,10 @@ class Requests:
         self._peer.send(Fenced(session=session, producer=producer))
 
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
+        # The connection stays: its observers and its other producers have nothing to do with it.
         self._producers.pop((session, producer), None)
-        self._peer.send_error(error)
-        self._peer.close(CloseCode.INTERNAL, error.code)
+        details = {**error.details, "producer": producer}
+        self._peer.send_error(msgspec.structs.replace(error, details=details))
 
     # -- values, logs, history
 
@@ -364,10 +361,7 @@ class Requests:
             raise Refusal(_limit("value_size", limits.value_size, session=message.session))
         if message.offset + len(data) > message.total:
             raise refusal("bad_message", "value_put: the page ends behind `total`", session=message.session)
-        if key not in self._uploads:
-            if len(self._uploads) >= limits.uploads:
-                raise Refusal(_limit("uploads", limits.uploads, session=message.session))
-            self._uploads.add(key)
+        self._count_upload(key)
         complete = False
         try:
             received = await engine.value_begin(message.session, message.sha256, message.total)
@@ -379,11 +373,20 @@ class Requests:
             else:
                 complete = received == message.total
         except BaseException:
-            self._uploads.discard(key)
+            self._uploads.pop(key, None)
             raise
         if complete:
-            self._uploads.discard(key)
+            self._uploads.pop(key, None)
         peer.send(ValueAck(request=message.request, received=received, complete=complete))
+
+    def _count_upload(self, key: tuple[str, str]) -> None:
+        now, limit = self._peer.services.clock.monotonic(), self._peer.limits.uploads
+        if key not in self._uploads and len(self._uploads) >= limit:
+            # An upload that was given up tells nobody: one that went silent no longer counts.
+            self._uploads = {one: at for one, at in self._uploads.items() if now - at < UPLOAD_IDLE}
+            if len(self._uploads) >= limit:
+                raise Refusal(_limit("uploads", limit, session=key[0]))
+        self._uploads[key] = now
 
     async def _value_get(self, message: ValueGet) -> None:
         peer = self._peer

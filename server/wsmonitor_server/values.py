@@ -15,7 +15,7 @@ from .stores.base import Store, StoreError
 _T = TypeVar("_T")
 
 UPLOAD_IDLE: Final = 60.0
-"""Seconds after which an unfinished upload no longer keeps a server busy."""
+"""Seconds after which an unfinished upload no longer keeps a server busy, nor counts against ``uploads``."""
 
 
 def store_refusal(exc: StoreError, session: str) -> Refusal:

@@ -95,6 +95,11 @@ async def test_what_the_server_has_to_say_is_said_when_the_store_is_back(parts: 
     await pass_time((engine, clock), 31)
     state = await state_of(engine, "s~1")
     assert state.session is not None
+    # The time in which nothing could be written was no producer's silence.
+    assert (state.producers["p1"].liveness, state.session.state) == ("stale", "running")
+    await pass_time((engine, clock), 35 + 120)
+    state = await state_of(engine, "s~1")
+    assert state.session is not None
     assert (state.producers["p1"].liveness, state.session.state) == ("lost", "crashed")
 
 

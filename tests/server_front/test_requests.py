@@ -26,6 +26,7 @@ from wsmonitor.protocol.messages import (
     ValueAck,
     ValuePage,
 )
+from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.embedded import EmbeddedServer
 
 from .fakes import FakeEngine
@@ -393,11 +394,42 @@ async def test_status_tells_counts_to_administrators_only(server: EmbeddedServer
         }
 
 
-async def test_a_store_that_cannot_be_read_sends_the_client_away_with_a_delay(server: EmbeddedServer) -> None:
+async def test_a_session_that_cannot_be_read_is_asked_for_again(server: EmbeddedServer) -> None:
     async with client(server) as one:
-        await one.send("subscribe", topic="unreadable", generation=1)
-        assert (await one.error())[0] == "store_failed"
-        assert await one.closed() == 4002
+        await one.subscribe("s1")
+        for generation in (1, 2):
+            await one.send("subscribe", topic="unreadable", generation=generation)
+            error = await one.expect(Error)
+            assert (error.error.code, error.error.retryable, error.request) == ("store_failed", True, None)
+            assert error.error.details == {"topic": "unreadable"}
+        await alive(one)
+
+
+async def test_an_upload_that_went_silent_no_longer_counts(engine: FakeEngine) -> None:
+    clock = ManualClock()
+    async with (
+        EmbeddedServer(engine=lambda *_: engine, limits=Limits(uploads=2), clock=clock) as server,
+        client(server) as one,
+    ):
+
+        async def put(request: int, value: int) -> None:
+            await one.send(
+                "value_put", request=request, session="s", sha256=f"{value:064}", total=9, offset=0, data=""
+            )
+
+        for number in (1, 2):
+            await put(number, number)
+            await one.expect(ValueAck)
+        clock.advance(40)
+        await put(3, 2)
+        await one.expect(ValueAck)
+        await put(4, 3)
+        assert await one.error() == ("limit_exceeded", 4)
+        clock.advance(30)
+        await put(5, 3)
+        assert (await one.expect(ValueAck)).request == 5
+        await put(6, 4)
+        assert await one.error() == ("limit_exceeded", 6)
 
 
 async def test_a_sync_that_the_session_side_ended_is_begun_anew(
