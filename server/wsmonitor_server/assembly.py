@@ -21,7 +21,11 @@ def make_store(config: ServerConfig) -> Store:
     if kind == "sqlite":
         from .stores.sqlite import SqliteStore
 
-        return SqliteStore(Path(path).expanduser().absolute(), log_records=config.limits.log_records)
+        return SqliteStore(
+            Path(path).expanduser().absolute(),
+            log_records=config.limits.log_records,
+            synchronous=config.synchronous,
+        )
     return MemoryStore(log_records=config.limits.log_records)
 
 

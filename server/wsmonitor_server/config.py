@@ -47,6 +47,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         port: 0 for any free one; a local server takes any free one whatever is said here.
         store: ``memory`` or ``sqlite:PATH``; by default memory, for a local server SQLite in its data
             directory.
+        synchronous: with ``full`` the SQLite store waits for the disk at every commit, so that the loss of
+            power takes nothing back; with ``normal`` it is noticed, and begins a new epoch.
         data_dir: where the key, the database and large values lie.
         local: the local server of one user: lock, discovery file, idle exit, proof.
         behind_proxy: a proxy in front ends TLS; its ``X-Forwarded-For`` is believed for the log.
@@ -61,6 +63,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     store: str = ""
+    synchronous: Literal["normal", "full"] = "normal"
     data_dir: str = ""
     local: bool = False
     behind_proxy: bool = False

@@ -121,9 +121,9 @@ class ProducerEvents(Protocol):
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
         """The store failed, and kept nothing after the last acknowledged change (protocol, rule 3).
 
-        The handle is dead. The connection side tells the client (``error``, which names the producer), and the
-        connection stays. The client opens the producer again with its backoff and sends again what was
-        not acknowledged. Nothing is lost, and no store is hammered.
+        The handle is dead. The connection side tells the client (``error``, which names the
+        producer), and the connection stays. The client opens the producer again with its backoff
+        and sends again what was not acknowledged. Nothing is lost, and no store is hammered.
         """
 
 

@@ -7,8 +7,7 @@ from typing import Final, TypeVar
 
 from wsmonitor.protocol.defaults import Limits
 
-from .clock import Clock
-from .ports import Refusal
+from .ports import Clock, Refusal
 from .replies import refusal
 from .stores.base import Store, StoreError
 

@@ -7,15 +7,15 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from wsmonitor.protocol.errors import ConfigurationError
-from wsmonitor_server.stores.base import Commit, StoreError, UnsuitableDirectoryError
+from wsmonitor_server.stores.base import Commit, ProducerPosition, StoreError, UnsuitableDirectoryError
 from wsmonitor_server.stores.filesystem import network_type
 from wsmonitor_server.stores.sqlite import SCHEMA_VERSION, SqliteStore
 
@@ -175,6 +175,41 @@ async def test_full_disk_is_told_and_the_store_goes_on(path: Path) -> None:
         stored = await store.load("s~1")
         assert stored is not None
         assert stored.state.seq == 3
+
+
+@contextmanager
+def no_room(path: Path) -> Iterator[None]:
+    """No file grows beyond the size that the write-ahead log has now: what a full disk does to a commit."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = path.with_name(path.name + "-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs resource limits")
+@pytest.mark.parametrize("events", [True, False])
+async def test_a_write_that_fails_at_the_commit_is_known_not_to_have_happened(
+    path: Path, events: bool
+) -> None:
+    async with opened(path) as store:
+        await store.commit([a_commit(store)])
+        more = a_commit(store, head=2) if events else Commit("s~1", store.epoch, 2)
+        more.producers["p1"] = ProducerPosition("p1", "alice", 7, 99)
+        with no_room(path), pytest.raises(StoreError) as caught:
+            await store.commit([more])
+        assert caught.value.outcome_known
+        before = await store.load("s~1")
+        assert before is not None
+        assert before.state.seq == 2
+        await store.commit([more])
+        after = await store.load("s~1")
+        assert after is not None
+        assert (after.state.seq, after.producers["p1"]) == (4 if events else 2, more.producers["p1"])
 
 
 async def test_read_only_database_is_told(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.helpers import Owner, eventually
 from wsmonitor.client import Target, connect
 from wsmonitor.protocol.changes import ChainChange, SessionChange
 from wsmonitor.protocol.messages import Ack, Error, Event, PublishOpened
@@ -17,7 +18,6 @@ from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.stores.base import Commit, StoreError
 from wsmonitor_server.stores.memory import MemoryStore
 
-from ..client.helpers import Owner, eventually
 from .test_real_engine import Publisher, chain
 from .wire import client
 

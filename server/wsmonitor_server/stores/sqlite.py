@@ -119,8 +119,15 @@ class SqliteStore:
             raise StoreError("the store is closed")
         return self._connection
 
-    def _transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run *work* in one transaction. A `StoreError` from here says whether its outcome is known."""
+    def _transaction(
+        self,
+        work: Callable[[sqlite3.Connection], _T],
+        unwritten: Callable[[sqlite3.Connection], bool] = lambda db: False,
+    ) -> _T:
+        """Run *work* in one transaction. A `StoreError` from here says whether its outcome is known.
+
+        *unwritten*: whether the database shows that nothing of *work* is in it.
+        """
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -133,10 +140,14 @@ class SqliteStore:
             db.execute("COMMIT")
         except sqlite3.Error as exc:
             error = _explain(exc, self.path)
-            # Still inside: nothing was made last. Outside: SQLite gave up in the middle of it.
-            error.outcome_known = db.in_transaction
             if db.in_transaction:
+                # Nothing was made last.
                 db.execute("ROLLBACK")
+            elif (getattr(exc, "sqlite_errorname", "") or "").startswith(_WRITE_FAILED):
+                # A full disk: SQLite has rolled back by itself, and can still be asked.
+                error.outcome_known = unwritten(db)
+            else:
+                error.outcome_known = False
             raise error from exc
         return result
 
@@ -304,7 +315,7 @@ class SqliteStore:
             for commit in commits:
                 self._write(db, commit)
 
-        await self._run(lambda: self._transaction(write))
+        await self._run(lambda: self._transaction(write, lambda db: _unwritten(db, commits)))
 
     def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
         session = commit.session
@@ -459,6 +470,25 @@ class SqliteStore:
                 lambda db: db.execute("DELETE FROM revocations WHERE 0 < expires AND expires < ?", (before,))
             )
         )
+
+
+_WRITE_FAILED: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+
+
+def _unwritten(db: sqlite3.Connection, commits: Sequence[Commit]) -> bool:
+    """Whether *db*, which has all or nothing of *commits*, has nothing. False where nothing proves it."""
+    for commit in commits:
+        if commit.events:
+            row = db.execute("SELECT head FROM sessions WHERE id = ?", (commit.session,)).fetchone()
+            return (0 if row is None else row[0]) == commit.expected_head
+        for one in commit.producers.values():
+            row = db.execute(
+                "SELECT epoch, accepted FROM producers WHERE session = ? AND producer = ?",
+                (commit.session, one.producer),
+            ).fetchone()
+            if row != (one.epoch, one.accepted):
+                return True
+    return False
 
 
 def _explain(exc: sqlite3.Error, path: Path) -> StoreError:
