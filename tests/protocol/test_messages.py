@@ -222,3 +222,21 @@ def test_no_crashed_from_a_producer_at_the_wire_is_the_authoritys_matter() -> No
     decoded = codec.decode_client(_publish({"op": "step", "id": "s", "state": "crashed"}), 10**6)
     assert isinstance(decoded, messages.Publish)
     assert decoded.changes == [changes.StepChange(id="s", state="crashed")]
+
+
+def test_a_producer_need_not_number_its_log_lines() -> None:
+    text = json.dumps(
+        {
+            "type": "publish",
+            "session": "etl~1",
+            "producer": "p",
+            "producer_epoch": 1,
+            "first": 1,
+            "changes": [{"op": "log", "step": "s", "records": [{"at": "1", "text": "a line"}]}],
+        }
+    )
+    message = codec.decode_client(text, 10_000)
+    assert isinstance(message, messages.Publish)
+    (change,) = message.changes
+    assert isinstance(change, changes.LogChange)
+    assert change.records[0].text == "a line"

@@ -290,7 +290,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
 class LogRecord(Record, frozen=True, kw_only=True):
     """One log line of a step. ``n`` counts the step's lines from 1."""
 
-    n: Natural
+    n: Natural = 0
     at: Nanoseconds
     level: Literal["debug", "info", "warning", "error"] = "info"
     text: str
