@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.notebook.samples import ns
+from tests.notebook.samples import T0, ns
 from wsmonitor.client import Connection, Target, connect, connections
 from wsmonitor.client.types import PublicationListener
 from wsmonitor.notebook import Observer, watch
@@ -244,6 +245,33 @@ def test_the_html_page_stands_alone(publisher: Connection, look: Look, tmp_path:
     text = observer.to_html(tmp_path / "x.html").read_text(encoding="utf-8")
     assert "step 1" in text
     assert "<script src" not in text
+
+
+def test_the_steps_as_a_pandas_table(publisher: Connection, look: Look) -> None:
+    pd = pytest.importorskip("pandas", reason="not here: pandas is not installed")
+    observer = look("job")
+    with pytest.raises(UsageError, match="no session yet"):
+        observer.to_frame()
+    program = Program(publisher, "job~1", "job")
+    empty = observer.wait(10, seq=1) and observer.to_frame()
+    program.steps(3)
+    program.say(StepChange(id="w", chain="c", name="waits", state="pending"))
+    program.end()
+    observer.wait(10)
+    frame = observer.to_frame()
+    assert list(frame.columns) == list(empty.columns)
+    assert len(empty) == 0
+    assert frame["name"].tolist() == ["step 0", "step 1", "step 2", "waits"]
+    assert frame["started"][0] == pd.Timestamp(T0, unit="s", tz="UTC")
+    assert frame["seconds"][1] == 1.0
+    assert frame["started"].isna().tolist() == [False, False, False, True]
+    assert frame.groupby("state").size().to_dict() == {"pending": 1, "succeeded": 3}
+
+
+def test_without_pandas_the_error_says_what_to_install(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"to_frame\(\) needs pandas.*pip install pandas"):
+        look("job").to_frame()
 
 
 def test_what_is_displayed_is_the_same_whatever_the_session_does(publisher: Connection, look: Look) -> None:

@@ -37,7 +37,7 @@ from .facts import Facts, Goal
 from .feed import Feed, now
 from .pacing import Pacing
 from .sender import Sender
-from .snapshot import SessionSnapshot, take
+from .snapshot import COLUMNS, SessionSnapshot, take
 from .source import Source
 from .trace import empty_trace, placeholder, plain, trace
 from .view import Frame, Now, View
@@ -90,6 +90,7 @@ class Observer(anywidget.AnyWidget):
         self._wrapped: dict[Any, Any] = {}
         self._close_lock = threading.Lock()
         super().__init__(_token=secrets.token_hex(12))
+        self._own_layout = self.layout
         self.pacing = Pacing(now().mono)
         self.view = View(target, row_limit=row_limit)
         self._source = source
@@ -238,7 +239,10 @@ class Observer(anywidget.AnyWidget):
         return path
 
     def to_frame(self) -> pd.DataFrame:
-        """The steps as a pandas DataFrame, one row per step; ``started`` and ``ended`` as UTC timestamps.
+        """The steps as a pandas DataFrame: one row per step, and each attempt is one.
+
+        ``started`` and ``ended`` are UTC timestamps, NaT for what has not happened; without steps it is
+        empty, and has its columns all the same.
 
         Raises:
             ImportError: pandas is not installed.
@@ -251,10 +255,9 @@ class Observer(anywidget.AnyWidget):
         snapshot = self.session
         if snapshot is None:
             raise UsageError("there is no session yet")
-        frame = pd.DataFrame(snapshot.records())
+        frame = pd.DataFrame(snapshot.records(), columns=list(COLUMNS))
         for column in ("started", "ended"):
-            if column in frame:
-                frame[column] = pd.to_datetime(frame[column], unit="ms", utc=True)
+            frame[column] = pd.to_datetime(frame[column], unit="ms", utc=True)
         return frame
 
     def close(self) -> None:
@@ -273,6 +276,8 @@ class Observer(anywidget.AnyWidget):
         self._source.close()
         forget(self)
         super().close()
+        # A widget of its own, which ipywidgets makes for each and keeps for ever.
+        self._own_layout.close()
 
     # -- traits and callbacks (the callbacks' thread)
 

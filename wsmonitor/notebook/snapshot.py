@@ -12,7 +12,7 @@ from wsmonitor.protocol.states import TERMINAL
 
 from .rows import milliseconds
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "chain", "id", "parent", "name", "kind", "state", "attempt", "started", "ended", "seconds",
     "done", "total", "unit", "error", "reason",
 )  # fmt: skip
@@ -113,14 +113,14 @@ class SessionSnapshot:
                 step.attempt,
                 started,
                 ended,
-                (ended - started) / 1000 if started is not None and ended is not None else None,
+                (int(step.ended) - int(step.started)) / 1e9 if step.started and step.ended else None,
                 progress.done if progress else None,
                 progress.total if progress else None,
                 progress.unit if progress else "",
                 step.error.message if step.error else "",
                 step.reason,
             )
-            found.append(dict(zip(_COLUMNS, values, strict=True)))
+            found.append(dict(zip(COLUMNS, values, strict=True)))
         return found
 
     def __repr__(self) -> str:

@@ -1,0 +1,246 @@
+"""Real kernels, spoken to as a front-end does: what is heard while a cell runs, magics, and what remains.
+
+The kernel is of the interpreter that runs the tests: another environment's tries another ipykernel.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty
+from typing import Any
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from tests.notebook.samples import ns
+from wsmonitor.client import Connection, Target, connect
+from wsmonitor.client.types import PublicationListener
+from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
+from wsmonitor_server.embedded import EmbeddedServer
+
+pytestmark = pytest.mark.filterwarnings("default")  # jupyter_client's and zmq's own
+
+PATIENCE = 60.0
+"""Seconds within which anything must have happened, on however busy a machine."""
+
+
+class Kernel:
+    """A kernel, and the messages that a front-end would see."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.manager = KernelManager()
+        paths = os.pathsep.join(path for path in sys.path if path)
+        self.manager.start_kernel(env={**os.environ, "PYTHONPATH": paths, **env})
+        self.client: BlockingKernelClient = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(PATIENCE)
+        self.seen: list[dict[str, Any]] = []
+
+    def next(self, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The next message on IOPub of which *until* is true; the others are kept in ``seen``."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except Empty:
+                continue
+            self.seen.append(message)
+            if until(message):
+                return message
+        raise AssertionError(f"not seen: {[m['msg_type'] for m in self.seen[-20:]]}")
+
+    def begin(self, code: str) -> str:
+        """Start a cell, and return when the kernel has begun with it."""
+        ident: str = self.client.execute(code)
+        self.next(lambda m: m["msg_type"] == "execute_input" and m["parent_header"].get("msg_id") == ident)
+        return ident
+
+    def end(self, ident: str) -> str:
+        """Wait for the cell's end; what it printed, returned and displayed, or its error."""
+        mine: list[dict[str, Any]] = []
+
+        def idle(message: dict[str, Any]) -> bool:
+            if message["parent_header"].get("msg_id") != ident:
+                return False
+            mine.append(message)
+            return bool(message["msg_type"] == "status" and message["content"]["execution_state"] == "idle")
+
+        self.next(idle)
+        text = ""
+        for message in mine:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                text += content["text"]
+            elif message["msg_type"] in ("execute_result", "display_data"):
+                text += content["data"].get("text/plain", "")
+            elif message["msg_type"] == "error":
+                text += f"{content['ename']}: {content['evalue']}"
+        return text
+
+    def run(self, code: str) -> str:
+        return self.end(self.begin(code))
+
+    def control(self, **content: Any) -> dict[str, Any]:
+        """Say something on the control channel, as the view does; the reply's content."""
+        message = self.client.session.msg("wsmonitor_request", content)
+        self.client.control_channel.send(message)
+        while True:
+            reply = self.client.get_control_msg(timeout=PATIENCE)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                assert reply["msg_type"] == "wsmonitor_reply"
+                found: dict[str, Any] = reply["content"]
+                return found
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with EmbeddedServer.in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def publisher(server: Any) -> Iterator[Connection]:
+    with connect(Target(url=server.url, token=server.token(sub="prog", role="publish"))) as handle:
+        handle.wait_live(PATIENCE)
+        yield handle
+
+
+@pytest.fixture(scope="module")
+def kernel(server: Any) -> Iterator[Kernel]:
+    env = {"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": server.token(sub="ada", role="command")}
+    found = Kernel(env)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def watching(kernel: Kernel) -> Iterator[Callable[[str], str]]:
+    """Watch a session as ``obs`` in the kernel; gives the observer's token for the control channel."""
+
+    def watch(name: str) -> str:
+        code = f"import wsmonitor as wm\nobs = wm.watch({name!r})\nprint(obs._token)"
+        return kernel.run(code).strip()
+
+    yield watch
+    kernel.run("obs.close()")
+
+
+def publish(connection: Connection, name: str) -> Any:
+    publication = connection.publication(f"{name}~1", "p1", PublicationListener(), agent="test")
+    publication.submit(SessionChange(name=name, state="running", started=ns(0)))
+    publication.submit(ChainChange(id="c", name="chain", state="running", started=ns(0)))
+    return publication
+
+
+def test_the_control_channel_is_heard_while_a_cell_runs(
+    kernel: Kernel, watching: Callable[[str], str], publisher: Connection
+) -> None:
+    token = watching("busy")
+    publication = publish(publisher, "busy")
+    cell = kernel.begin("obs.wait(60).state")
+    began = time.monotonic()
+    assert kernel.control(do="hello", token=token, n=-1) == {"status": "ok"}
+    assert kernel.control(do="seen", token=token, n=1) == {"status": "ok"}
+    took = time.monotonic() - began
+    # Downwards too, while the cell runs: a change set, or a key frame with what was published.
+    publication.submit(StepChange(id="s", chain="c", name="now", state="running", started=ns(1)))
+
+    def tells(message: dict[str, Any]) -> bool:
+        return message["msg_type"] == "comm_msg" and "'name': 'now'" in str(message["content"]["data"])
+
+    kernel.next(tells)
+    idle = [m for m in kernel.seen if m["parent_header"].get("msg_id") == cell and m["msg_type"] == "status"]
+    assert [m["content"]["execution_state"] for m in idle] in ([], ["busy"]), "the cell still runs"
+    publication.submit(SessionChange(state="succeeded", ended=ns(2)))
+    assert kernel.end(cell) == "'succeeded'"
+    assert took < PATIENCE
+    assert float(kernel.run("print(obs.browser_heard)")) < 2 * PATIENCE
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"token": "wrong"}, {"token": 3, "do": ["x"]}, {"do": "reconnect", "token": None}]
+)
+def test_what_the_control_channel_does_not_know_is_answered_and_harms_nothing(
+    kernel: Kernel, watching: Callable[[str], str], content: dict[str, Any]
+) -> None:
+    watching("harmless")
+    assert kernel.control(**content) == {"status": "error"}
+    assert kernel.run("print(obs.browser_heard)").strip() == "None"
+
+
+def test_a_word_that_an_observer_does_not_know_is_no_fault(
+    kernel: Kernel, watching: Callable[[str], str]
+) -> None:
+    token = watching("unknown-word")
+    assert kernel.control(token=token, do={"deep": 1}, n="x") == {"status": "ok"}
+    assert kernel.control(token=token, do="reconnect") == {"status": "ok"}
+    assert kernel.run("print(obs.errors)").strip() == "()"
+
+
+def test_a_cell_that_is_run_again_leaves_one_observer(kernel: Kernel, watching: Callable[[str], str]) -> None:
+    first = watching("again")
+    for _ in range(3):
+        assert watching("again") == first
+        kernel.run("obs")
+    probe = (
+        "import threading\nfrom wsmonitor.notebook.observer import observers\n"
+        "from ipywidgets.widgets.widget import _instances\n"
+        "ours = sum(type(w).__name__ == 'Observer' for w in _instances.values())\n"
+        "names = [t.name for t in threading.enumerate() if t.name.startswith('wsmonitor')]\n"
+        "print(len(observers()), ours, len(names) == len(set(names)))"
+    )
+    assert kernel.run(probe).split() == ["1", "1", "True"]
+
+
+def test_close_leaves_nothing_in_the_kernel(kernel: Kernel, watching: Callable[[str], str]) -> None:
+    token = watching("closing")
+    kernel.run("obs")
+    kernel.run("obs.close()")
+    probe = (
+        "import threading, time\n"
+        "from comm import get_comm_manager\n"
+        "from ipywidgets.widgets.widget import _instances\n"
+        "from wsmonitor.client import connections\n"
+        "from wsmonitor.notebook import kernel_channel\n"
+        "from wsmonitor.notebook.observer import observers\n"
+        "def threads():\n"
+        "    return [t.name for t in threading.enumerate() if t.name.startswith('wsmonitor')]\n"
+        "deadline = time.monotonic() + 30\n"
+        "while threads() and time.monotonic() < deadline:\n"
+        "    threading.Event().wait(0.01)\n"
+        "print(threads(), connections(), observers(), len(_instances), len(get_comm_manager().comms),"
+        " len(kernel_channel._listeners))"
+    )
+    assert kernel.run(probe).strip() == "[] 0 [] 0 0 0"
+    assert kernel.control(do="hello", token=token) == {"status": "error"}
+    assert "'closing'" in kernel.run("obs")
+
+
+def test_the_magics_in_a_real_kernel(
+    kernel: Kernel, watching: Callable[[str], str], publisher: Connection
+) -> None:
+    publication = publish(publisher, "magic")
+    publication.submit(SessionChange(state="succeeded", ended=ns(2)))
+    assert publication.flush(PATIENCE)
+    watching("magic")
+    kernel.run("%load_ext wsmonitor")
+    assert "succeeded" in kernel.run("%wsmonitor sessions")
+    status = kernel.run("%wsmonitor status")
+    assert "from WSMONITOR_URL" in status or "WSMONITOR_URL: ws://" in status
+    assert "live" in status
+    assert "no front-end has answered yet" in status
+    assert "%wsmonitor watch NAME" in kernel.run("%wsmonitor")
+    assert kernel.run("%wsmonitor wach magic").startswith("UsageError: %wsmonitor has no 'wach'")
+    assert "Observer('magic')" in kernel.run("%wsmonitor watch magic")
+    assert kernel.run("print(wm.watch('magic') is obs)").strip() == "True"
