@@ -24,6 +24,7 @@ from wsmonitor.client import (
     connections,
     handles,
 )
+from wsmonitor.client.driver import in_thread
 from wsmonitor.client.follow import follow
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import CommandSpec
@@ -273,3 +274,17 @@ def test_a_run_that_the_server_refuses_is_not_waited_for(conn: Connection, serve
         refused.submit(SessionChange(name="job", state="running"))
         eventually(lambda: owner.rejections, what="the server refuses it")
         eventually(lambda: follower.session_id == "job~1" and follower.phase == "live")
+
+
+async def test_what_needs_a_thread_is_done_where_none_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As from Python 3.12 on, while the interpreter exits.
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    def fail() -> None:
+        raise ValueError("no such place")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert await in_thread(lambda: 17, "look") == 17
+    with pytest.raises(ValueError, match="no such place"):
+        await in_thread(fail, "look")

@@ -87,7 +87,7 @@ def now() -> Instant:
 
 
 def in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a blocking *function* on a daemon thread of its own."""
+    """Run a blocking *function* on a daemon thread of its own, where one can be had."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -109,7 +109,12 @@ def in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(finish, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError:
+        # From Python 3.12 on no thread begins while the interpreter exits, which is when a short program's
+        # changes are sent; and a process may be at its limit of threads. Then it is done here.
+        run()
     return future
 
 

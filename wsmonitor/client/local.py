@@ -159,7 +159,8 @@ def stop_older_servers(timeout: float = STOP_TIMEOUT) -> list[int]:
 
 def _reap_later(process: subprocess.Popen[bytes]) -> None:
     # The server outlives this process, but if it ends first its status must be taken.
-    threading.Thread(target=process.wait, name="wsmonitor-local", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread begins any more while the interpreter exits
+        threading.Thread(target=process.wait, name="wsmonitor-local", daemon=True).start()
 
 
 def _tail(folder: Path) -> str:
