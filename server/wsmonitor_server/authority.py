@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from wsmonitor.protocol.changes import (
@@ -59,6 +60,8 @@ from .facts import Facts
 from .hub import Feed, Numbered
 from .merge import ENTITY_KIND, Rejection, Work, WorkChange, context_of, merge, uploads_of
 from .stores.base import Commit, ProducerPosition
+
+_decode_command = Decoder(Command).decode
 
 _LOG_LAST = 256  # characters of the last log line that a step carries
 _LOG_TEXT = 4096  # characters of a log record
@@ -98,11 +101,13 @@ class Authority:
         *,
         values: Collection[str] = (),
         size: int = 0,
+        retired: int = 0,
     ) -> None:
         self.session = feed.topic
         self.feed = feed
         self.limits = limits
         self.positions = dict(producers)
+        self._retired = retired  # committed commands whose records were dropped
         # What is not committed yet: the seq that wrote (or dropped) it, and the entity.
         self._overlay: dict[tuple[str, str], tuple[int, Entity | None]] = {}
         self._tail_positions: dict[str, ProducerPosition] = {}
@@ -463,11 +468,33 @@ class Authority:
     def end_command(self, command: Command, state: str, reason: str, now_ns: int) -> None:
         """Bring a command to its end; the same event drops the oldest ended one beyond the limit."""
         drops: list[tuple[str, str]] = []
+        oldest: Entity | None = None
         if len(self.facts.finished) >= self.limits.commands:
             drops.append(("command", next(iter(self.facts.finished))))
+            oldest = self.get(*drops[0])
         now = str(now_ns)
         new = replace(command, state=state, reason=reason, ended=now, seq=self.tail + 1)
         self._write("command", new, now, drops=drops)
+        if oldest is not None:
+            self._open_batch().commit.retired[oldest.id] = bytes(encode_record(oldest))
+
+    def command(self, key: str) -> Command | None:
+        """The command with this key, if its record is at the tail, or on its way out of the state."""
+        known = self.get("command", key)
+        if isinstance(known, Command):
+            return known
+        for batch in self._uncommitted():
+            if (data := batch.commit.retired.get(key)) is not None:
+                return _decode_command(data)
+        return None
+
+    @property
+    def retired(self) -> int:
+        """How many commands there were whose records the state no longer has."""
+        return self._retired + sum(len(batch.commit.retired) for batch in self._uncommitted())
+
+    def _uncommitted(self) -> list[Batch]:
+        return self._in_flight if self._batch is None else [*self._in_flight, self._batch]
 
     # -- numbering
 
@@ -576,6 +603,7 @@ class Authority:
                 written = self._overlay.get(key)
                 if written is not None and written[0] <= event.seq:
                     del self._overlay[key]
+        self._retired += len(batch.commit.retired)
         self.positions.update(batch.commit.producers)
         for producer, position in batch.commit.producers.items():
             if self._tail_positions.get(producer) == position:
@@ -597,8 +625,9 @@ class Authority:
         size = sum(len(bytes(encode_record(entity))) for _, entity in self.feed.state)
         self.facts = Facts(self.feed.state, size)
 
-    def restart(self, state: SessionState, producers: dict[str, ProducerPosition]) -> None:
+    def restart(self, state: SessionState, producers: dict[str, ProducerPosition], retired: int = 0) -> None:
         """Nobody knows what the store has: go on from what was loaded anew, under *state*'s new epoch."""
+        self._retired = retired
         self.positions = dict(producers)
         self.feed.restart(state)
         self._store_first = self.feed.first_kept

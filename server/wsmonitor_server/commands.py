@@ -2,8 +2,11 @@
 
 A command is a record in the session's state lane, written by the server alone. It is deduplicated by
 its idempotency key, which is its id: the same key with the same content is the same command, with
-other content ``key_conflict``. Only what the producer advertises is taken: the session's
-`CommandSpec` names the arguments and the targets; a step's own list says what it takes now.
+other content ``key_conflict``. That holds as long as the session: the state keeps the last finished
+commands, the store the others; a session that has had too many takes no more, rather than forget a key.
+
+Only what the producer advertises is taken: the session's `CommandSpec` names the arguments and the
+targets; a step's own list says what it takes now.
 
 It is delivered to the holder of the producer that owns what it names, and again after a reconnect,
 as long as it is ``requested`` or ``delivered`` and its deadline has not passed; never again once it
@@ -22,9 +25,17 @@ from .merge import Rejection, Work
 
 
 def request(
-    authority: Authority, message: CommandRequest, actor: str, now_ns: int, limits: Limits
+    authority: Authority,
+    message: CommandRequest,
+    actor: str,
+    now_ns: int,
+    limits: Limits,
+    retired: Command | None = None,
 ) -> tuple[Command, bool]:
     """Record the command that *message* asks for, or find the one that it repeats (True).
+
+    Args:
+        retired: what the store has under the key, of those whose record the state no longer has.
 
     Raises:
         Rejection: ``not_available``, ``key_conflict``, ``session_ended``, ``command_unsupported``,
@@ -33,8 +44,8 @@ def request(
     session = authority.facts.session
     if session is None:
         raise Rejection("not_available", "there is no such session")
-    known = authority.get("command", message.key)
-    if isinstance(known, Command):
+    known = authority.command(message.key) or retired
+    if known is not None:
         same = (known.name, known.chain, known.step, known.args, known.actor)
         if same != (message.name, message.chain, message.step, message.args, actor):
             raise Rejection("key_conflict", f"the key {message.key} was used for another command")
@@ -45,6 +56,9 @@ def request(
     _check_arguments(spec, message.args)
     if len(authority.facts.pending) >= limits.pending_commands:
         raise Rejection("limit_exceeded", f"{limits.pending_commands} commands of this session are pending")
+    facts = authority.facts
+    if authority.retired + len(facts.finished) + len(facts.pending) >= limits.session_commands:
+        raise Rejection("limit_exceeded", f"this session has had {limits.session_commands:,} commands")
     command = Command(
         id=message.key,
         name=message.name,

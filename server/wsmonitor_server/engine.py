@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.entities import Command
 from wsmonitor.protocol.errors import InvalidIdError
 from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
@@ -326,7 +327,7 @@ class SessionEngine:
             loaded.authority.restart(type(loaded.feed.state)(loaded.id, epoch), {})
             return
         stored.state.epoch = epoch
-        loaded.authority.restart(stored.state, stored.producers)
+        loaded.authority.restart(stored.state, stored.producers, stored.retired)
         loaded.authority.touch()
 
     # -- producers
@@ -422,9 +423,15 @@ class SessionEngine:
     async def command(self, message: CommandRequest, claims: Claims) -> CommandReply:
         """See `ports.Engine.command`: answers when the record is committed. Raises `Refusal`."""
         loaded = await self._load(message.session)
+        retired: Command | None = None
+        if loaded.authority.retired and loaded.authority.command(message.key) is None:
+            try:
+                retired = await self.store.retired_command(message.session, message.key)
+            except StoreError as exc:
+                raise store_refusal(exc, message.session) from exc
         try:
             command, repeated = commands.request(
-                loaded.authority, message, claims.sub, self.clock.wall_ns(), self.limits
+                loaded.authority, message, claims.sub, self.clock.wall_ns(), self.limits, retired
             )
         except Rejection as rejection:
             raise rejected(rejection, message.session) from None

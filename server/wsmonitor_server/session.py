@@ -58,6 +58,7 @@ class LoadedSession:
             limits,
             values=() if stored is None else stored.values,
             size=0 if stored is None else stored.size,
+            retired=0 if stored is None else stored.retired,
         )
         self.watch = LivenessWatch(timing)
         self.verdicts: dict[str, Verdict] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +16,29 @@ from wsmonitor.protocol.messages import CommandReply, CommandRequest, Hold
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.ports import Refusal
+from wsmonitor_server.stores.base import Commit
+from wsmonitor_server.stores.memory import MemoryStore
+from wsmonitor_server.stores.sqlite import SqliteStore
 
 from .support import Listener, Publisher, claims, engine_on
 from .test_liveness import pass_time, state_of
+
+
+class HeldStore(MemoryStore):
+    """Its commits wait until they may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.going = asyncio.Event()
+        self.going.set()
+        self.waiting = asyncio.Event()
+
+    async def commit(self, commits: Sequence[Commit]) -> None:
+        if not self.going.is_set():
+            self.waiting.set()
+        await self.going.wait()
+        await super().commit(commits)
+
 
 Running = tuple[SessionEngine, ManualClock]
 
@@ -212,6 +235,59 @@ async def test_records_are_bounded() -> None:
     with pytest.raises(Refusal) as caught:
         await ask(engine, a_request(7))
     assert caught.value.info.code == "limit_exceeded"
+    await engine.stop()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_key_is_known_as_long_as_the_session(restarted: bool, tmp_path: Path) -> None:
+    limits = Limits(commands=2, session_commands=6)
+    engine, _ = engine_on(SqliteStore(tmp_path / "s.sqlite3"), limits=limits)
+    await engine.start()
+    publisher = await published(engine)
+    for number in range(1, 6):
+        command = (await ask(engine, a_request(number))).command.id
+        await publisher.put(CommandChange(id=command, state="rejected", reason=f"no {number}"))
+    if restarted:
+        await engine.stop()
+        engine, _ = engine_on(SqliteStore(tmp_path / "s.sqlite3"), limits=limits)
+        await engine.start()
+        await Publisher(engine, "s~1").open()
+    head = (await state_of(engine, "s~1")).seq
+    for number in range(1, 6):
+        reply = await ask(engine, a_request(number))
+        assert (reply.repeated, reply.command.state, reply.command.reason) == (
+            True,
+            "rejected",
+            f"no {number}",
+        )
+        with pytest.raises(Refusal) as caught:
+            await ask(engine, a_request(number, name="cancel"))
+        assert caught.value.info.code == "key_conflict"
+    assert (await state_of(engine, "s~1")).seq == head, "nothing was recorded"
+    await ask(engine, a_request(6))
+    with pytest.raises(Refusal) as caught:
+        await ask(engine, a_request(7))
+    assert caught.value.info.code == "limit_exceeded"
+    assert (await ask(engine, a_request(6))).repeated
+    await engine.stop()
+
+
+async def test_a_key_is_known_while_its_record_is_on_its_way_out() -> None:
+    store = HeldStore()
+    engine, _ = engine_on(store, limits=Limits(commands=1))
+    await engine.start()
+    publisher = await published(engine)
+    for number in (1, 2):
+        await ask(engine, a_request(number))
+    await publisher.put(CommandChange(id=f"{1:032x}", state="rejected", reason="no"))
+    store.going.clear()
+    await publisher.handle.publish(
+        publisher.handle.epoch, publisher.next, [CommandChange(id=f"{2:032x}", state="rejected", reason="no")]
+    )
+    asked = asyncio.create_task(ask(engine, a_request(1)))
+    await store.waiting.wait()
+    store.going.set()
+    assert (await asked).repeated
     await engine.stop()
 
 

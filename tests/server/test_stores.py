@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wsmonitor.protocol.codec import encode_record
-from wsmonitor.protocol.entities import Chain, Listing, LogRecord, Session
+from wsmonitor.protocol.entities import Chain, Command, Listing, LogRecord, Session
 from wsmonitor_server.stores.base import Commit, ProducerPosition, Store, StoreError
 from wsmonitor_server.stores.memory import MemoryStore
 from wsmonitor_server.stores.sqlite import SqliteStore
@@ -45,6 +45,21 @@ def a_commit(store: Store, head: int = 0, count: int = 2, **more: Any) -> Commit
 async def test_unknown_session_is_not_loaded(store: Store) -> None:
     assert await store.load("nobody") is None
     assert await store.listings() == []
+
+
+async def test_retired_commands_are_kept_as_long_as_the_session(store: Store) -> None:
+    command = Command(id="0" * 32, name="pause", deadline="2", requested="1", state="applied", seq=1)
+    encoded = bytes(encode_record(command))
+    await store.commit([a_commit(store, retired={command.id: encoded})])
+    await store.commit([a_commit(store, head=2)])
+    stored = await store.load("s~1")
+    assert stored is not None
+    assert stored.retired == 1
+    assert await store.retired_command("s~1", command.id) == command
+    assert await store.retired_command("s~1", "1" * 32) is None
+    assert await store.retired_command("s~2", command.id) is None
+    await store.remove("s~1", at=1)
+    assert await store.retired_command("s~1", command.id) is None
 
 
 async def test_what_is_committed_is_loaded(store: Store) -> None:

@@ -66,5 +66,6 @@ class Limits(Struct, frozen=True, kw_only=True):
     problems: int = 100  # kept per session
     commands: int = 200  # finished ones kept per session
     pending_commands: int = 64  # per session
+    session_commands: int = 100_000  # per session, in its whole life: their keys are never forgotten
     producers: int = 256  # per session
     presence_names: int = 50

@@ -58,6 +58,7 @@ _MEANINGS: Final = {
     "problems": "errors kept per session",
     "commands": "finished commands kept per session",
     "pending_commands": "pending commands per session",
+    "session_commands": "commands of a session in its whole life (no key is ever forgotten)",
     "producers": "producers per session",
     "presence_names": "names in a presence message",
 }

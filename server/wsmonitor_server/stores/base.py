@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from wsmonitor.protocol.entities import Listing, LogRecord
+from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.reducer import SessionState
 
@@ -60,6 +60,8 @@ class Commit:
         drops: the (kind, id) that the events dropped.
         logs: ``(step, record with its number)``.
         values: SHA-256 that the session refers to from now on; ``released``: no longer.
+        retired: finished commands that the events dropped, encoded, by key: kept apart as long as the
+            session, so that no key is ever taken for a new command.
         first_kept: forget the events before this seq; 0 to leave them.
         listing: the session's line in the directory; None while there is no session entity.
         attention: whether the session has something to wait for (an open producer, a pending
@@ -76,6 +78,7 @@ class Commit:
     logs: list[tuple[str, LogRecord]] = field(default_factory=list)
     values: set[str] = field(default_factory=set)
     released: set[str] = field(default_factory=set)
+    retired: dict[str, bytes] = field(default_factory=dict)
     first_kept: int = 0
     listing: Listing | None = None
     attention: bool = False
@@ -90,6 +93,7 @@ class StoredSession:
     history: list[tuple[int, bytes]]  # the kept events, in order, up to the head
     values: set[str]  # SHA-256 of the large values that are kept for it
     size: int  # bytes of its entities
+    retired: int = 0  # how many retired commands there are
 
 
 class Store(Protocol):
@@ -122,6 +126,9 @@ class Store(Protocol):
     async def load(self, session: str) -> StoredSession | None: ...
     async def commit(self, commits: Sequence[Commit]) -> None:
         """Make all of *commits* last, together. Raises `StoreError`."""
+
+    async def retired_command(self, session: str, key: str) -> Command | None:
+        """A command whose record the session's state no longer has."""
 
     async def next_run(self, name: str) -> int:
         """1, 2, 3 … per name; a number is never given twice, also after the session was removed."""

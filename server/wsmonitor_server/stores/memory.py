@@ -6,11 +6,15 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wsmonitor.protocol.entities import Listing, LogRecord
+import msgspec
+
+from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 
 from .base import Commit, ProducerPosition, StoredSession, StoreError
 from .blobs import Blobs, MemoryBlobs
+
+_decode_command = msgspec.json.Decoder(Command).decode
 
 
 @dataclass(slots=True)
@@ -22,6 +26,7 @@ class _Kept:
     producers: dict[str, ProducerPosition] = field(default_factory=dict)
     logs: dict[str, list[LogRecord]] = field(default_factory=dict)
     values: set[str] = field(default_factory=set)
+    retired: dict[str, bytes] = field(default_factory=dict)
     listing: Listing | None = None
     attention: bool = False
 
@@ -84,7 +89,7 @@ class MemoryStore:
             state.put(kind, entity)
         size = sum(map(len, kept.entities.values()))
         history = list(kept.events.items())
-        return StoredSession(state, dict(kept.producers), history, set(kept.values), size)
+        return StoredSession(state, dict(kept.producers), history, set(kept.values), size, len(kept.retired))
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         for commit in commits:
@@ -108,6 +113,7 @@ class MemoryStore:
             kept.events.update(commit.events)
             kept.head = commit.events[-1][0]
         kept.producers.update(commit.producers)
+        kept.retired.update(commit.retired)
         for step, record in commit.logs:
             records = kept.logs.setdefault(step, [])
             records.append(record)
@@ -120,6 +126,11 @@ class MemoryStore:
         if commit.listing is not None:
             kept.listing = commit.listing
         kept.attention = commit.attention
+
+    async def retired_command(self, session: str, key: str) -> Command | None:
+        kept = self._sessions.get(session)
+        data = None if kept is None else kept.retired.get(key)
+        return None if data is None else _decode_command(data)
 
     async def next_run(self, name: str) -> int:
         self._runs[name] = run = self._runs.get(name, 0) + 1

@@ -26,7 +26,7 @@ from typing import Final, Literal, TypeVar
 import msgspec
 
 from wsmonitor import host
-from wsmonitor.protocol.entities import Listing, LogRecord
+from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 
@@ -36,7 +36,7 @@ from .blobs import Blobs, FileBlobs
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -57,9 +57,15 @@ CREATE TABLE tombstones (session TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT 
 CREATE TABLE revocations (jti TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-_PER_SESSION: Final = ("entities", "events", "producers", "logs", '"values"')
+_RETIRED: Final = """
+CREATE TABLE retired_commands (
+    session TEXT, key TEXT, data BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID
+"""
+
+_PER_SESSION: Final = ("entities", "events", "producers", "logs", "retired_commands", '"values"')
 
 _encode = msgspec.json.Encoder().encode
+_decode_command = msgspec.json.Decoder(Command).decode
 _decode_log = msgspec.json.Decoder(LogRecord).decode
 _decode_listing = msgspec.json.Decoder(Listing).decode
 
@@ -199,12 +205,15 @@ class SqliteStore:
         self._transaction(self._prepare)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
             if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise ConfigurationError(f"{self.path} is a database, but not one of wsmonitor's")
             for statement in _SCHEMA.split(";"):
                 if statement.strip():
                     db.execute(statement)
+        if version < SCHEMA_VERSION:
+            db.execute(_RETIRED)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         boot = host.boot_id() if self._boot_id is None else self._boot_id
@@ -308,7 +317,8 @@ class SqliteStore:
         events = db.execute("SELECT seq, data FROM events WHERE session = ? ORDER BY seq", (session,))
         history = [(seq, bytes(data)) for seq, data in events]
         values = {row[0] for row in db.execute('SELECT sha256 FROM "values" WHERE session = ?', (session,))}
-        return StoredSession(state, producers, history, values, size)
+        retired = db.execute("SELECT count(*) FROM retired_commands WHERE session = ?", (session,)).fetchone()
+        return StoredSession(state, producers, history, values, size, retired[0])
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -358,6 +368,11 @@ class SqliteStore:
                 for one in commit.producers.values()
             ],
         )
+        if commit.retired:
+            db.executemany(
+                "INSERT OR REPLACE INTO retired_commands VALUES (?, ?, ?)",
+                [(session, key, data) for key, data in commit.retired.items()],
+            )
         if commit.logs:
             self._write_logs(db, session, commit.logs)
         if commit.values:
@@ -382,6 +397,15 @@ class SqliteStore:
             "DELETE FROM logs WHERE session = ? AND step = ? AND n <= ?",
             [(session, step, n - self._log_records) for step, n in last.items() if n > self._log_records],
         )
+
+    async def retired_command(self, session: str, key: str) -> Command | None:
+        def read() -> Command | None:
+            row = self._db.execute(
+                "SELECT data FROM retired_commands WHERE session = ? AND key = ?", (session, key)
+            ).fetchone()
+            return None if row is None else _decode_command(row[0])
+
+        return await self._run(read)
 
     async def next_run(self, name: str) -> int:
         def count(db: sqlite3.Connection) -> int:
