@@ -410,3 +410,18 @@ def test_what_cannot_be_a_command(fake: Fake) -> None:
 
         with pytest.raises(TypeError, match="must be a str, int, float, bool"):
             session.on("x", takes_a_list)
+
+
+async def test_a_coroutine_that_forgets_to_await_a_point_is_warned_where_it_stands(fake: Fake) -> None:
+    async with fake.session() as session, session.chain("c") as chain, chain.step("s") as step:
+        await step.checkpoint()
+        for _ in range(2):
+            with pytest.warns(
+                wm.WsMonitorWarning, match=r"checkpoint\(\) in a coroutine was not awaited"
+            ) as told:
+                step.checkpoint()
+            assert [item.filename for item in told] == [__file__]
+        with pytest.warns(wm.WsMonitorWarning, match=r"ask\(\) in a coroutine was not awaited"):
+            step.ask("which?")
+    with pytest.warns(wm.WsMonitorWarning, match="was not awaited"):
+        wm.checkpoint()

@@ -222,7 +222,7 @@ def test_resuming_in_another_process_takes_the_session_over(
 ) -> None:
     token = server.token(sub="bob", role="publish", sessions=("*",))
     first = wm.session("long", url=server.url, token=token).start()
-    first.chain("morning").start()
+    first.chain("morning").start().step("tea").start()
     assert first.flush(10)
     watcher = watch(first.id)
     code = (
@@ -236,10 +236,16 @@ def test_resuming_in_another_process_takes_the_session_over(
     assert [info.code for info in first.errors] == ["fenced"]
     # What the first one says from now on counts no more.
     first.end("failed")
-    state = watcher.wait(lambda state: state_of(state) == "succeeded")
+    state = watcher.wait(
+        lambda state: state_of(state) == "succeeded" and all(p.closed for p in state.producers.values())
+    )
     assert {chain.name: chain.state for chain in state.chains.values()} == {
-        "morning": "running",
+        "morning": "cancelled",
         "evening": "succeeded",
+    }
+    assert {step.state for step in state.steps.values()} == {"cancelled"}
+    assert {step.reason for step in state.steps.values()} == {
+        "left open by the process before: the session was resumed by another one"
     }
     first._run.channel.close()
 

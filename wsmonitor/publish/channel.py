@@ -17,11 +17,12 @@ the connection's; the lock is never held while waiting.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from wsmonitor.client.types import ConnectionStatus, PublicationListener
+from wsmonitor.client.types import ConnectionStatus, PublicationListener, Update
 from wsmonitor.protocol.changes import Change, CommandChange, LogChange, ProblemChange
 from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord
 from wsmonitor.protocol.messages import Hold
@@ -62,6 +63,7 @@ class ConnectionLike(Protocol):
     def publication(
         self, session: str, producer: str, listener: PublicationListener, *, agent: str = ""
     ) -> PublicationLike: ...
+    def subscribe(self, topic: str, listener: Callable[[Update], None] | None = None) -> Any: ...
     def call_soon(self, fn: Callable[[], None], /) -> object: ...
     def call_later(self, delay: float, fn: Callable[[], None], /) -> Callable[[], None]: ...
     def close(self, timeout: float = ...) -> None: ...
@@ -82,6 +84,9 @@ class Channel(PublicationListener):
         self._stripped: set[str] = set()
         self._epoch = ""
         self._finishing = False
+        self._resumed: tuple[ConnectionLike, str] | None = None
+        self._settled = threading.Event()  # nothing of an earlier process is left to be ended
+        self._settled.set()
         self.closed: Callable[[Channel], None] | None = None  # told when nothing is left to do
         self.dropped_changes = 0
         self.dropped_logs = 0
@@ -89,9 +94,14 @@ class Channel(PublicationListener):
 
     # -- opening and closing
 
-    def open(self, connection: ConnectionLike, session: str, producer: str, agent: str) -> None:
-        """Begin to publish. Returns at once."""
+    def open(
+        self, connection: ConnectionLike, session: str, producer: str, agent: str, *, resume: bool = False
+    ) -> None:
+        """Begin to publish. Returns at once. With *resume*, end what an earlier process left open."""
         self._connection = connection
+        if resume:
+            self._resumed = (connection, producer)
+            self._settled.clear()
         self._publication = connection.publication(session, producer, self, agent=agent)
 
     @property
@@ -144,14 +154,24 @@ class Channel(PublicationListener):
         done = True
         if publication is not None:
             done = publication.flush(timeout)
+            if not self._settled.is_set():
+                self._settled.wait(max(0.0, until - self._run.runtime.monotonic()))
+                done = publication.flush(max(0.0, until - self._run.runtime.monotonic()))
             publication.close(max(0.0, until - self._run.runtime.monotonic()))
         if connection is not None:
             connection.close(max(0.0, until - self._run.runtime.monotonic()))
         return done
 
+    def _have_settled(self) -> None:
+        self._settled.set()
+        with self._run.lock:
+            self._goodbye()
+
     def _goodbye(self) -> None:
         publication, connection = self._publication, self._connection
         if not self._finishing or connection is None:
+            return
+        if not self._settled.is_set():
             return
         if publication is None or (publication.unacknowledged == 0 and not self._unsent):
             # On the connection's own thread, after what it is doing now: this may be one of its callbacks.
@@ -203,13 +223,14 @@ class Channel(PublicationListener):
 
     def command_state(self, change: CommandChange) -> None:
         """Tell what became of a command."""
-        self._submit(change)
+        self.submit(change)
 
     def problem(self, change: ProblemChange) -> None:
         """Tell an error of the session."""
-        self._submit(change)
+        self.submit(change)
 
-    def _submit(self, change: Change) -> bool:
+    def submit(self, change: Change) -> bool:
+        """Submit *change*; False if there is no room for it, or nowhere to go."""
         publication = self._publication
         if publication is None or publication.submit(change) is None:
             self.dropped_changes += 1
@@ -219,7 +240,7 @@ class Channel(PublicationListener):
     def _send(self, node: Node, now: float) -> None:
         node.sent_at = now
         change = node.take_change()
-        if change is not None and not self._submit(change):
+        if change is not None and not self.submit(change):
             self._unsent[node.id] = node
         self._send_logs(node)
 
@@ -227,7 +248,7 @@ class Channel(PublicationListener):
         records = node.take_logs()
         for start in range(0, len(records), LOG_BATCH):
             batch: tuple[LogRecord, ...] = tuple(records[start : start + LOG_BATCH])
-            if not self._submit(LogChange(step=node.id, records=batch)):
+            if not self.submit(LogChange(step=node.id, records=batch)):
                 self.dropped_logs += len(batch)
 
     def _arm(self, delay: float) -> None:
@@ -257,7 +278,7 @@ class Channel(PublicationListener):
             for data, sha256 in node.kept_values():
                 self.upload(data, sha256)
             self._held.pop(node.id, None)
-            if self._submit(node.full_change()):
+            if self.submit(node.full_change()):
                 self._unsent.pop(node.id, None)
             else:
                 self._unsent[node.id] = node
@@ -267,6 +288,11 @@ class Channel(PublicationListener):
     def opened(self, epoch: str, known: bool) -> None:
         with self._run.lock:
             earlier, self._epoch = self._epoch, epoch
+            resumed, self._resumed = self._resumed, None
+            if resumed is not None:
+                from .takeover import end_what_was_left
+
+                end_what_was_left(self._run, *resumed, done=self._have_settled)
             if earlier and (earlier != epoch or not known):
                 self._assert_again([*self._ended.values(), *self._run.owned()])
 
@@ -293,7 +319,7 @@ class Channel(PublicationListener):
                 if len(self._stripped) < KEPT_ENDED:
                     self._stripped.add(node.id)
                 node.strip_values()
-                self._submit(node.full_change())
+                self.submit(node.full_change())
         self._run.report(
             error.code, f"the server refused a change: {error.message}", node=node, background=True
         )

@@ -44,7 +44,7 @@ def checkpoint(*, approve: str | None = None, timeout: float | None = None) -> P
     deferred = called_from_coroutine()
     node = context.current()
     if node is None or node.face is None:
-        return Point(deferred, _nothing, _nothing_later)
+        return Point(deferred, "checkpoint()", _nothing, _nothing_later)
     return node.face._checkpoint(deferred, approve, timeout)
 
 

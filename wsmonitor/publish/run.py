@@ -116,6 +116,10 @@ class Run:
             self._count += 1
             return f"{letter}{self._count}-{self._prefix}"
 
+    def gave(self, ident: str) -> bool:
+        """Whether *ident* is one of this run's own ids."""
+        return ident.endswith(f"-{self._prefix}")
+
     def now(self) -> str:
         """Nanoseconds since 1970 UTC, as the protocol writes them."""
         return str(self.runtime.wall_ns())

@@ -47,6 +47,7 @@ class Session(Work):
         *,
         ident: str,
         joined: bool,
+        resumed: bool = False,
         target: Target,
         redactor: Redactor,
         limits: ValueLimits,
@@ -69,6 +70,7 @@ class Session(Work):
         super().__init__(Node(run, "session", ident, None, fields))
         self._run = run
         self._joined = joined
+        self._resumed = resumed
         self._target = target
         self._threads = threads
         self._supersede = supersede
@@ -238,7 +240,7 @@ class Session(Work):
         producer = role if role == OWNER else f"w-{run.runtime.random_bits(48):012x}"
         try:
             connection = run.runtime.connect(self._target)
-            run.channel.open(connection, self.id, producer, _agent())
+            run.channel.open(connection, self.id, producer, _agent(), resume=self._resumed and role == OWNER)
         except (WsMonitorError, OSError) as exc:
             run.report(getattr(exc, "code", "connection_lost"), f"nothing is published: {exc}")
 
@@ -382,6 +384,7 @@ def session(
         name,
         ident=resume or ids.session_id(label(name, redactor.text), unique),
         joined=False,
+        resumed=resume is not None,
         target=Target(url=url, token=token, name=_program(), start=True),
         redactor=redactor,
         limits=limits or ValueLimits(),

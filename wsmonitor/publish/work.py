@@ -272,13 +272,15 @@ class Work:
             timeout = float(number_argument(timeout, "timeout"))
         return self._checkpoint(called_from_coroutine(), approve, timeout)
 
-    def _checkpoint(self, deferred: bool, approve: str | None, timeout: float | None) -> Point[None]:
+    def _checkpoint(
+        self, deferred: tuple[str, int] | None, approve: str | None, timeout: float | None
+    ) -> Point[None]:
         node, control = self._node, self._node.run.control
         node.run.raise_pending()
         node.run.ensure_open()
         control.raise_if_cancelled(node)
         if approve is None or not node.announced or node.ended:
-            return Point(deferred, lambda: control.check(node), lambda: control.acheck(node))
+            return Point(deferred, "checkpoint()", lambda: control.check(node), lambda: control.acheck(node))
         question = self._question("approve", approve, ())
 
         async def later() -> None:
@@ -287,7 +289,7 @@ class Work:
         def now() -> None:
             control.ask(node, question, timeout)
 
-        return Point(deferred, now, later)
+        return Point(deferred, "checkpoint()", now, later)
 
     def ask(self, prompt: str, *, choices: Iterable[str] = (), timeout: float | None = None) -> Point[str]:
         """Ask the observers, who answer with the command ``input``. ``.value`` of the result is the answer.
@@ -314,6 +316,7 @@ class Work:
         question = self._question("input", prompt, allowed)
         return Point(
             called_from_coroutine(),
+            "ask()",
             lambda: control.ask(node, question, timeout),
             lambda: control.aask(node, question, timeout),
         )
