@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from wsmonitor_server.config import ServerConfig, load
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m tests"
@@ -35,6 +39,40 @@ def test_every_link_inside_the_repository_leads_somewhere(document: Path) -> Non
             headings = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{document.name} links to {target}"
+
+
+def test_the_how_to_for_tests_is_one_that_passes() -> None:
+    text = (ROOT / "docs/how-to/server-in-tests.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "server-in-tests.md", "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+
+def test_the_reference_has_every_setting_with_its_default(tmp_path: Path) -> None:
+    text = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    shown, changed = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    table = tomllib.loads(shown)
+    names = set(ServerConfig.__struct_fields__) - {"timing", "limits"}
+    assert set(table) == names
+    assert set(table["auth"]) == set(ServerConfig().auth.__struct_fields__)
+    assert set(table["retention"]) == set(ServerConfig().retention.__struct_fields__)
+    (tmp_path / "server.toml").write_text(shown.replace('"memory" ', '"" '), encoding="utf-8")
+    assert load(tmp_path / "server.toml", {}) == ServerConfig()
+    (tmp_path / "server.toml").write_text(changed, encoding="utf-8")
+    assert load(tmp_path / "server.toml", {}).limits.history_events == 5000
+
+
+def test_the_reference_has_every_variable() -> None:
+    text = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    sources = [path for folder in ("wsmonitor", "server") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for path in sources for name in re.findall(r'"(WSMONITOR_[A-Z]+)"', path.read_text("utf-8"))}
+    # What `watch --on` hands to its command is in the reference of the command line.
+    handed_on = {"WSMONITOR_STATE"}
+    assert used - handed_on == set(re.findall(r"^\| `(WSMONITOR_\w+)`", text, re.MULTILINE))
 
 
 def test_the_checks_table_names_all_fourteen() -> None:
