@@ -123,12 +123,22 @@ class Lab:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
 
-    def page(self, browser: Browser, notebook: str, *, width: int = 1280, height: int = 1000) -> Notebook:
-        """Open *notebook* in a fresh window."""
+    def api(self, path: str, *, method: str = "GET") -> Any:
+        """Ask Jupyter's own REST interface."""
+        asked = urllib.request.Request(f"{self.url}/api/{path}?token={self.token}", method=method)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.load(answer)
+
+    def page(
+        self, browser: Browser, notebook: str, *, width: int = 1280, height: int = 1000, app: str = "lab/tree"
+    ) -> Notebook:
+        """Open *notebook* in a fresh window; *app* is ``notebooks`` for Notebook 7."""
         context = browser.new_context(viewport={"width": width, "height": height})
         page = context.new_page()
-        page.goto(f"{self.url}/lab/tree/{notebook}?token={self.token}&reset")
-        opened = Notebook(page)
+        page.goto(
+            f"{self.url}/{app}/{notebook}?token={self.token}" + ("&reset" if app != "notebooks" else "")
+        )
+        opened = Notebook(page, notebook)
         opened.ready()
         # The page may show an idle kernel that has not been started yet.
         eventually(self._kernel_idle, "the kernel did not start")
@@ -145,8 +155,9 @@ class Lab:
 class Notebook:
     """A notebook open in JupyterLab."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, path: str) -> None:
         self.page = page
+        self.path = path
         self.panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
 
     def ready(self) -> None:
@@ -182,6 +193,13 @@ class Notebook:
     def observer(self, index: int) -> Locator:
         """The observer in the output of a cell."""
         return self.cell(index).locator(".wsm").first
+
+    def save(self) -> None:
+        """Save, and wait until it is."""
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url, timeout=60_000
+        ):
+            self.page.keyboard.press("Control+s")
 
     def close(self) -> None:
         self.page.keyboard.press("Control+s")
