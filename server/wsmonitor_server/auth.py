@@ -211,10 +211,11 @@ class Authenticator:
         import jwt
 
         header = self._header(token)
-        if header.get("alg") not in self._keys.algorithms:
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._keys.algorithms:
             raise AuthError(
                 "unauthorized",
-                f"the token's algorithm {str(header.get('alg'))[:32]!r} is not accepted; "
+                f"the token's algorithm {str(algorithm)[:32]!r} is not accepted; "
                 f"this server takes {', '.join(sorted(self._keys.algorithms))}",
             )
         key = self._keys.find(header)
@@ -239,7 +240,9 @@ class Authenticator:
             raise AuthError("unauthorized", f"the token is not valid here: {_explain(exc)}") from exc
         try:
             claims = msgspec.convert(payload, Claims)
-        except msgspec.ValidationError as exc:
+            # A lone surrogate passes through JSON's escapes, and could not be written anywhere.
+            msgspec.json.encode(claims)
+        except (msgspec.ValidationError, UnicodeError) as exc:
             raise AuthError("unauthorized", f"the token's claims are not valid: {exc}") from exc
         if not claims.sub or not claims.jti:
             raise AuthError("unauthorized", "the token's claims are not valid: empty `sub` or `jti`")

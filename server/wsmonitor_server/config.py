@@ -5,6 +5,7 @@ Unknown keys are refused, because a misspelt limit that is silently ignored prot
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from wsmonitor.protocol.errors import ConfigurationError
 from .retention import Retention
 
 DEFAULT_PORT: Final = 8765
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
@@ -131,15 +134,34 @@ def validate(config: ServerConfig) -> None:
         raise ConfigurationError("auth: HS256 needs a secret (`key_file`), not a set of public keys")
     if config.local and not is_loopback(config.host):
         raise ConfigurationError("a local server listens at a loopback address only")
+    _validate_origins(config.origins)
     _validate_timing(config.timing)
     for name in Limits.__struct_fields__:
-        if getattr(config.limits, name) <= 0:
+        if not 0 < getattr(config.limits, name) < math.inf:
             raise ConfigurationError(f"limits.{name} has to be above 0")
+    for name in Retention.__struct_fields__:
+        if not 0 <= getattr(config.retention, name) < math.inf:
+            raise ConfigurationError(f"retention.{name} has to be 0 (no limit) or above")
+    if not config.retention.interval:
+        raise ConfigurationError("retention.interval has to be above 0")
+    if not 0 <= config.drain_timeout < math.inf:
+        raise ConfigurationError("drain_timeout has to be 0 or above")
+
+
+def _validate_origins(origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        if _ORIGIN.fullmatch(origin) is None:
+            raise ConfigurationError(
+                f"origins: {origin!r} is not an origin: write it as browsers send it, scheme and host in "
+                "lower case and the port unless it is the default one, e.g. 'https://hub.example.org'; "
+                "there is no wildcard"
+            )
 
 
 def _validate_timing(timing: Timing) -> None:
     for name in Timing.__struct_fields__:
-        if getattr(timing, name) <= 0:
+        # Not a number is not above zero, and no timer waits for ever.
+        if not 0 < getattr(timing, name) < math.inf:
             raise ConfigurationError(f"timing.{name} has to be above 0")
     if timing.heartbeat_timeout <= timing.heartbeat_interval:
         raise ConfigurationError(

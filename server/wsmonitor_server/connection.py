@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from wsmonitor.protocol.close_codes import CloseCode
 
 from .auth import AuthError, Credential
-from .http import Answer, Page, Upgrade, classify, error_answer
+from .http import Answer, Page, Upgrade, classify, error_answer, unreadable
 from .lanes import Lanes
 from .logs import fields
 from .peer import Peer
@@ -108,6 +108,11 @@ class Connection:
             server.spawn(self._fetch_then_authenticate(request, what))
         else:
             self._authenticate(request, what)
+
+    def unreadable(self, *, too_large: bool) -> tuple[int, Mapping[str, str], bytes]:
+        answer = unreadable(too_large=too_large)
+        self._count_refusal(answer)
+        return answer.status, answer.headers, answer.body
 
     def text(self, data: bytes) -> None:
         if self.peer is not None:
@@ -245,9 +250,12 @@ class Connection:
 
     def _answer(self, answer: Answer) -> None:
         if answer.status >= 400:
-            self._server.counters["handshakes_refused_total"] += 1
-            self._log(logging.INFO, "request refused", status=answer.status)
+            self._count_refusal(answer)
         self.transport.respond(answer.status, answer.headers, answer.body)
+
+    def _count_refusal(self, answer: Answer) -> None:
+        self._server.counters["handshakes_refused_total"] += 1
+        self._log(logging.INFO, "request refused", status=answer.status)
 
     def _handshake_late(self) -> None:
         self._timer = None

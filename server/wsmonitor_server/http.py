@@ -81,6 +81,14 @@ def error_answer(info: ErrorInfo, status: int | None = None) -> Answer:
     return answer
 
 
+def unreadable(*, too_large: bool) -> Answer:
+    """The answer to what is not an HTTP request, or one with more than is read of a request."""
+    if too_large:
+        words = "a line of the request's head is longer than 8 KiB, or there are too many of them"
+        return error_answer(error_info("message_too_large", words), status=431)
+    return error_answer(error_info("bad_message", "this is not an HTTP request of a WebSocket handshake"))
+
+
 def classify(
     path: str,
     *,
@@ -100,8 +108,11 @@ def classify(
         origins: the browser origins that may connect. A request without an origin is a program's.
         pages: the paths that are served beside the handshake.
     """
-    parts = urlsplit(path)
-    query = parse_qs(parts.query, keep_blank_values=True)
+    try:
+        parts = urlsplit(path)
+        query = parse_qs(parts.query, keep_blank_values=True)
+    except ValueError as exc:
+        return error_answer(error_info("bad_message", f"the request's target cannot be read: {exc}"))
     if any(key.lower() in _TOKEN_KEYS for key in query):
         return error_answer(
             error_info(

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from typing import Final, Protocol, cast
 
 from websockets.datastructures import Headers
-from websockets.exceptions import PayloadTooBig
+from websockets.exceptions import PayloadTooBig, SecurityError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -112,6 +112,9 @@ class Handler(Protocol):
     def requested(self, request: HandshakeRequest) -> None:
         """To be answered with `respond` or `accept`."""
 
+    def unreadable(self, *, too_large: bool) -> tuple[int, Mapping[str, str], bytes]:
+        """What arrived is no HTTP request: the answer's status, headers and body."""
+
     def text(self, data: bytes) -> None: ...
     def binary(self) -> None: ...
     def oversize(self) -> bytes:
@@ -134,6 +137,7 @@ class WebSocketTransport(asyncio.Protocol):
         "_loop",
         "_oversize",
         "_protocol",
+        "_requested",
         "_transport",
         "paused",
         "reading",
@@ -149,6 +153,7 @@ class WebSocketTransport(asyncio.Protocol):
         self._fragments: list[bytes] | None = None
         self._grace: asyncio.TimerHandle | None = None
         self._oversize = False
+        self._requested = False
         self.paused = False
         self.reading = True
 
@@ -171,9 +176,13 @@ class WebSocketTransport(asyncio.Protocol):
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
+                self._requested = True
                 self._handler.requested(HandshakeRequest(event))
             elif isinstance(event, Frame):
                 self._frame_received(event)
+        if not self._requested and (fault := self._protocol.handshake_exc) is not None:
+            self._refuse_unreadable(fault)
+            return
         if isinstance(self._protocol.parser_exc, PayloadTooBig) and not self._oversize:
             # The library has put its close frame into its own queue: the reason goes out before it.
             self._oversize = True
@@ -282,6 +291,18 @@ class WebSocketTransport(asyncio.Protocol):
                     self._handler.text(message)
         elif frame.opcode is Opcode.BINARY and frame.fin:
             self._handler.binary()
+
+    def _refuse_unreadable(self, fault: Exception) -> None:
+        # The library answers some of this in words of its own, and the rest not at all.
+        self._protocol.data_to_send()
+        if self._grace is None and self._transport is not None:
+            status, headers, body = self._handler.unreadable(too_large=isinstance(fault, SecurityError))
+            fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
+            self._raw_write(Response(status, HTTPStatus(status).phrase, fields, body).serialize())
+            if self._transport.can_write_eof():
+                with contextlib.suppress(OSError, RuntimeError):
+                    self._transport.write_eof()
+            self._arm_grace()
 
     def _raw_write(self, data: bytes) -> None:
         if self._transport is not None:

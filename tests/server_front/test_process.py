@@ -113,6 +113,16 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         ("[auth]\njwks_url = 'https://x'\nalgorithms = ['HS256']", "HS256 needs a secret"),
         ("port = 'x'", "port"),
         ("port =", "not TOML"),
+        ("origins = ['*']", "no wildcard"),
+        ("origins = ['https://hub.example.org/']", "not an origin"),
+        ("origins = ['hub.example.org']", "not an origin"),
+        ("origins = ['https://Hub.example.org']", "not an origin"),
+        ("[timing]\nheartbeat_timeout = nan", "timing.heartbeat_timeout"),
+        ("[timing]\nheartbeat_timeout = inf", "timing.heartbeat_timeout"),
+        ("[limits]\nmessage_rate = nan", "limits.message_rate"),
+        ("[retention]\nmax_age = -1.0", "retention.max_age"),
+        ("[retention]\ninterval = 0", "retention.interval"),
+        ("drain_timeout = nan", "drain_timeout"),
     ],
 )
 def test_a_configuration_file_is_read_strictly(tmp_path: Path, text: str, words: str) -> None:
@@ -120,6 +130,18 @@ def test_a_configuration_file_is_read_strictly(tmp_path: Path, text: str, words:
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=words):
         load(path, {})
+
+
+def test_origins_as_browsers_write_them_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "server.toml"
+    origins = (
+        "https://hub.example.org",
+        "http://localhost:8888",
+        "http://[::1]:8888",
+        "vscode-webview://abc",
+    )
+    path.write_text(f"origins = {list(origins)}")
+    assert load(path, {}).origins == origins
 
 
 def test_the_command_line_stands_above_the_file(tmp_path: Path) -> None:
