@@ -316,6 +316,28 @@ def test_latest_delivery_agrees_with_all(server: Any) -> None:
         assert told.of(EventApplied) == []
 
 
+def test_one_who_wants_the_latest_gets_batches_also_beside_one_who_wants_all(server: Any) -> None:
+    told, all_told = Updates(), Updates()
+    with connect(Target(url=server.url, token=server.token())) as conn:
+        latest = conn.subscribe("job~1", told, delivery="latest", interval_ms=200)
+        every = conn.subscribe("job~1", all_told)
+        pub = conn.publication("job~1", "p1", Owner())
+        pub.submit(SessionChange(name="job", state="running"))
+        pub.submit(ChainChange(id="c", name="c"))
+        for number in range(300):
+            pub.submit(StepChange(id="s", chain="c", name="s", reason=str(number)))
+        assert pub.flush(10)
+        every.wait(lambda s: _reason(s) == "299", 10)
+        latest.wait(
+            lambda s: bool(told.of(BatchApplied)) and told.of(BatchApplied)[-1].seq == s.state.seq, 10
+        )
+        assert len(all_told.of(EventApplied)) >= 300
+        assert told.of(EventApplied) == []
+        assert 0 < len(told.of(BatchApplied)) < 30
+        newest = {entity.id: entity for batch in told.of(BatchApplied) for _, entity in batch.entities}
+        assert newest["s"].reason == "299"
+
+
 def _reason(sub: Any) -> str:
     step = None if sub.state is None else sub.state.steps.get("s")
     return "" if step is None else step.reason

@@ -14,6 +14,7 @@ from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
 from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
 
+from .conflate import Conflation
 from .own import own_runs
 from .publication import PublicationMachine
 from .runner import log
@@ -55,6 +56,8 @@ class Subscription:
         self._shared = connection._shared
         self._listeners: list[Callable[[Update], None]] = [] if listener is None else [listener]
         self._machine: SubscriptionMachine | None = None
+        self._conflation = Conflation(interval_ms / 1000)
+        self._cancel_batch: Callable[[], None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -210,6 +213,7 @@ class Subscription:
         return updates
 
     def _detach(self) -> None:
+        self._told_so_far()  # only ends the timer: what is closed is told no more
         self._call(PhaseChanged("closed"))
         self._listeners.clear()
         self._shared.detach(self)
@@ -221,12 +225,33 @@ class Subscription:
     def _deliver(self, update: Update) -> None:
         if self._closed:
             return
-        if self.delivery == "latest" and isinstance(update, EventApplied):
-            # Somebody else in this process watches all events: no second subscription for the same.
-            event, entity = update.event, update.entity
-            entities = () if entity is None else ((event.kind, entity),)
-            update = BatchApplied(event.seq, entities, tuple(event.drop))
+        if self.delivery == "latest":
+            if isinstance(update, EventApplied | BatchApplied) and self._wire_brings_more():
+                self._gather(update)
+                return
+            self._told_so_far()  # what was gathered came before this
         self._call(update)
+
+    def _wire_brings_more(self) -> bool:
+        machine = self._machine
+        asked = (self.delivery, self.interval_ms)
+        return machine is not None and (machine.delivery, machine.interval_ms) != asked
+
+    def _gather(self, update: EventApplied | BatchApplied) -> None:
+        # Somebody else in this process watches more closely: no second subscription for the same.
+        delay = self._conflation.add(self._shared.runner.loop.time(), update)
+        if delay <= 0:
+            self._told_so_far()
+        elif self._cancel_batch is None:
+            self._cancel_batch = self._shared.runner.call_later(delay, self._told_so_far)
+
+    def _told_so_far(self) -> None:
+        if self._cancel_batch is not None:
+            self._cancel_batch()
+            self._cancel_batch = None
+        batch = self._conflation.take(self._shared.runner.loop.time())
+        if batch is not None and not self._closed:
+            self._call(batch)
 
     def _call(self, update: Update) -> None:
         for listener in tuple(self._listeners):
