@@ -1,8 +1,9 @@
 """The one test command: lint, format, types, import contracts, tests, notebooks, and the built wheel.
 
 ``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
-only if all passed. ``--all`` adds the slow tests; ``--only STAGE`` (repeatable) runs some
-stages; what follows ``--`` goes to pytest, e.g. ``python -m tests --only tests -- tests/protocol -k digest``.
+only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, and runs each
+notebook twenty times in a row; ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes
+to pytest, e.g. ``python -m tests --only tests -- tests/protocol -k digest``.
 
 Tests that are marked ``serial`` or ``browser`` run alone and one after the other; all others share
 two worker processes.
@@ -19,6 +20,8 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests import scale
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
@@ -45,7 +48,7 @@ def _import_contracts() -> int:
     return _run([str(Path(sys.executable).parent / "lint-imports")])
 
 
-def _notebooks() -> int:
+def _notebooks(times: int) -> int:
     notebooks = sorted(path.relative_to(ROOT) for path in (ROOT / "notebooks").glob("*.ipynb"))
     if not notebooks:
         print("there are no notebooks")
@@ -57,8 +60,16 @@ def _notebooks() -> int:
         )
         for argument in ("--nbval-sanitize-with", str(path.relative_to(ROOT)))
     ]
-    # Warnings of the notebook tools themselves are not this project's to make errors of.
-    return _tool("pytest", "--nbval", *sanitize, "-W", "default", "-p", "no:xdist", *map(str, notebooks))
+    for done in range(times):
+        # Warnings of the notebook tools themselves are not this project's to make errors of.
+        status = _tool(
+            "pytest", "--nbval", *sanitize, "-W", "default", "-p", "no:xdist", *map(str, notebooks)
+        )
+        if status != 0:
+            print(f"after {done} good runs")
+            return status
+    print(f"each notebook passed {times} times in a row")
+    return 0
 
 
 def _wheel() -> int:
@@ -114,18 +125,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         at = arguments.index("--")
         arguments, chosen = arguments[:at], arguments[at + 1 :]
     parser = argparse.ArgumentParser(prog="python -m tests", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--all", action="store_true", help="also the slow tests")
+    parser.add_argument("--all", action="store_true", help="also the slow ones, and many more examples")
     parser.add_argument("--only", action="append", metavar="STAGE", help="run this stage (repeatable)")
     options = parser.parse_args(arguments)
     speed = "" if options.all else " and not slow"
+    patience = []
+    if options.all:
+        os.environ[scale.VARIABLE] = str(scale.ALL)
+        patience = ["--timeout", str(120 * scale.ALL)]
     stages: dict[str, Callable[[], int]] = {
         "ruff": lambda: _tool("ruff", "check", "."),
         "format": lambda: _tool("ruff", "format", "--check", "."),
         "mypy": lambda: _tool("mypy"),
         "imports": _import_contracts,
-        "tests": lambda: _pytest(f"not browser and not serial{speed}", chosen, "-n", "2"),
-        "serial": lambda: _pytest(f"(browser or serial){speed}", chosen, "-p", "no:xdist"),
-        "notebooks": _notebooks,
+        "tests": lambda: _pytest(f"not browser and not serial{speed}", chosen, "-n", "2", *patience),
+        "serial": lambda: _pytest(f"(browser or serial){speed}", chosen, "-p", "no:xdist", *patience),
+        "notebooks": lambda: _notebooks(scale.ALL if options.all else 1),
         "wheel": _wheel,
     }
     unknown = set(options.only or ()) - set(stages)

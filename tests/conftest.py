@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.scale import many
+
 # A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
-settings.register_profile("wsmonitor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "wsmonitor", deadline=None, max_examples=many(100), suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("wsmonitor")
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and their children inherit

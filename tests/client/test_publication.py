@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.scale import many
 from wsmonitor.client.pacer import Pacer
 from wsmonitor.client.publication import LARGEST_CHANGE, REPLY_TIMEOUT, PublicationMachine
 from wsmonitor.protocol.changes import (
@@ -609,5 +610,5 @@ class Publishing(RuleBasedStateMachine):
         assert self.bench.machine.unacknowledged == 0
 
 
-Publishing.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Publishing.TestCase.settings = settings(max_examples=many(150), stateful_step_count=50, deadline=None)
 TestPublishing = Publishing.TestCase

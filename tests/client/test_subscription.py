@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.scale import many
 from wsmonitor.client.subscription import CALM_AFTER, SYNC_TIMEOUT, Delivery, SubscriptionMachine
 from wsmonitor.client.types import (
     BatchApplied,
@@ -693,5 +694,5 @@ class Observing(RuleBasedStateMachine):
         self.order_gapless_once_monotone()
 
 
-Observing.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+Observing.TestCase.settings = settings(max_examples=many(200), stateful_step_count=60, deadline=None)
 TestObserving = Observing.TestCase

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.protocol import digest_vectors, independent, strategies
+from tests.scale import many
 from wsmonitor.protocol import digest
 from wsmonitor.protocol.entities import KINDS, Chain, Session, Step
 from wsmonitor.protocol.reducer import decode_entity
@@ -49,7 +50,7 @@ def test_states_by_the_second_implementation() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=many(60), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(data=st.data())
 def test_both_implementations_agree_on_any_entity(kind: str, data: st.DataObject) -> None:
     entity = data.draw(strategies.struct(KINDS[kind]))

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.protocol import strategies
+from tests.scale import many
 from wsmonitor.protocol import changes, codec, entities, messages
 from wsmonitor.protocol.errors import ProtocolError
 
 CLIENT = get_args(messages.ClientMessage)
 SERVER = get_args(messages.ServerMessage)
-SLOW_TO_DRAW = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+SLOW_TO_DRAW = settings(max_examples=many(40), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @pytest.mark.parametrize("cls", CLIENT, ids=lambda cls: cls.__name__)

@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.scale import many
 from wsmonitor.protocol.changes import ChainChange, Change, ProblemChange, SessionChange, StepChange
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.defaults import Limits
@@ -293,5 +294,5 @@ class Machine(RuleBasedStateMachine):
         self.once_in_order_without_a_hole()
 
 
-Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+Machine.TestCase.settings = settings(max_examples=many(120), stateful_step_count=60, deadline=None)
 test_authority_and_syncs_against_the_model = Machine.TestCase
