@@ -10,10 +10,11 @@ from rich.console import Console
 
 from tests.export.samples import etl, ns
 from wsmonitor.cli.scene import LogLine, Picture, Scene
+from wsmonitor.cli.sessions import table
 from wsmonitor.cli.terminal import frame, log_line, visible
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.export.outline import outline
-from wsmonitor.protocol.entities import Chain, Producer, Step
+from wsmonitor.protocol.entities import Chain, Listing, Producer, Step
 from wsmonitor.protocol.reducer import SessionState
 
 LIVE = ConnectionStatus(
@@ -173,3 +174,29 @@ def test_a_log_line_has_its_time_and_what_it_is_about() -> None:
     assert log_line(LogLine(int(ns(1.5)), "bad", "load / read", "failed")).plain == (
         "11:06:41.500  load / read failed"
     )
+
+
+LISTED = [
+    Listing(
+        id="stdlib-analysis~01M82K49ZTKWGE8HZ8SGS8QXGR", name="stdlib-analysis", run=2, state="running",
+        liveness="stale", counts={"failed": 1, "running": 2, "succeeded": 1_234}, started=ns(0),
+        size=2_900_000,
+        problem="'utf-8' codec can't decode byte 0xf6 in position 8: invalid start byte, said at some length",
+    ),
+    Listing(id="e~1", name="e", run=11, state="succeeded", started=ns(0), ended=ns(9), created=ns(0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200, 1000])
+def test_the_list_of_sessions_cuts_no_state_and_hides_no_id(width: int) -> None:
+    out = io.StringIO()
+    Console(file=out, width=width, markup=False, highlight=False).print(table(LISTED, int(ns(140))))
+    lines = out.getvalue().splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    if width >= 60:
+        assert any("was running (producer stale)" in line and "stdlib-analy" in line for line in lines)
+        assert any("✓ succeeded" in line for line in lines)
+    # An id is copied to name a run: it is whole at every width, in one line where it fits into one.
+    assert LISTED[0].id in "".join(line.strip() for line in lines)
+    assert any("'utf-8' codec" in line for line in lines)
+    assert len(lines[0].split()) >= 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,7 +14,8 @@ from wsmonitor.protocol.states import TERMINAL
 from .options import Server, StateName, console, emit, json_option, server_options
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
 
     from wsmonitor.protocol.entities import Listing
 
@@ -59,18 +60,13 @@ def sessions_command(
         click.echo(f"and {len(hidden):,} older ended runs: --all shows them")
 
 
-def table(found: list[Listing], now: int) -> Table:
+def table(found: list[Listing], now: int) -> Lines:
     """The table of *found*; *now* is the server's time, nanoseconds."""
-    from rich.table import Table
     from rich.text import Text
 
     from .terminal import STYLES
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
-    for heading, justify in (("SESSION", "left"), ("RUN", "right"), ("STATE", "left"), ("TIME", "right"),
-                             ("AGE", "right"), ("STEPS", "left"), ("SIZE", "right")):  # fmt: skip
-        grid.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]  # the two words are rich's literals
-    grid.add_column("ID", style="bright_black", overflow="fold")
+    rows = []
     for listing in found:
         appearance = look(listing.state)
         still = listing.state not in TERMINAL
@@ -81,19 +77,80 @@ def table(found: list[Listing], now: int) -> Table:
             state.append(f" (producer {listing.liveness})", style="yellow")
         elapsed = between(listing.started, listing.ended or now)
         born = listing.created or listing.started
-        grid.add_row(
-            Text(one_line(listing.name, 40), style="bold"),
-            str(listing.run or ""),
-            state,
-            duration(elapsed) if elapsed is not None else "",
-            age((now - int(born)) / NANO) if born else "",
-            steps(listing),
-            size(listing.size) if listing.size else "",
-            Text(one_line(listing.id, 140)),
+        rows.append(
+            {
+                "SESSION": Text(one_line(listing.name, 40), style="bold"),
+                "RUN": Text(str(listing.run or "")),
+                "STATE": state,
+                "TIME": Text(duration(elapsed) if elapsed is not None else ""),
+                "AGE": Text(age((now - int(born)) / NANO) if born else ""),
+                "STEPS": Text(steps(listing)),
+                "SIZE": Text(size(listing.size) if listing.size else ""),
+                "ID": Text(one_line(listing.id, 140), style="bright_black"),
+                "": Text(one_line(listing.problem, 200), style="red"),
+            }
         )
-        if listing.problem:
-            grid.add_row(Text("  " + one_line(listing.problem, 60), style="red"))
-    return grid
+    return Lines(rows)
+
+
+_GAP: Final = 2  # cells between two columns
+_RIGHT: Final = frozenset({"RUN", "TIME", "AGE", "SIZE"})
+_SPARED: Final = ("ID", "SIZE", "AGE", "STEPS", "TIME")  # what gives way first where a terminal is narrow
+_NAME: Final = 12  # cells that a session's name keeps
+
+
+class Lines:
+    """Rows under headings, as wide as there is room: columns give way before any is cut.
+
+    An id without a column stands under its row, because a run is named by it; so does a problem.
+    """
+
+    def __init__(self, rows: list[dict[str, Text]]) -> None:
+        self.rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        columns = [heading for heading in self.rows[0] if heading]
+        widths = {h: max(len(h), *(row[h].cell_len for row in self.rows)) for h in columns}
+        wanted = widths["SESSION"]
+        widths["SESSION"] = min(wanted, _NAME)
+        for spared in _SPARED:
+            if self._width(columns, widths) <= options.max_width:
+                break
+            columns.remove(spared)
+        room = options.max_width - self._width(columns, widths)
+        widths["SESSION"] = min(wanted, widths["SESSION"] + max(0, room))
+        yield self._line({h: Text(h, style="bright_black") for h in columns}, columns, widths)
+        for row in self.rows:
+            yield self._line(row, columns, widths)
+            below = [row[""]] if "ID" in columns else [row["ID"], row[""]]
+            for text in below:
+                if text:
+                    line = Text("  ", no_wrap=True, overflow="ellipsis").append_text(text)
+                    if text is row["ID"]:
+                        line.no_wrap, line.overflow = False, "fold"  # it is there to be copied
+                    yield line
+
+    @staticmethod
+    def _width(columns: list[str], widths: dict[str, int]) -> int:
+        return sum(widths[heading] for heading in columns) + _GAP * (len(columns) - 1)
+
+    @staticmethod
+    def _line(row: dict[str, Text], columns: list[str], widths: dict[str, int]) -> Text:
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for heading in columns:
+            cell = row[heading].copy()
+            cell.truncate(widths[heading], overflow="ellipsis")
+            fill = " " * (widths[heading] - cell.cell_len)
+            if heading in _RIGHT:
+                line.append(fill)
+            line.append_text(cell)
+            if heading != columns[-1]:
+                line.append((fill if heading not in _RIGHT else "") + " " * _GAP)
+        return line
 
 
 def steps(listing: Listing) -> str:
