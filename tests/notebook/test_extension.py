@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from tests.notebook.samples import nightly, ns
-from wsmonitor.notebook import tutorials
+from wsmonitor.notebook import reports, tutorials
 from wsmonitor.notebook.observer import observers
 from wsmonitor.notebook.reports import browser_words, listing_table
 from wsmonitor.notebook.snapshot import SessionSnapshot, take
 from wsmonitor.notebook.trace import BEGIN, body, empty_trace, sanitize_file, trace
 from wsmonitor.protocol.entities import Listing
-from wsmonitor.protocol.errors import UsageError
+from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.embedded import EmbeddedServer
 
 
 @pytest.fixture
@@ -84,6 +86,34 @@ def test_the_magic_explains_itself(shell: Any, capsys: pytest.CaptureFixture[str
         shell.run_line_magic("wsmonitor", "wacth x")
     with pytest.raises(UsageError, match="which session"):
         shell.run_line_magic("wsmonitor", "watch")
+    with pytest.raises(UsageError, match='cannot read "watch \'a": no closing quotation'):
+        shell.run_line_magic("wsmonitor", "watch 'a")
+
+
+def test_status_says_why_it_is_this_server(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedServer.in_thread() as server:
+        monkeypatch.setenv("WSMONITOR_URL", server.url)
+        monkeypatch.setenv("WSMONITOR_TOKEN", server.token(sub="ada", role="observe"))
+        told = dict(shell.run_line_magic("wsmonitor", "status").rows)
+        assert told["server"] == server.url
+        assert told["because"] == f"WSMONITOR_URL: {server.url}"
+        assert told["link"] == "live"
+        assert told["signed in as"] == "ada (observe: *)"
+        assert repr(shell.run_line_magic("wsmonitor", "sessions")).startswith("no sessions yet")
+
+
+def test_status_without_a_server_is_told_at_once_and_sessions_say_where_was_looked(
+    shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSMONITOR_LOCAL", "process")
+    begun = time.monotonic()
+    rows = shell.run_line_magic("wsmonitor", "status").rows
+    assert time.monotonic() - begun < reports.PATIENCE, "it does not wait for a server that is not there"
+    assert ("looked", "WSMONITOR_URL: not set") in rows
+    assert dict(rows)["link"].startswith("waiting: no local server is running")
+    monkeypatch.setattr(reports, "PATIENCE", 0.5)
+    with pytest.raises(WaitTimeoutError, match="looked: an explicit address: none is given; WSMONITOR_URL"):
+        shell.run_line_magic("wsmonitor", "sessions")
 
 
 def test_the_magic_watches(shell: Any) -> None:

@@ -231,6 +231,7 @@ def environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
         JUPYTERLAB_SETTINGS_DIR=str(home / "lab-settings"),
         JUPYTERLAB_WORKSPACES_DIR=str(home / "lab-workspaces"),
         IPYTHONDIR=str(home / "ipython"),
+        NPM_CONFIG_CACHE=str(home / "npm"),  # JupyterLab asks npm, which writes a log
     )
     # What the user installed for himself (`pip install --user`) is still to be found.
     own = environ.get("JUPYTER_DATA_DIR") or _user_data_dir()

@@ -14,12 +14,14 @@ from .reports import Table, sessions_table, status_table
 
 USAGE: Final = """\
 %wsmonitor watch NAME      observe a session, live: its newest run, or the one with this id
-%wsmonitor sessions        the sessions that the server has
+%wsmonitor sessions        the sessions that the server has, the newest first
 %wsmonitor status          which server, why this one, where it was looked for, versions, and
                            whether a browser has answered
 %wsmonitor ?               this text
 
-The same in Python: import wsmonitor as wm; wm.watch("NAME")
+In Python:   import wsmonitor as wm; wm.watch("NAME")
+To publish:  with wm.session("NAME") as session: ...
+In a shell:  wsmonitor --help
 """
 
 
@@ -60,7 +62,10 @@ class WsmonitorMagics(Magics):
     @line_magic
     def wsmonitor(self, line: str) -> Any:
         """Watch live sessions. Subcommands: watch NAME, sessions, status, ?"""
-        words = shlex.split(line)
+        try:
+            words = shlex.split(line)
+        except ValueError as exc:
+            raise UsageError(f"%wsmonitor cannot read {line!r}: {str(exc).lower()}") from None
         if not words or words[0] in ("?", "help", "-h", "--help"):
             print(USAGE, end="")  # noqa: T201 - the answer to a question is text
             return None

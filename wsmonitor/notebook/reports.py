@@ -9,7 +9,7 @@ from html import escape
 from typing import Final
 
 from wsmonitor.protocol.entities import Listing
-from wsmonitor.protocol.errors import WsMonitorError
+from wsmonitor.protocol.errors import WaitTimeoutError, WsMonitorError
 
 from .rows import milliseconds, one_line
 
@@ -56,7 +56,11 @@ def sessions_table() -> Table:
     from wsmonitor.protocol.ids import DIRECTORY
 
     with connect(Target(name="%wsmonitor sessions")) as connection:
-        connection.wait_live(PATIENCE)
+        try:
+            connection.wait_live(PATIENCE)
+        except WaitTimeoutError as exc:
+            looked = "; ".join(connection.status.looked)
+            raise WaitTimeoutError(f"{exc}; looked: {looked}" if looked else str(exc)) from None
         subscription = connection.subscribe(DIRECTORY, lambda _: None)
         subscription.wait(lambda now: now.phase == "live", PATIENCE)
         state = subscription.snapshot()
@@ -77,7 +81,8 @@ def listing_table(listings: Iterable[Listing]) -> Table:
         )
         for item in newest
     )
-    return Table(f"{len(rows)} sessions", ("name", "run", "state", "steps", "problem", "id"), rows)
+    title = "no sessions yet" if not rows else "1 session" if len(rows) == 1 else f"{len(rows)} sessions"
+    return Table(title, ("name", "run", "state", "steps", "problem", "id"), rows)
 
 
 def status_table() -> Table:
@@ -93,12 +98,18 @@ def status_table() -> Table:
     rows: list[tuple[str, str]] = []
     with connect(Target(name="%wsmonitor status")) as connection:
         try:
-            status = connection.wait_live(PATIENCE)
+            # An attempt that has failed is an answer, too: nobody has to wait for the next.
+            status = connection.wait_for(
+                lambda now: now.phase in ("live", "waiting", "failed", "closed"), PATIENCE
+            )
         except WsMonitorError:
-            # Not being connected is an answer here, with its reason in the status.
+            # Not even an attempt has ended: the status says what it is at.
             status = connection.status
     rows.append(("server", status.url or "none found"))
+    # Looking ends where something is found: the last place says why it is this server.
     rows += [("looked", place) for place in status.looked]
+    if status.live and status.looked:
+        rows[-1] = ("because", status.looked[-1])
     rows.append(("link", status.phase + (f": {status.reason}" if status.reason else "")))
     if status.rtt is not None:
         rows.append(("round-trip", f"{status.rtt * 1000:.1f} ms"))
