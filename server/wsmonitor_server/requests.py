@@ -11,7 +11,6 @@ with them is told by an error that names the session, and for a subscription by 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -353,7 +352,7 @@ class Requests:
         key = (message.session, message.sha256)
         try:
             data = base64.b64decode(message.data, validate=True)
-        except binascii.Error as exc:
+        except ValueError as exc:
             raise refusal("bad_message", f"value_put: `data` is not base64: {exc}") from exc
         if len(data) > limits.page_size:
             raise Refusal(_limit("page_size", limits.page_size, session=message.session))

@@ -280,6 +280,8 @@ async def test_limits_are_named(engine: FakeEngine) -> None:
             "value_put", request=6, session="s", sha256="0" * 64, total=4, offset=0, data="not base64!"
         )
         assert await one.error() == ("bad_message", 6)
+        await one.send("value_put", request=9, session="s", sha256="0" * 64, total=4, offset=0, data="é")
+        assert await one.error() == ("bad_message", 9)
         for number, expected in [(7, None), (8, "limit_exceeded")]:
             await one.send(
                 "value_put", request=number, session="s", sha256=f"{number:064}", total=9, offset=0, data=""
