@@ -38,7 +38,7 @@ _END: Final = 10.0  # seconds for a process to end by itself
 
 @click.command("demo", short_help="See it work: a server, a real workload, and JupyterLab (or the terminal).")
 @click.option("--headless", is_flag=True, help="Show the session in this terminal instead of JupyterLab.")
-@click.option("--seconds", type=Span(), default=None, help="End by itself after this time, with status 0.")
+@click.option("--seconds", type=Span(), default=None, help="End by itself within this time, with status 0.")
 @click.option("--no-browser", is_flag=True, help="Only print JupyterLab's address.")
 def demo_command(headless: bool, seconds: float | None, no_browser: bool) -> int:
     """See wsmonitor work: it starts a server, a real workload (an analysis of the Python standard
