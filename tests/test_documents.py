@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tomllib
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 
 import pytest
 
+import wsmonitor as wm
+from wsmonitor.client import Target
+from wsmonitor.notebook.snapshot import COLUMNS
 from wsmonitor_server.config import ServerConfig, load
+from wsmonitor_server.embedded import EmbeddedServer
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m tests"
@@ -50,6 +55,27 @@ def test_the_how_to_for_tests_is_one_that_passes() -> None:
     assert len(tests) == 2
     for test in tests:
         test()
+
+
+def test_the_program_that_watches_is_one_that_runs() -> None:
+    text = (ROOT / "docs/reference/watching.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1], "watching.md", "exec"), names)
+    with EmbeddedServer.in_thread() as server:
+        where = {"url": server.url, "token": server.token()}
+        with wm.session("documents", **where) as session, session.chain("c") as chain, chain.step("s"):
+            pass
+        seen = asyncio.run(asyncio.wait_for(names["last_words"](session.id, Target(**where)), 20))
+    assert seen[0] == "synced"
+
+
+def test_the_reference_of_watching_has_every_trait_and_column() -> None:
+    text = (ROOT / "docs/reference/watching.md").read_text(encoding="utf-8")
+    traits = {name for name in wm.Observer.class_own_traits() if not name.startswith("_")}
+    assert {"session", "state"} <= traits
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    assert traits <= told
+    assert " ".join(COLUMNS) in text
 
 
 def test_the_reference_has_every_setting_with_its_default(tmp_path: Path) -> None:
