@@ -383,7 +383,8 @@ def test_what_did_not_fit_the_spool_is_made_good(fake: Fake) -> None:
         assert fake.entity(lost.id)["state"] == "succeeded"
         assert fake.entity(lost.id)["output"].text == "17"
         chain.end()
-    assert [info.code for info in session.errors] == ["skipped"]
+    assert [info.code for info in session.errors] == ["skipped", "skipped"]
+    assert session.errors[-1].message == "3 changes in all were left out; what they were about is sent anew"
 
 
 def test_a_refused_value_does_not_lose_the_state(fake: Fake) -> None:
@@ -454,3 +455,19 @@ def test_errors_of_the_session(fake: Fake) -> None:
     (problem,) = fake.problems()
     assert problem.message == "the disk is nearly full"
     assert problem.severity == "warning"
+
+
+def test_of_what_was_left_out_only_the_whole_can_follow(fake: Fake) -> None:
+    with pytest.warns(wm.WsMonitorWarning, match="come faster than they can be sent") as told:
+        with fake.session() as session, session.chain("c") as chain:
+            fake.publication.room = 0
+            step = chain.step("late").start()
+            for count in range(1, 200):
+                fake.publication.listener.overflowed(count)
+            fake.publication.room = None
+            step.end()
+            # Its end alone would be refused: the server has never heard of its beginning.
+            (change,) = fake.about(step.id)
+            assert (change.name, change.state) == ("late", "succeeded")
+    assert [item.filename for item in told] == [__file__]
+    assert [info.code for info in session.errors] == ["skipped"]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import pathlib
+import time
 import uuid
 from collections import deque, namedtuple
 from dataclasses import dataclass, field
@@ -250,3 +251,42 @@ def test_notes_and_missing_keys() -> None:
     error.add_note("while reading data.csv")
     failure = describe(error, capture())
     assert failure.message == "key not found: 'column'\nwhile reading data.csv"
+
+
+class Liar(dict[str, int]):
+    def items(self) -> Any:
+        raise KeyError("no")
+
+
+class Exits:
+    def __repr__(self) -> str:
+        raise SystemExit("gotcha")
+
+
+class Masked:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("who asks?")
+
+
+class Denies:
+    def __getattr__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+@pytest.mark.parametrize("kind", [Liar, Exits, Masked, Denies])
+def test_objects_that_raise_when_they_are_looked_at_are_named(kind: type) -> None:
+    value, data = capture().value(kind())
+    assert data is None
+    assert kind.__qualname__ in value.text
+    assert isinstance(capture().scalar("name", kind()), str)
+
+
+def test_an_attributes_long_text_or_container_costs_no_more_than_what_is_shown() -> None:
+    begun = time.perf_counter()
+    text = capture().scalar("text", "x" * 50_000_000)
+    numbers = capture().scalar("numbers", dict.fromkeys(range(1_000_000)))
+    assert time.perf_counter() - begun < 0.5
+    assert isinstance(text, str)
+    assert len(text) == 1024
+    assert str(numbers).startswith("dict of 1,000,000: 0: None, 1: None")

@@ -226,7 +226,7 @@ class Connection:
         listener: PublicationListener,
         *,
         agent: str = "",
-        limit_changes: int = 10_000,
+        limit_changes: int = 50_000,
         limit_bytes: int = 32 * 1024 * 1024,
     ) -> Publication:
         """Publish as *producer* of *session*: a spool that empties itself when the link is up.

@@ -108,7 +108,7 @@ class PublicationMachine:
         next_request: Callable[[], int],
         random: Callable[[], float],
         pacer: Pacer,
-        limit_changes: int = 10_000,
+        limit_changes: int = 50_000,
         limit_bytes: int = 32 * 1024 * 1024,
         limit_values: int = 512 * 1024 * 1024,
     ) -> None:

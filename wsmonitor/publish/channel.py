@@ -83,6 +83,7 @@ class Channel(PublicationListener):
         self._ended: OrderedDict[str, Node] = OrderedDict()
         self._stripped: set[str] = set()
         self._epoch = ""
+        self._overflows = False
         self._finishing = False
         self._resumed: tuple[ConnectionLike, str] | None = None
         self._settled = threading.Event()  # nothing of an earlier process is left to be ended
@@ -239,9 +240,13 @@ class Channel(PublicationListener):
 
     def _send(self, node: Node, now: float) -> None:
         node.sent_at = now
-        change = node.take_change()
-        if change is not None and not self.submit(change):
-            self._unsent[node.id] = node
+        if node.id in self._unsent:
+            # Something of it was left out, perhaps its beginning: only the whole can follow.
+            self._assert_again([node])
+        else:
+            change = node.take_change()
+            if change is not None and not self.submit(change):
+                self._unsent[node.id] = node
         self._send_logs(node)
 
     def _send_logs(self, node: Node) -> None:
@@ -304,6 +309,11 @@ class Channel(PublicationListener):
     def drained(self, dropped: int) -> None:
         with self._run.lock:
             # This closes the hole that the overflow left: whole entities, in their newest state only.
+            self._overflows = False
+            self._run.note(
+                "skipped",
+                f"{dropped:,} changes in all were left out; what they were about is sent anew",
+            )
             self._assert_again(list(self._unsent.values()))
             self._goodbye()
 
@@ -325,9 +335,13 @@ class Channel(PublicationListener):
         )
 
     def overflowed(self, count: int) -> None:
+        if self._overflows:
+            return
+        self._overflows = True
         self._run.report(
             "skipped",
-            f"the server could not be reached for long: {count:,} changes were left out",
+            "changes come faster than they can be sent, or the server is away for long: some are left out; "
+            "the newest state of everything concerned is sent as soon as there is room",
             background=True,
         )
 

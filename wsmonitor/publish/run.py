@@ -88,6 +88,7 @@ class Run:
         self.session_id = session_id
         self.strict = strict
         self.pid = os.getpid()
+        self.origin = _origin()
         self.lock = threading.RLock()
         self.capture = Capture(redactor, runtime.monotonic, limits)
         self.control = Control(self)
@@ -222,8 +223,12 @@ class Run:
         if code in self._warned:
             return
         self._warned.add(code)
+        text = f"wsmonitor: {info.message} [{code}]"
         try:
-            warnings.warn(f"wsmonitor: {info.message} [{code}]", WsMonitorWarning, stacklevel=_outside())
+            if background:
+                warnings.warn_explicit(text, WsMonitorWarning, *self.origin)
+            else:
+                warnings.warn(text, WsMonitorWarning, stacklevel=_outside())
         except WsMonitorWarning:
             # Somebody turns warnings into errors. The monitor does not raise into the program that it
             # watches unless `strict` asks for it; the entry in `errors` stays.
@@ -248,6 +253,14 @@ def _within(node: Node, above: Node) -> bool:
             return True
         at = at.above
     return False
+
+
+def _origin() -> tuple[str, int]:
+    """The file and line of the user's code that is running: what a warning from the background names."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith("wsmonitor."):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def _outside() -> int:

@@ -77,10 +77,12 @@ def cut(text: str, length: int) -> str:
 
 
 def safe_repr(obj: object, length: int = 1000) -> str:
-    """``repr(obj)``, shortened; never raises."""
+    """``repr(obj)``, shortened; raises nothing but an interrupt from the keyboard."""
     try:
         return clean(cut(repr(obj), length))
-    except Exception as exc:  # noqa: BLE001 - a user's __repr__ may do anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - a user's __repr__ may do anything, even exit
         return f"<{type(obj).__qualname__} object, its repr raised {type(exc).__name__}>"
 
 
@@ -102,7 +104,12 @@ class Capture:
 
     def value(self, obj: object) -> tuple[Value, bytes | None]:
         """The value's record, and its bytes where they must be uploaded (None where they are inline)."""
-        mime, data = self._encode(obj)
+        try:
+            mime, data = self._encode(obj)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - a user's object may do anything when it is looked at
+            mime, data = TEXT, self._unreadable(obj, exc).encode()
         return self._record(mime, data)
 
     def text(self, text: str, length: int) -> str:
@@ -114,13 +121,25 @@ class Capture:
         """An attribute's value: a scalar or a list of scalars, as OpenTelemetry has it."""
         if self.redactor.secret_key(key) and not isinstance(obj, bool):
             return REDACTED
-        if isinstance(obj, (list, tuple)):
-            return [self._attribute(item) for item in obj[:64]]
-        return self._attribute(obj)
+        try:
+            if isinstance(obj, (list, tuple)):
+                return [self._attribute(item) for item in obj[:64]]
+            return self._attribute(obj)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - as in `value`
+            return self._unreadable(obj, exc)
+
+    def _unreadable(self, obj: object, exc: BaseException) -> str:
+        return f"<{type(obj).__qualname__} object, which cannot be read: it raised {type(exc).__name__}>"
 
     def _attribute(self, obj: object) -> Scalar:
         if isinstance(obj, bool):
             return obj
+        if isinstance(obj, str):
+            return self.text(obj, 1024)
+        if isinstance(obj, (Mapping, *_SEQUENCES)) and len(obj) > 100:
+            return self.text(_shallow(obj, self), 1024)  # its repr has no bound on time
         plain = self._leaf(obj)
         if isinstance(plain, str):
             return cut(plain, 1024)
@@ -184,9 +203,9 @@ class Capture:
 
     def _html(self, obj: object) -> str | None:
         """The HTML of the object's first rows, if it has any; None to show it otherwise."""
-        if isinstance(obj, type) or not callable(getattr(obj, "_repr_html_", None)):
-            return None
         try:
+            if isinstance(obj, type) or not callable(getattr(obj, "_repr_html_", None)):
+                return None
             shape = getattr(obj, "shape", None)
             head = getattr(obj, "head", None)
             note = ""
@@ -353,10 +372,10 @@ def _array_scalar(obj: Any) -> bool | int | float | str | None:
 
     By its shape, not by its class: NumPy need not be imported, and must not be for this.
     """
-    item = getattr(obj, "item", None)
-    if isinstance(obj, type) or not callable(item) or getattr(obj, "shape", None) != ():
-        return None
     try:
+        item = getattr(obj, "item", None)
+        if isinstance(obj, type) or not callable(item) or getattr(obj, "shape", None) != ():
+            return None
         result = item()
     except Exception:  # noqa: BLE001 - an array on a device that is gone; its repr is shown instead
         return None
