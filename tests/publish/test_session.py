@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import wsmonitor as wm
+from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.publish.channel import INTERVAL
 
+from . import fake as fake_module
 from .fake import Fake
 
 
@@ -469,5 +471,19 @@ def test_of_what_was_left_out_only_the_whole_can_follow(fake: Fake) -> None:
             # Its end alone would be refused: the server has never heard of its beginning.
             (change,) = fake.about(step.id)
             assert (change.name, change.state) == ("late", "succeeded")
-    assert [item.filename for item in told] == [__file__]
+    # Where the session was made, not where the connection's thread was.
+    assert [item.filename for item in told] == [fake_module.__file__]
     assert [info.code for info in session.errors] == ["skipped"]
+
+
+def test_a_server_that_cannot_be_reached_is_told_once_and_a_lost_link_only_noted(fake: Fake) -> None:
+    with fake.session() as session:
+        listener = fake.publication.listener
+        with pytest.warns(wm.WsMonitorWarning, match=r"cannot be reached yet: nothing listens") as told:
+            for phase in ("locating", "connecting", "waiting", "connecting", "waiting"):
+                listener.status(ConnectionStatus(phase=phase, reason="nothing listens at x"))  # type: ignore[arg-type]
+        assert len(told) == 1
+        listener.status(ConnectionStatus(phase="live"))
+        listener.status(ConnectionStatus(phase="waiting", reason="it was reset"))
+        assert [info.code for info in session.errors] == ["connection_lost", "connection_lost"]
+        assert session.errors[-1].message == "the link to the server is down: it was reset"

@@ -42,6 +42,7 @@ LOG_HELD: Final = 1_000
 _WITHOUT_VALUES: Final = frozenset(
     {"value_too_large", "event_too_large", "value_missing", "value_mismatch", "gone"}
 )
+_TRYING: Final = frozenset({"waiting", "connecting", "authenticating", "locating"})
 
 
 class PublicationLike(Protocol):
@@ -84,6 +85,9 @@ class Channel(PublicationListener):
         self._stripped: set[str] = set()
         self._epoch = ""
         self._overflows = False
+        self._was_live = False
+        self._told_absent = False
+        self.trouble = ""  # why there is no link; empty while there is one
         self._finishing = False
         self._resumed: tuple[ConnectionLike, str] | None = None
         self._settled = threading.Event()  # nothing of an earlier process is left to be ended
@@ -358,14 +362,22 @@ class Channel(PublicationListener):
 
     def status(self, status: ConnectionStatus) -> None:
         before, self.phase = self.phase, status.phase
+        if status.phase == "live":
+            self._was_live = True
+            self.trouble = ""
+        elif status.reason:
+            self.trouble = status.reason
         if status.phase == "failed" and before != "failed":
             self._run.report(
                 status.code or "connection_lost", f"nothing is published: {status.reason}", background=True
             )
-        elif status.phase == "waiting" and before not in {
-            "waiting",
-            "connecting",
-            "authenticating",
-            "locating",
-        }:
+        elif status.phase == "waiting" and self._was_live and before not in _TRYING:
             self._run.note("connection_lost", f"the link to the server is down: {status.reason}")
+        elif status.phase == "waiting" and not self._was_live and not self._told_absent:
+            self._told_absent = True
+            self._run.report(
+                "connection_lost",
+                f"the server cannot be reached yet: {status.reason}; it is tried again and again, "
+                "and the program goes on meanwhile",
+                background=True,
+            )

@@ -140,12 +140,16 @@ def _at_exit() -> None:
         _finishing.clear()
     deadline = time.monotonic() + EXIT_SECONDS
     left = 0
+    why: dict[str, None] = {}
     for channel in channels:
         # Without the goodbye the server would have to take the silence that follows for a loss.
         if not channel.leave(max(0.0, deadline - time.monotonic())):
             left += channel.unacknowledged
+            if channel.trouble:
+                why[channel.trouble] = None
     if left:
+        reasons = f": {'; '.join(why)}" if why else ""
         print(  # noqa: T201 - the program is ending: there is no other place to say it
-            f"wsmonitor: {left:,} changes had not reached the server when the program ended",
+            f"wsmonitor: {left:,} changes had not reached the server when the program ended{reasons}",
             file=sys.stderr,
         )
