@@ -1,7 +1,7 @@
 """Take the documentation's pictures anew: ``python -m tests.browser.pictures``.
 
-They are of a real JupyterLab and the demonstration's session: live and with the server killed,
-light and dark.
+They are of a real JupyterLab: the demonstration's session live and with the server killed, and a session that
+has failed; light and dark.
 """
 
 from __future__ import annotations
@@ -19,16 +19,34 @@ from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, Lab, notebook_file
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 CELL = 'import wsmonitor as wm\n\nwm.watch("stdlib-analysis")'
+FAILING = 'wm.watch("nightly-etl")'
+PROGRAM = """
+import wsmonitor as wm
+from statistics import mean
+
+PARTS = {"part-000": [3, 4, 8], "part-001": [5, 1], "part-002": []}
+
+with wm.session("nightly-etl") as session:
+    with session.chain("load") as load:
+        for name, rows in PARTS.items():
+            with load.step(name, input={"rows": len(rows)}) as step:
+                step.output = {"read": len(list(step.track(rows)))}
+    with session.chain("features") as features:
+        with features.step("means") as means:
+            for name, rows in PARTS.items():
+                with features.step(name, parent=means) as step:
+                    step.output = {"mean": mean(rows)}
+"""
 
 
 def take(browser: Browser, folder: Path, *, dark: bool) -> None:
-    """Both pictures of one theme."""
+    """The pictures of one theme."""
     theme = "dark" if dark else "light"
     server = ServerProcess(folder / "server")
     server.start()
     kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     lab = Lab(folder / "lab", {**server.env(), **kernel}, dark=dark)
-    notebook_file(lab.root / "analysis.ipynb", CELL)
+    notebook_file(lab.root / "analysis.ipynb", CELL, FAILING)
     lab.start()
     workload = subprocess.Popen(
         [sys.executable, "-m", "wsmonitor.demo", "--seconds", "60"],
@@ -51,6 +69,21 @@ def take(browser: Browser, folder: Path, *, dark: bool) -> None:
         server.kill()
         expect(shown.locator(".wsm-strip")).to_contain_text("attempt 4 in", timeout=30_000)
         notebook.page.screenshot(path=IMAGES / f"lab-{theme}-lost.png")
+        server.start()
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, **server.env("etl", "publish")},
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+        shown.locator(".wsm-reconnect").click()
+        expect(shown).to_have_attribute("data-verdict", "live", timeout=60_000)
+        notebook.run(1)
+        failed = notebook.observer(1)
+        expect(failed).to_have_attribute("data-session-state", "failed", timeout=60_000)
+        failed.get_by_role("button", name="Show traceback").click()
+        notebook.page.mouse.move(5, 600)
+        notebook.cell(1).screenshot(path=IMAGES / f"lab-{theme}-failed.png")
         notebook.page.context.close()
     finally:
         workload.terminate()
@@ -60,7 +93,7 @@ def take(browser: Browser, folder: Path, *, dark: bool) -> None:
 
 
 def main() -> None:
-    """All four."""
+    """All six."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)

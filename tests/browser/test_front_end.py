@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,31 @@ from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.notebook.bundle import bundle, stylesheet
 from wsmonitor.notebook.view import Frame, Now, View
 from wsmonitor.protocol.entities import Failure, Session
+from wsmonitor.protocol.messages import Welcome
 
 pytestmark = pytest.mark.browser
 
 NOW = Now(1000.0, T0 + 134)
+WELCOME = Welcome(
+    major=1,
+    minor=0,
+    server="1",
+    instance="i",
+    epoch="e",
+    subject="ada",
+    role="observe",
+    sessions=("etl-*", "report"),
+    expires=0,
+    time="0",
+    heartbeat_interval=15,
+    heartbeat_timeout=35,
+    quiet_after=3,
+    page_size=1,
+    inline_value=1,
+    batch_changes=1,
+    batch_size=1,
+    message_size=1,
+)
 PAGE = """<!doctype html><html><body data-jp-theme-light="{light}" style="margin: 0; width: {width}px;
   background: {ground}; --jp-layout-color0: {ground}; --jp-ui-font-color0: {ink}">
   <style>{style}</style><div id="here"></div></body></html>"""
@@ -309,6 +331,12 @@ def test_a_step_before_its_chain_is_shown_and_marked_until_it_has_its_place(page
         ),
         (live_status(NOW), "absent", "absent", 'with wm.session("job") as session'),
         (live_status(NOW), "not_available", "not_available", "the token does not cover it"),
+        (
+            replace(live_status(NOW), welcome=WELCOME),
+            "absent",
+            "absent",
+            "only sessions that are called etl-* or report",
+        ),
         (
             ConnectionStatus(phase="failed", code="unauthorized", reason="bad token"),
             "waiting",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -133,6 +134,11 @@ def test_a_failed_session_raises_with_its_reason(publisher: Connection, look: Lo
     with pytest.raises(SessionFailed, match="'job~1' ended as failed: no good") as caught:
         observer.wait(10)
     assert caught.value.state == "failed"
+    assert (observer.state, observer.session.terminal) == ("failed", True), "who catches it looks there next"
+    other = look("job", new=True)
+    with pytest.raises(SessionFailed):
+        asyncio.run(other.wait_async(10))
+    assert other.state == "failed"
     assert observer.wait(10, state="failed").state == "failed", "who asks for it, gets it"
     with pytest.raises(SessionFailed, match="never reached paused"):
         observer.wait(10, state="paused")

@@ -260,3 +260,27 @@ def test_a_key_frame_is_what_all_frames_add_up_to() -> None:
     key = view.key(NOW)
     assert {row["id"]: row for row in key["rows"]} == rows
     assert key["n"] == view.number
+
+
+def test_a_failure_that_is_passed_on_is_one_alarm_that_leads_to_its_cause() -> None:
+    view = View("x")
+    cause = Failure(type="ValueError", message="no good", traceback="Traceback …")
+    passed = Failure(type="ValueError", message="no good")
+    other = Failure(type="KeyError", message="'k'", traceback="Traceback of another")
+    view.replace(
+        [
+            ("session", Session(id="x~1", name="x", run=1, state="failed", ended=ns(9), error=passed)),
+            ("chain", chain("c", "features", "failed", start=0, end=9)),
+            ("step", step("o", "other", "failed", chain="c", start=0, end=1, error=other)),
+            ("step", step("p", "means", "failed", chain="c", start=1, end=9, error=passed)),
+            ("step", step("q", "part-2", "failed", chain="c", parent="p", start=2, end=9, error=cause)),
+        ],
+        "e",
+        5,
+    )
+    first, second = (head := view.head(NOW))["alarms"]
+    assert (first["name"], first["row"], first["detail"]) == ("x", "s:q", "Traceback …")
+    assert first["where"] == "features / means / part-2"
+    assert (second["name"], second["text"]) == ("other", "failed: KeyError: 'k'")
+    assert head["alarms_more"] == 0
+    assert head["counts"] == {"failed": 3}, "all are counted"

@@ -27,7 +27,7 @@ import traitlets
 
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.protocol.entities import Command, Scalar
-from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
+from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutError
 from wsmonitor.protocol.states import TRANSITIONS
 
 from . import kernel_channel
@@ -117,7 +117,8 @@ class Observer(anywidget.AnyWidget):
     ) -> SessionSnapshot:
         """Block this cell (never the widget) until the session has ended, or reached *seq* or *state*.
 
-        It is judged on verified data only. The traits are up to date when this returns.
+        It is judged on verified data only. The traits are up to date when this returns, and when it
+        raises `SessionFailed`.
 
         Args:
             timeout: seconds, None for ever.
@@ -139,6 +140,10 @@ class Observer(anywidget.AnyWidget):
             future.result(timeout)
         except FutureTimeout:
             raise self._too_late(timeout) from None
+        except SessionFailed:
+            # Who catches it looks at ``session`` next.
+            _caller.flush(self).result()
+            raise
         finally:
             future.cancel()
         _caller.flush(self).result()
@@ -158,6 +163,9 @@ class Observer(anywidget.AnyWidget):
                 await asyncio.wrap_future(future)
         except TimeoutError:
             raise self._too_late(timeout) from None
+        except SessionFailed:
+            await asyncio.wrap_future(_caller.flush(self))
+            raise
         finally:
             future.cancel()
         await asyncio.wrap_future(_caller.flush(self))

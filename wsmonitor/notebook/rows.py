@@ -55,6 +55,13 @@ def failure_line(error: Failure | None) -> str:
     return one_line(": ".join(part for part in (kind, message) if part) or error.code)
 
 
+def same_failure(first: Failure | None, second: Failure | None) -> bool:
+    """Whether one is the other, passed on: tracebacks grow on the way, and are kept once."""
+    if first is None or second is None:
+        return False
+    return (first.type, first.message) == (second.type, second.message)
+
+
 def chain_row_id(chain: str) -> str:
     """The id of a chain's row."""
     return f"c:{chain}"
@@ -241,6 +248,23 @@ class Rows:
     def newest(self, row_id: str) -> Step | None:
         """The newest attempt of a step's row, if there is such a row."""
         return self._newest(row_id) if row_id in self._groups else None
+
+    def parent(self, step: Step) -> Step | None:
+        """The step that *step* is in, if there is one and it is known."""
+        row_id = self._row_of.get(step.parent)
+        if not step.parent or row_id is None:
+            return None
+        return self._groups[row_id].get(step.parent) or self._newest(row_id)
+
+    def causes(self) -> list[tuple[str, Step]]:
+        """The rows that have failed, newest first, without those that only pass a failure on from below."""
+        broken = [(row_id, self._newest(row_id)) for row_id in reversed(self.broken)]
+        passing = {
+            above.id
+            for _, step in broken
+            if (above := self.parent(step)) is not None and same_failure(above.error, step.error)
+        }
+        return [(row_id, step) for row_id, step in broken if step.id not in passing]
 
     def path(self, step: Step) -> str:
         """Where *step* is, in words: chain, the steps above it, itself."""

@@ -28,7 +28,8 @@ the time of the last frame from the server, and the time at which its next heart
 ``head``::
 
     {"title",
-     "link":  {"phase", "attempt", "next", "code", "reason", "lost", "since", "url", "looked", "quiet"},
+     "link":  {"phase", "attempt", "next", "code", "reason", "lost", "since", "url", "looked", "quiet",
+               "covers"},
      "sub":   {"phase", "reason", "epoch", "seq"},
      "session": {"id", "name", "run", "state", "reason", "start", "end", "error",
                  "done"?, "total"?, "unit"?} | null,
@@ -57,7 +58,7 @@ from wsmonitor.protocol.messages import Event
 from wsmonitor.protocol.reducer import decode_entity
 from wsmonitor.protocol.states import TERMINAL
 
-from .rows import BROKEN, Rows, failure_line, milliseconds, one_line
+from .rows import BROKEN, Rows, failure_line, milliseconds, one_line, same_failure
 
 Frame: TypeAlias = dict[str, Any]
 
@@ -357,6 +358,7 @@ class View:
 
     def _link_head(self, now: Now) -> Frame:
         status = self._status
+        covers = [one_line(pattern, 80) for pattern in status.welcome.sessions[:12]] if status.welcome else []
         return {
             "phase": status.phase,
             "attempt": status.attempt,
@@ -368,28 +370,33 @@ class View:
             "url": status.url or "",
             "looked": [one_line(place, 300) for place in status.looked[:12]],
             "quiet": round((status.welcome.quiet_after if status.welcome else 3.0) * 1000),
+            "covers": [] if covers == ["*"] else covers,
         }
 
     def _alarms(self) -> tuple[list[Frame], int]:
         found: list[Frame] = []
         count = 0
         session = self._session
+        causes = self.rows.causes()
         if session is not None and session.error is not None and session.state in BROKEN:
             count += 1
+            # The step that brought the session down is not another alarm, but where this one leads to.
+            cause = next((item for item in causes if same_failure(item[1].error, session.error)), None)
+            traceback = session.error.traceback
+            if cause is not None:
+                causes.remove(cause)
+                traceback = traceback or (cause[1].error.traceback if cause[1].error else "")
             found.append(
                 {
-                    "row": "",
+                    "row": "" if cause is None else cause[0],
                     "name": session.name,
-                    "where": session.reason,
+                    "where": session.reason if cause is None else self.rows.path(cause[1]),
                     "text": f"{session.state}: {failure_line(session.error)}",
                     "at": milliseconds(session.ended),
-                    "detail": session.error.traceback[-_DETAIL:],
+                    "detail": traceback[-_DETAIL:],
                 }
             )
-        for row_id in reversed(self.rows.broken):
-            step = self.rows.newest(row_id)
-            if step is None:
-                continue
+        for row_id, step in causes:
             count += 1
             if len(found) < ALARM_LIMIT:
                 error = step.error

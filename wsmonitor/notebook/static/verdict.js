@@ -47,6 +47,8 @@ export function verdict(store, perf = store.clock.perf()) {
 
   const asOf = Number.isFinite(store.beat.last) ? store.beat.last : link.lost ?? NaN;
   const because = link.reason ? `The last attempt failed: ${link.reason}` : "No failure was reported.";
+  // Not to be seen, and not to be there, look the same from here.
+  const covers = (link.covers || []).length ? [`This token shows only sessions that are called ${link.covers.join(" or ")}.`] : [];
   const looked = (link.looked || []).map((place) => `Looked at ${place}`);
   if (link.phase === "waiting") {
     const left = Math.max(0, Math.ceil((link.next - now) / 1000));
@@ -84,6 +86,7 @@ export function verdict(store, perf = store.clock.perf()) {
   if (sub.phase === "not_available") {
     return lost("not_available", "✕", "Not available", sub.reason, asOf, [
       "The server does not show this session: it was removed, or the token does not cover it.",
+      ...covers,
       "A server says the same in both cases, so that nobody can find out what others call their sessions.",
     ], { tone: "bad" });
   }
@@ -103,7 +106,8 @@ export function verdict(store, perf = store.clock.perf()) {
   }
   if (sub.phase === "absent") {
     return { key: "absent", tone: "dim", icon: "○", word: "Waiting", text: "no such session yet", frozen: false, asOf: now,
-      why: ["The server knows of no session with this name or id. As soon as there is one, it is shown here.",
+      why: ["The server shows no session with this name or id. As soon as there is one, it appears here.",
+        ...covers,
         ...(head.title.includes("~") ? [] : [`A program begins one so: with wm.session(${JSON.stringify(head.title)}) as session: …`])],
       reconnect: false, doubt: false };
   }
