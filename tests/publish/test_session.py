@@ -487,3 +487,13 @@ def test_a_server_that_cannot_be_reached_is_told_once_and_a_lost_link_only_noted
         listener.status(ConnectionStatus(phase="waiting", reason="it was reset"))
         assert [info.code for info in session.errors] == ["connection_lost", "connection_lost"]
         assert session.errors[-1].message == "the link to the server is down: it was reset"
+
+
+def test_a_run_within_a_run_of_the_same_name_ends_neither(fake: Fake) -> None:
+    with fake.session("job") as outer:
+        with fake.session("job") as inner, inner.step("deep"):
+            assert (outer.state, inner.state) == ("running", "running")
+        assert inner.state == "succeeded"
+        with outer.step("after") as step:
+            assert step.state == "running"
+    assert outer.state == "succeeded"

@@ -65,7 +65,8 @@ def supersede(session: Session, wanted: bool | None) -> None:
         place = old._place
         if place is None or old._joined or (place.url, place.name) != (new.url, new.name):
             continue
-        same = (place.thread, place.task) == (new.thread, new.task) and place.cell is None
+        # A block that this code stands in is no earlier run: who nests two of one name means both.
+        same = (place.thread, place.task) == (new.thread, new.task) and place.cell is None and not old._tokens
         # A re-run cell is in another execution; sessions that one cell opens side by side are meant so.
         rerun = place.cell is not None and place.cell != new.cell
         if wanted or same or rerun:
