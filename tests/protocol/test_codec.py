@@ -248,3 +248,24 @@ def test_a_damaged_message_gives_a_message_or_a_protocol_error(damage: bytes, at
     whole = b'{"type":"remove","request":7,"session":"nightly~01"}'
     damaged = whole[:at] + damage + whole[at + len(damage) :]
     assert _outcome(lambda: codec.decode_client(damaged, LIMIT)) in {"read", *CATALOGUE}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            {"type": "value_get", "request": 1, "session": "s", "sha256": "AB", "offset": 0},
+            "64 hexadecimal digits",
+        ),
+        (
+            {"type": "command", "request": 1, "session": "s", "key": "1", "name": "pause"},
+            "32 hexadecimal digits",
+        ),
+        ({"type": "subscribe", "topic": "a\nb", "generation": 1}, "characters that are not allowed"),
+    ],
+)
+def test_what_is_wrong_with_a_string_is_said_in_words(message: dict[str, object], words: str) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode_client(json.dumps(message), 10_000)
+    assert words in str(caught.value)
+    assert "[" not in str(caught.value).replace("$.", "")

@@ -198,9 +198,13 @@ def _readable(text: str) -> str:
         # It repeats a value of the sender's; what was expected stands in front, the place at the end.
         text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     # A regular expression helps no reader of an error; the rule in words does.
-    return re.sub(
-        r"Expected `str` matching regex '.*?'(?= - at|$)",
-        "a string holds characters that are not allowed here (see `ids` in the protocol)",
-        text,
-        flags=re.DOTALL,
-    )
+    return re.sub(r"Expected `str` matching regex '(.*?)'(?= - at|$)", _rule, text, flags=re.DOTALL)
+
+
+def _rule(found: re.Match[str]) -> str:
+    pattern = found[1]
+    if (digits := re.match(r"\^\[0-9a-f\]\{(\d+)\}", pattern)) is not None:
+        return f"Expected {digits[1]} hexadecimal digits, in lower case"
+    if pattern.startswith("^(0|[1-9]"):
+        return "Expected a time: nanoseconds since 1970, as a string of decimal digits"
+    return "a string holds characters that are not allowed here (see `ids` in the protocol)"
