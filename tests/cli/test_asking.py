@@ -164,6 +164,16 @@ def test_export_json(cli: Cli, program: Start, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["etl.json"]
 
 
+def test_export_counts_a_retried_step_once_as_the_page_does(cli: Cli, program: Start, tmp_path: Path) -> None:
+    etl(program).publish(
+        StepChange(id="a", chain="c1", name="fetch", step_key="fetch", state="failed"),
+        StepChange(id="b", chain="c1", name="fetch", step_key="fetch", attempt=2, state="succeeded"),
+    )
+    done = cli("export", "etl", "-o", str(tmp_path / "etl.html"))
+    assert ", 2 steps, event" in done.err
+    assert "<b>2</b> steps" in (tmp_path / "etl.html").read_text("utf-8")
+
+
 def test_export_html(cli: Cli, program: Start, tmp_path: Path) -> None:
     etl(program)
     file = tmp_path / "etl.html"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from wsmonitor.export import Origin, to_html, to_json
+from wsmonitor.export.outline import counts, outline
 from wsmonitor.export.words import NANO, plural, size
 from wsmonitor.protocol.errors import WsMonitorError
 
@@ -81,9 +82,9 @@ def export_command(session: str, output: Path, form: str | None, logs: bool, ser
         sys.stdout.buffer.flush()
     else:
         _write(output, data)
-        click.echo(
-            f"{output}: {size(len(data))}, {plural(len(state.steps), 'step')}, event {state.seq:,}", err=True
-        )
+        # Attempts of one step are one step, as every view counts.
+        steps = plural(counts(outline(state)).total(), "step")
+        click.echo(f"{output}: {size(len(data))}, {steps}, event {state.seq:,}", err=True)
     if failed:
         click.echo(f"  the log lines of {plural(failed, 'step')} could not be read", err=True)
 
