@@ -167,9 +167,7 @@ class Requests:
         subscription = peer.subscriptions.get(topic)
         if subscription is None:
             if len(peer.subscriptions) >= peer.limits.subscriptions:
-                peer.send_error(_limit("subscriptions", peer.limits.subscriptions, topic=topic))
-                peer.send(Removed(topic=topic, reason="not_available"))
-                return
+                raise Refusal(_limit("subscriptions", peer.limits.subscriptions, topic=topic))
             hello, claims = peer.hello, peer.credential.claims
             subscription = Subscription(
                 peer,

@@ -255,8 +255,12 @@ async def test_limits_are_named(engine: FakeEngine) -> None:
     ):
         await one.subscribe("s1")
         await one.send("subscribe", topic="s2", generation=1)
-        assert (await one.error())[0] == "limit_exceeded"
-        assert (await one.expect(Removed)).topic == "s2"
+        error = (await one.expect(Error)).error
+        assert (error.code, error.details["topic"], error.details["limit"]) == (
+            "limit_exceeded",
+            "s2",
+            "subscriptions",
+        )
         await one.send("publish_open", request=1, session="s", producer="a")
         await one.expect(PublishOpened)
         await one.send("publish_open", request=2, session="s", producer="b")
