@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,32 @@ def test_a_request_without_a_link_times_out_and_says_why() -> None:
             conn.request(lambda n: pytest.fail("sent"), timeout=0.3).result(10)
         with pytest.raises(WaitTimeoutError, match="nothing listens"):
             conn.wait_live(0.1)
+
+
+def test_a_redirect_is_named() -> None:
+    class Redirect(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(301)
+            self.send_header("Location", "http://127.0.0.1/monitor/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Redirect) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        try:
+            url = f"ws://127.0.0.1:{web.server_port}/monitor"
+            with connect(Target(url=url, token="T")) as conn:
+                status = conn.wait_for(lambda s: s.phase == "waiting", 10)
+            assert "redirect to http://127.0.0.1/monitor/" in status.reason
+        finally:
+            web.shutdown()
+            thread.join()
 
 
 def test_nothing_may_block_on_the_runners_thread(server: Any) -> None:

@@ -536,6 +536,9 @@ def _words(exc: BaseException, url: str) -> str:
             return f"nothing listens at {url}"
         case socket.gaierror():
             return f"the host of {url} is not known"
+        case InvalidURI() if exc.uri != url:
+            # Web servers do so where a path lacks its last slash; nothing was sent there.
+            return f"{url} answers with a redirect to {exc.uri}: is the address complete?"
         case InvalidURI():
             return f"{url} is not a WebSocket address"
         case _:
