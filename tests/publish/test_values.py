@@ -290,3 +290,46 @@ def test_an_attributes_long_text_or_container_costs_no_more_than_what_is_shown()
     assert isinstance(text, str)
     assert len(text) == 1024
     assert str(numbers).startswith("dict of 1,000,000: 0: None, 1: None")
+
+
+class Table:
+    """As much of a data frame as matters."""
+
+    def __init__(self, rows: int, **columns: str) -> None:
+        self.rows = rows
+        self._columns = columns
+        self.columns = list(columns)
+        self.shape = (rows, len(columns))
+
+    def head(self, count: int) -> Table:
+        return Table(min(count, self.rows), **self._columns)
+
+    def assign(self, **columns: str) -> Table:
+        return Table(self.rows, **{**self._columns, **columns})
+
+    def _repr_html_(self) -> str:
+        return f"<table>{self._columns} x {self.rows}</table>"
+
+    def __repr__(self) -> str:
+        return f"{self._columns} x {self.rows}"
+
+
+def test_a_tables_secret_columns_are_masked_wherever_it_is_shown() -> None:
+    table = Table(5_000, user="ann", password="hunter2")
+    value, _ = capture().value(table)
+    assert value.mime == "text/html"
+    assert "ann" in value.text
+    assert "[redacted]" in value.text
+    assert "first 20 of 5,000 rows" in value.text
+    nested, _ = capture().value({"users": table})
+    for text in (value.text, nested.text, str(capture().scalar("users", table))):
+        assert "hunter2" not in text
+
+
+def test_of_a_table_that_cannot_be_masked_the_columns_are_named() -> None:
+    class Foreign(Table):
+        def head(self, count: int) -> Any:
+            raise NotImplementedError
+
+    value, _ = capture().value(Foreign(5, user="ann", password="hunter2"))
+    assert value.text.endswith(".Foreign with secret columns (password), not shown>")

@@ -102,6 +102,10 @@ def _prepare() -> None:
         _prepared = True
     # After the client's own hook was registered, so that ours runs before it closes the connections.
     atexit.register(_at_exit)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        # Those of its children that a fork server made leave by os._exit, like forked ones.
+        flush_at_worker_exit()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork, after_in_parent=_has_forked)
 

@@ -19,6 +19,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, KeysView, Mapping, ValuesView
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -86,6 +87,16 @@ def safe_repr(obj: object, length: int = 1000) -> str:
         return f"<{type(obj).__qualname__} object, its repr raised {type(exc).__name__}>"
 
 
+class _Hidden:
+    """Stands for something that is not shown."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 class Capture:
     """Converts values for one session.
 
@@ -145,7 +156,7 @@ class Capture:
             return cut(plain, 1024)
         if isinstance(plain, (int, float)):
             return plain
-        return self.text(safe_repr(obj, 1024), 1024)
+        return self.text(safe_repr(self._masked(obj), 1024), 1024)
 
     # -- the record
 
@@ -177,7 +188,7 @@ class Capture:
         if rich is not None:
             return HTML, rich.encode()
         if not _is_plain(obj):
-            return TEXT, self.redactor.text(safe_repr(obj, limits.text)).encode()
+            return TEXT, self.redactor.text(safe_repr(self._masked(obj), limits.text)).encode()
         walk = _Walk(self, self._monotonic() + limits.seconds, self._monotonic)
         try:
             return JSON, msgspec.json.encode(walk.plain(obj, 0))
@@ -207,12 +218,13 @@ class Capture:
             if isinstance(obj, type) or not callable(getattr(obj, "_repr_html_", None)):
                 return None
             shape = getattr(obj, "shape", None)
+            obj = self._masked(obj)
             head = getattr(obj, "head", None)
             note = ""
             shown: Any = obj
             if callable(head) and isinstance(shape, tuple) and shape and isinstance(shape[0], int):
                 if shape[0] > _PREVIEW_ROWS:
-                    shown = head(_PREVIEW_ROWS)
+                    shown = head(_PREVIEW_ROWS)  # of what was masked there are no more
                     note = f"<p>first {_PREVIEW_ROWS} of {shape[0]:,} rows</p>"
             elif hasattr(obj, "__len__") and len(obj) > 10_000:
                 return None  # unknown kind of table: its HTML may have no bound
@@ -248,7 +260,29 @@ class Capture:
         number = _array_scalar(obj)
         if number is not None:
             return self._leaf(number)
-        return self.redactor.text(safe_repr(obj))
+        return self.redactor.text(safe_repr(self._masked(obj)))
+
+    def _masked(self, obj: Any) -> Any:
+        """*obj*; of a table with secret columns its first rows without them, of a secret column its name."""
+        try:
+            columns = getattr(obj, "columns", None)
+            if columns is None or isinstance(obj, type) or callable(columns):
+                name = getattr(obj, "name", None)
+                secret = isinstance(name, str) and hasattr(obj, "head") and self.redactor.secret_key(name)
+                return _Hidden(f"{name}: {REDACTED}") if secret else obj
+            hidden = [
+                key
+                for key in islice(columns, 10_000)
+                if isinstance(key, str) and self.redactor.secret_key(key)
+            ]
+        except Exception:  # noqa: BLE001 - a user's object may do anything; then it is no table
+            return obj
+        if not hidden:
+            return obj
+        try:
+            return obj.head(_PREVIEW_ROWS).assign(**dict.fromkeys(hidden, REDACTED))
+        except Exception:  # noqa: BLE001 - a table of another library
+            return _Hidden(f"<{type(obj).__qualname__} with secret columns ({', '.join(hidden)}), not shown>")
 
 
 class _Walk:
