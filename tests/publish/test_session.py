@@ -497,3 +497,32 @@ def test_a_run_within_a_run_of_the_same_name_ends_neither(fake: Fake) -> None:
         with outer.step("after") as step:
             assert step.state == "running"
     assert outer.state == "succeeded"
+
+
+def test_what_is_begun_outside_its_sessions_life_is_not_lost_in_silence(fake: Fake) -> None:
+    session = fake.session()
+    with pytest.warns(wm.WsMonitorWarning, match="chain 'early' is not published: its session has not been"):
+        session.chain("early").start()
+    with session:
+        pass
+    chain = session.chain("late")
+    chain.start()
+    assert session.errors[-1].message == "chain 'late' is not published: its session has ended"
+    assert chain.state == "pending"
+
+
+def test_lines_that_are_logged_before_a_step_begins_follow_its_beginning(fake: Fake) -> None:
+    with fake.session() as session, session.chain("c") as chain:
+        step = chain.step("s")
+        step.log("early")
+        step.start()
+        step.log("late")
+        step.end()
+        assert fake.logs(step.id) == ["early", "late"]
+
+
+def test_arguments_are_checked_outside_a_session_too() -> None:
+    with pytest.raises(TypeError, match="track\\(\\) takes an iterable, not int"):
+        wm.track(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="retries must not be negative"):
+        wm.step(retries=-1)(print)

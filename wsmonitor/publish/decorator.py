@@ -74,6 +74,7 @@ def step(
 
     Raises:
         TypeError: an argument has the wrong type, or what is decorated is not a function.
+        ValueError: *retries* is negative.
     """
     if fn is None:
         return lambda function: step_function(function, name, kind, capture, retryable, retries, hold, tags)
@@ -100,6 +101,8 @@ def step_function(
     text_argument(kind, "kind")
     if isinstance(retries, bool) or not isinstance(retries, int):
         raise TypeError(f"retries must be an int, not {type(retries).__name__}")
+    if retries < 0:
+        raise ValueError(f"retries must not be negative, not {retries}")
     call = _Call(
         fn,
         name or str(getattr(fn, "__name__", type(fn).__name__)),

@@ -8,7 +8,7 @@ from typing import TypeVar
 from . import context
 from .point import Point, called_from_coroutine
 from .session import Session
-from .steps import Level, Step
+from .steps import Level, Step, make_track
 from .track import Track
 from .work import number_argument, text_argument
 
@@ -57,9 +57,7 @@ def track(
         TypeError, Cancelled: as there.
     """
     step = current_step()
-    if step is not None:
-        return step.track(iterable, total, unit=unit)
-    return Track(None, iterable, total, unit)
+    return make_track(None if step is None else step._node, iterable, total, unit)
 
 
 def log(text: str, level: Level = "info") -> None:

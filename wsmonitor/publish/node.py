@@ -122,7 +122,16 @@ class Node:
         """Let observers know of the node, in *state*."""
         run = self.run
         with run.lock:
-            if self.announced or self.foreign or not run.open:
+            if self.announced or self.foreign:
+                return
+            if not run.open:
+                if not run.control.stopped:  # then its code is told at its next point
+                    why = "has ended" if run.ended else "has not been started"
+                    run.report(
+                        "session_ended",
+                        f"{self.kind} {self.get('name')!r} is not published: its session {why}",
+                        node=self,
+                    )
                 return
             run.ensure_open()
             now = run.now()
@@ -249,13 +258,14 @@ class Node:
         shown = capture.text(text, LOG_LENGTH)
         record = LogRecord(n=0, at=self.run.now(), level=level, text=shown, truncated=len(text) > LOG_LENGTH)
         with self.run.lock:
-            if not self.announced or self.foreign or not self.run.open:
+            if self.foreign or not self.run.open:
                 return
             if len(self._logs) >= LOG_HELD:
                 self._logs_lost += 1
                 return
             self._logs.append(record)
-            self.run.channel.touch(self, urgent=False)
+            if self.announced:  # else it is sent after the beginning
+                self.run.channel.touch(self, urgent=False)
 
     def disown(self) -> None:
         """The process was forked: the node is the parent's."""

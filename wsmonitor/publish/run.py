@@ -96,6 +96,7 @@ class Run:
         self.channel = Channel(self, on_command)
         self.errors: deque[ErrorInfo] = deque(maxlen=ERRORS_KEPT)
         self.open = False
+        self.ended = False
         self.nodes: dict[str, Node] = {}  # announced and not ended, by id
         self.foreign: dict[str, Node] = {}  # another process's, beneath which this one works, by id
         self._prefix = f"{runtime.random_bits(32):08x}"

@@ -265,7 +265,7 @@ class Session(Work):
                     node.end("cancelled", reason or "the session ended")
             if not self._joined:
                 super()._finish(state, reason, error)
-            run.open = False
+            run.open, run.ended = False, True
         if self._stop_carrying is not None:
             self._stop_carrying()
         self._commands.close()

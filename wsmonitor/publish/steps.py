@@ -89,6 +89,21 @@ def make_step(
     return step
 
 
+def make_track(
+    node: Node | None, iterable: Iterable[T] | AsyncIterable[T], total: int | float | None, unit: str
+) -> Track[T]:
+    """A loop over *iterable*, shown at *node*.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+    """
+    if not isinstance(iterable, (Iterable, AsyncIterable)) and not hasattr(iterable, "__getitem__"):
+        raise TypeError(f"track() takes an iterable, not {type(iterable).__name__}")
+    if total is not None:
+        total = number_argument(total, "total")
+    return Track(node, iterable, total, cut(text_argument(unit, "unit"), 32))
+
+
 class Step(Work):
     """One piece of work. Made by `Chain.step`, `Step.step`, `Session.step` or ``@wm.step``."""
 
@@ -133,11 +148,7 @@ class Step(Work):
             TypeError: *iterable* is none, *total* is not a number, or *unit* not a string.
             Cancelled: while looping.
         """
-        if not isinstance(iterable, (Iterable, AsyncIterable)) and not hasattr(iterable, "__getitem__"):
-            raise TypeError(f"track() takes an iterable, not {type(iterable).__name__}")
-        if total is not None:
-            total = number_argument(total, "total")
-        return Track(self._node, iterable, total, cut(text_argument(unit, "unit"), 32))
+        return make_track(self._node, iterable, total, unit)
 
     def step(
         self,
