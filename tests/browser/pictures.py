@@ -21,22 +21,24 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 CELL = 'import wsmonitor as wm\n\nwm.watch("stdlib-analysis")'
 FAILING = 'wm.watch("nightly-etl")'
 PROGRAM = """
+import time
 import wsmonitor as wm
-from statistics import mean
 
-PARTS = {"part-000": [3, 4, 8], "part-001": [5, 1], "part-002": []}
+PARTS = {"part-000": [3, 4, 8], "part-001": [5, 1, 2], "part-002": []}
 
 with wm.session("nightly-etl") as session:
     with session.chain("load") as load:
         for name, rows in PARTS.items():
             with load.step(name, input={"rows": len(rows)}) as step:
-                step.output = {"read": len(list(step.track(rows)))}
+                for row in step.track(rows):
+                    time.sleep(0.2)
     with session.chain("features") as features:
-        with features.step("means") as means:
-            for name, rows in PARTS.items():
-                with features.step(name, parent=means) as step:
-                    step.output = {"mean": mean(rows)}
+        for name, rows in PARTS.items():
+            with features.step(f"mean of {name}") as step:
+                time.sleep(0.5)
+                step.output = {"mean": sum(rows) / len(rows)}
 """
+RUN = "import sys; exec(compile(sys.argv[1], 'nightly_etl.py', 'exec'))"
 
 
 def take(browser: Browser, folder: Path, *, dark: bool) -> None:
@@ -71,7 +73,7 @@ def take(browser: Browser, folder: Path, *, dark: bool) -> None:
         notebook.page.screenshot(path=IMAGES / f"lab-{theme}-lost.png")
         server.start()
         subprocess.run(
-            [sys.executable, "-c", PROGRAM],
+            [sys.executable, "-c", RUN, PROGRAM],
             env={**os.environ, **server.env("etl", "publish")},
             stderr=subprocess.DEVNULL,
             check=False,
@@ -81,7 +83,9 @@ def take(browser: Browser, folder: Path, *, dark: bool) -> None:
         notebook.run(1)
         failed = notebook.observer(1)
         expect(failed).to_have_attribute("data-session-state", "failed", timeout=60_000)
+        notebook.page.set_viewport_size({"width": 1180, "height": 900})
         failed.get_by_role("button", name="Show traceback").click()
+        expect(failed.locator(".wsm-traceback")).to_contain_text("ZeroDivisionError")
         notebook.page.mouse.move(5, 600)
         notebook.cell(1).screenshot(path=IMAGES / f"lab-{theme}-failed.png")
         notebook.page.context.close()
