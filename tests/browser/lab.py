@@ -194,6 +194,12 @@ class Notebook:
         """The observer in the output of a cell."""
         return self.cell(index).locator(".wsm").first
 
+    @staticmethod
+    def reconnect(shown: Locator) -> None:
+        """Ask for an attempt now, unless one has succeeded by itself in the meantime."""
+        # Not Playwright's click, which waits for the button: it goes away when the link is back.
+        shown.locator(".wsm-reconnect").evaluate("button => button.click()")
+
     def save(self) -> None:
         """Save, and wait until it is."""
         with self.page.expect_response(

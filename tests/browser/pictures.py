@@ -78,7 +78,7 @@ def take(browser: Browser, folder: Path, *, dark: bool) -> None:
             stderr=subprocess.DEVNULL,
             check=False,
         )
-        shown.locator(".wsm-reconnect").click()
+        notebook.reconnect(shown)
         expect(shown).to_have_attribute("data-verdict", "live", timeout=60_000)
         notebook.run(1)
         failed = notebook.observer(1)

@@ -160,7 +160,7 @@ def test_reconnecting_is_heard_while_the_kernel_is_busy(
         expect(shown.locator(".wsm-strip")).to_contain_text(re.compile(r"attempt [5-9] in"), timeout=LONG)
     finally:
         server.start()
-    shown.locator(".wsm-reconnect").click()
+    notebook.reconnect(shown)
     expect(shown).to_have_attribute("data-verdict", "live", timeout=LONG)
     expect(notebook.cell(1).locator(".jp-InputPrompt")).to_have_text("[*]:")
     publisher.reconnect_now()

@@ -115,7 +115,7 @@ def test_a_session_is_seen_live_through_the_loss_of_its_server(
 
     # It comes back; the reader does not wait for the next attempt.
     server.start()
-    shown.locator(".wsm-reconnect").click()
+    notebook.reconnect(shown)
     expect(shown).to_have_attribute("data-verdict", "live", timeout=60_000)
     shown.locator(".wsm-log button").click()
     log = shown.locator(".wsm-log-list")
