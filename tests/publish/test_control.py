@@ -425,3 +425,48 @@ async def test_a_coroutine_that_forgets_to_await_a_point_is_warned_where_it_stan
             step.ask("which?")
     with pytest.warns(wm.WsMonitorWarning, match="was not awaited"):
         wm.checkpoint()
+
+
+async def test_a_cancellation_that_comes_out_of_a_task_group_is_one(fake: Fake) -> None:
+    async def work(chain: wm.Chain) -> None:
+        async with chain.step("part") as step:
+            async for _ in step.track(endless()):
+                at_work.set()
+
+    async def endless() -> Any:
+        while True:
+            yield 1
+            await asyncio.sleep(0)
+
+    at_work = asyncio.Event()
+    idents: list[str] = []
+
+    async def ask() -> None:
+        await at_work.wait()
+        idents.append(fake.command("cancel"))
+
+    asking = asyncio.create_task(ask())
+    with pytest.raises(BaseExceptionGroup, match="TaskGroup"):
+        async with fake.session() as session, session.chain("c") as chain, asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(work(chain))
+    await asking
+    assert (session.state, chain.state) == ("cancelled", "cancelled")
+    assert fake.answers(idents[0])[-1] == ("applied", "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "state"),
+    [
+        ([wm.Cancelled("a"), asyncio.CancelledError()], "cancelled"),
+        ([wm.Cancelled("a"), BaseExceptionGroup("inner", [wm.Rejected("b")])], "cancelled"),
+        ([wm.Cancelled("a"), ValueError("b")], "failed"),
+        ([ValueError("b")], "failed"),
+    ],
+)
+def test_a_group_is_cancelled_only_if_all_of_it_is(
+    fake: Fake, parts: list[BaseException], state: str
+) -> None:
+    with pytest.raises(BaseExceptionGroup), fake.session() as session:
+        raise BaseExceptionGroup("several", parts)
+    assert session.state == state

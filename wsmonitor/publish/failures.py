@@ -35,6 +35,9 @@ def end_of(exc: BaseException | None) -> tuple[State, str]:
             return "succeeded", "closed before its end"
         case SystemExit(code=0 | None):
             return "succeeded", ""
+        case BaseExceptionGroup(exceptions=parts) if all(end_of(part)[0] == "cancelled" for part in parts):
+            # What a task group makes of a cancellation that took effect in its tasks.
+            return end_of(parts[0])
         case _:
             return "failed", ""
 
