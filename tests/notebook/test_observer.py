@@ -254,7 +254,7 @@ def test_the_html_page_stands_alone(publisher: Connection, look: Look, tmp_path:
 
 
 def test_the_steps_as_a_pandas_table(publisher: Connection, look: Look) -> None:
-    pd = pytest.importorskip("pandas", reason="not here: pandas is not installed")
+    pd = pytest.importorskip("pandas", reason="pandas is not installed: it is in the extra `test`")
     observer = look("job")
     with pytest.raises(UsageError, match="no session yet"):
         observer.to_frame()

@@ -34,7 +34,7 @@ from .wire import Client
 EXAMPLE = Path(__file__).resolve().parents[2] / "server" / "deploy" / "nginx.conf"
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="not here: needs nginx")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt install nginx-light")
 
 
 def certificate(folder: Path) -> Path:
