@@ -134,4 +134,5 @@ class CommitPath:
             try:
                 await self._failed(loaded, cause)
             except Exception:
+                # One session's fault must not end the commit path of the others.
                 log.exception("session %s: a fault after a failed commit", loaded.id)
