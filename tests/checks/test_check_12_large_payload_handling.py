@@ -145,11 +145,12 @@ async def test_large_payloads_delay_nobodys_events_or_heartbeats() -> None:
                 sent[ident] = time.monotonic()
                 publisher.step(ident)
                 number += 1
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.005)
 
         for prefix, work in (("up", busy.flush()), ("down", None)):
             over = asyncio.Event()
             ticking = asyncio.ensure_future(ticks(prefix, over))
+            await until(lambda prefix=prefix: f"{prefix} 0" in sent)
             if work is not None:
                 await work
                 await until(lambda: "big" in observer.state().steps)
@@ -165,7 +166,9 @@ async def test_large_payloads_delay_nobodys_events_or_heartbeats() -> None:
             for update in observer.of(EventApplied)
             if isinstance(update.entity, Step) and update.entity.id in sent
         ]
-        assert len(delays) == len(sent) > 20
+        # How many there were is the machine's affair: that each phase had some, and none was late, is ours.
+        assert len(delays) == len(sent)
+        assert {"up 0", "down 0"} <= sent.keys()
         assert max(delays) < 1.0
         # No heartbeat was missed: nobody's link was lost.
         assert observer.conn.status.connections == 1

@@ -430,7 +430,7 @@ def test_closing_while_the_connection_is_being_made_leaves_nothing() -> None:
         conn.wait_for(lambda s: s.phase == "connecting", 10)
         began = time.monotonic()
         conn.close()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # the attempt itself would go on for ten seconds
     assert not [t for t in threading.enumerate() if t.name == "wsmonitor-client"]
 
 

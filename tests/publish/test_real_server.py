@@ -209,11 +209,11 @@ def test_harmless_without_a_server_the_end_is_hardly_delayed() -> None:
 
 def test_publishing_to_nobody_costs_the_program_next_to_nothing() -> None:
     with wm.session("alone", url="ws://127.0.0.1:9", token="x") as session, session.chain("c") as chain:
-        begun = time.monotonic()
+        begun = time.thread_time()  # of this thread alone: what else the machine does is not the publisher's
         with chain.step("s") as step:
             for _ in step.track(range(200_000)):
                 pass
-        assert time.monotonic() - begun < 2
+        assert time.thread_time() - begun < 2
     session._run.channel.close()
 
 
