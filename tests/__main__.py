@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests import scale
+from tests import kernels, scale
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
@@ -133,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.all:
         os.environ[scale.VARIABLE] = str(scale.ALL)
         patience = ["--timeout", str(120 * scale.ALL)]
+        # All stages share the kernels of the matrix, which are made once.
+        os.environ.setdefault(kernels.FOLDER, str(kernels.kernels_folder()))
     stages: dict[str, Callable[[], int]] = {
         "ruff": lambda: _tool("ruff", "check", "."),
         "format": lambda: _tool("ruff", "format", "--check", "."),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kernels import kernels_folder
 from tests.scale import many
 
 # A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
@@ -83,3 +84,12 @@ def _no_thread_left() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     left = _left_over(before)
     assert not left, f"threads left behind: {[thread.name for thread in left]}"
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the kernels of `tests.kernels` are kept."""
+    # Workers of one run share it: what they make there is locked.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    return kernels_folder(shared / "kernels")
