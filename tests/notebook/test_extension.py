@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
 from tests.notebook.samples import nightly, ns
 from wsmonitor.notebook import reports, tutorials
-from wsmonitor.notebook.observer import observers
 from wsmonitor.notebook.reports import browser_words, listing_table
 from wsmonitor.notebook.snapshot import SessionSnapshot, take
 from wsmonitor.notebook.trace import BEGIN, body, empty_trace, sanitize_file, trace
 from wsmonitor.protocol.entities import Listing
-from wsmonitor.protocol.errors import UsageError, WaitTimeoutError
+from wsmonitor.protocol.errors import WaitTimeoutError
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor_server.embedded import EmbeddedServer
-
-
-@pytest.fixture
-def shell() -> Iterator[Any]:
-    shell = InteractiveShell()
-    shell.run_line_magic("load_ext", "wsmonitor")
-    yield shell
-    shell.run_line_magic("unload_ext", "wsmonitor")
-    shell.history_manager.end_session()
-    assert observers() == []
 
 
 def sample() -> SessionSnapshot:
@@ -77,17 +64,6 @@ def test_tutorials_are_found_by_name_only() -> None:
     for name in ("../README.md", "nothing.ipynb"):
         with pytest.raises(FileNotFoundError, match="01-first-session"):
             tutorials.path(name)
-
-
-def test_the_magic_explains_itself(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    shell.run_line_magic("wsmonitor", "?")
-    assert "%wsmonitor watch NAME" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="has no 'wacth'; it has: watch, sessions, status"):
-        shell.run_line_magic("wsmonitor", "wacth x")
-    with pytest.raises(UsageError, match="which session"):
-        shell.run_line_magic("wsmonitor", "watch")
-    with pytest.raises(UsageError, match='cannot read "watch \'a": no closing quotation'):
-        shell.run_line_magic("wsmonitor", "watch 'a")
 
 
 def test_status_says_why_it_is_this_server(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""``%load_ext wsmonitor``: the line magic ``%wsmonitor``.
+"""``%load_ext wsmonitor``: the magics ``%wsmonitor`` and ``%%wsmonitor``.
 
-Thin: what the magics say is made in `reports`, what they do is the public API.
+Thin: what there is, is in `subcommands`; what the magics say is made in `reports`, what they do is the public
+API.
 """
 
 from __future__ import annotations
@@ -8,12 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from . import kernel_channel
-from .magics import WsmonitorMagics
+from .magics import WsmonitorMagics, complete
+
+COMPLETED = ("%wsmonitor", "%%wsmonitor", "wsmonitor")
+"""Behind which words Tab asks us; the last is what automagic makes of the first."""
 
 
 def load_ipython_extension(ipython: Any) -> None:
     """Register the magics, and the way for what a browser says while a cell runs."""
     ipython.register_magics(WsmonitorMagics(ipython))
+    for word in COMPLETED:
+        ipython.set_hook("complete_command", complete, str_key=word)
     kernel_channel.install()
 
 
@@ -23,4 +29,8 @@ def unload_ipython_extension(ipython: Any) -> None:
 
     for observer in observers():
         observer.close()
-    ipython.magics_manager.magics["line"].pop("wsmonitor", None)
+    for kind in ("line", "cell"):
+        ipython.magics_manager.magics[kind].pop("wsmonitor", None)
+    hooks = ipython.strdispatchers["complete_command"].strs
+    for word in COMPLETED:
+        hooks.pop(word, None)
