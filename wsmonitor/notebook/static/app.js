@@ -2,7 +2,8 @@
 
 import { attr, h, shown, text } from "./dom.js";
 import { stateOf } from "./format.js";
-import { Alarms, Log, Summary } from "./panels.js";
+import { Log } from "./log.js";
+import { Alarms, Summary } from "./panels.js";
 import { Strip } from "./strip.js";
 import { Tree } from "./tree.js";
 import { verdict } from "./verdict.js";
@@ -77,6 +78,7 @@ export function mount(store, el, send) {
     stop();
     clearInterval(timer);
     resized.disconnect();
+    tree.stop();
     if (planned !== null) cancelAnimationFrame(planned);
     root.remove();
   };

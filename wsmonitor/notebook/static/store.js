@@ -35,7 +35,6 @@ export class Store {
     this.rows = new Map();
     this.log = [];
     this.alias = new Map(); // ids of further attempts: the row that stands for them
-    this.structure = 0; // counts the changes that may have moved rows
     this.gap = null; // {since, have, need} while something is missing
     this.parked = []; // frames beyond a gap
     this.heals = 0;
@@ -44,6 +43,31 @@ export class Store {
     this.due = 1000;
     this.gone = ""; // why the kernel cannot be heard any more, in words
     this.listeners = new Set();
+    this.trackers = new Set();
+  }
+
+  /**
+   * Follow which rows change, for one reader: `take()` gives the ids since the last call, or null
+   * when any may have changed; `stop()` ends it.
+   */
+  track() {
+    const tracker = {
+      ids: new Set(),
+      all: true,
+      take: () => {
+        const ids = tracker.all ? null : [...tracker.ids];
+        tracker.all = false;
+        tracker.ids.clear();
+        return ids;
+      },
+      stop: () => this.trackers.delete(tracker),
+    };
+    this.trackers.add(tracker);
+    return tracker;
+  }
+
+  _touch(id) {
+    for (const tracker of this.trackers) if (!tracker.all) tracker.ids.add(id);
   }
 
   listen(fn) {
@@ -107,7 +131,7 @@ export class Store {
         this.rows = new Map(key.rows.map((row) => [row.id, row]));
         this.log = key.log.slice(-LOG_LIMIT);
         this._index();
-        this.structure += 1;
+        for (const tracker of this.trackers) tracker.all = true;
         this.n = key.n;
         this._unpark();
       }
@@ -135,15 +159,13 @@ export class Store {
   _apply(frame) {
     this.n = frame.n;
     if (frame.head) this.head = frame.head;
-    for (const id of frame.gone || []) this.rows.delete(id);
-    if ((frame.gone || []).length) this.structure += 1;
+    for (const id of frame.gone || []) {
+      this.rows.delete(id);
+      this._touch(id);
+    }
     for (const row of frame.rows || []) {
-      const old = this.rows.get(row.id);
-      if (!old || old.parent !== row.parent || old.chain !== row.chain || old.order !== row.order
-          || (row.also || []).length !== (old.also || []).length || old.name !== row.name || old.state !== row.state) {
-        this.structure += 1;
-      }
       this.rows.set(row.id, row);
+      this._touch(row.id);
       for (const id of row.also || []) this.alias.set(id, row.id);
     }
     if (frame.log) {
@@ -165,60 +187,4 @@ export class Store {
     }
     return (row.chain && this.rows.get(row.chain)) || null;
   }
-}
-
-/**
- * The rows in the order in which they are drawn, as `{row, level, children, open}`.
- *
- * `closed` has the ids of collapsed rows; `wanted`, if given, says which rows match a filter: they
- * are shown with all that is above them, opened.
- */
-export function flatten(store, closed, wanted = null) {
-  const children = new Map();
-  const roots = [];
-  for (const row of store.rows.values()) {
-    const parent = store.parentOf(row);
-    if (parent === null) roots.push(row);
-    else if (children.has(parent.id)) children.get(parent.id).push(row);
-    else children.set(parent.id, [row]);
-  }
-  let keep = null;
-  if (wanted !== null) {
-    keep = new Set();
-    for (const row of store.rows.values()) {
-      if (!wanted(row)) continue;
-      for (let at = row; at && !keep.has(at.id); at = store.parentOf(at)) keep.add(at.id);
-    }
-  }
-  const inOrder = (rows) => rows.sort((a, b) => (a.order || 0) - (b.order || 0));
-  const flat = [];
-  const seen = new Set();
-  // A stack and not recursion: the nesting is the producer's, and may be deep, or even a circle.
-  const visit = (list) => {
-    const stack = inOrder(list).map((row) => [row, 1]).reverse();
-    while (stack.length) {
-      const [row, level] = stack.pop();
-      if (seen.has(row.id) || (keep !== null && !keep.has(row.id))) continue;
-      seen.add(row.id);
-      const below = children.get(row.id) || [];
-      const open = below.length > 0 && (keep !== null || !closed.has(row.id));
-      flat.push({ row, level, children: below.length, open });
-      if (open) for (const child of inOrder(below).reverse()) stack.push([child, level + 1]);
-    }
-  };
-  visit(roots);
-  if (keep === null) {
-    const hidden = (row) => {
-      const path = new Set();
-      for (let at = store.parentOf(row); at; at = store.parentOf(at)) {
-        if (path.has(at.id)) return false;
-        path.add(at.id);
-        if (closed.has(at.id)) return true;
-      }
-      return false;
-    };
-    const circles = [...store.rows.values()].filter((row) => !seen.has(row.id) && !hidden(row));
-    if (circles.length) visit(circles);
-  }
-  return flat;
 }

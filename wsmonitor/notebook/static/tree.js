@@ -1,80 +1,120 @@
 // The tree of chains and steps with its timeline: a treegrid of which only the visible rows exist.
 
+import { Arrangement } from "./arrange.js";
 import { attr, h, shown, text } from "./dom.js";
-import { clockTime, count, duration, progress, stateOf, tickLabel, ticks } from "./format.js";
-import { flatten } from "./store.js";
+import { stateOf } from "./format.js";
+import { fillRow, makeRow } from "./row.js";
+import { Timeline } from "./timeline.js";
+import { Tools } from "./tools.js";
 import { unsettled } from "./verdict.js";
 
 export const ROW = 25; // pixels; fixed, so that a row's place is known without measuring
 const SPARE = 4; // rows beyond the visible ones
 const VISIBLE = 8; // rows in sight, so that the whole view stays below 420 pixels
+const BUDGET = 12; // milliseconds of a painting for rows that have come
+const TYPING = 800; // milliseconds after which a typed letter begins a new word
 
 let serial = 0;
 
 export class Tree {
-  /** `later()` asks for a new painting. */
-  constructor(later) {
+  /**
+   * `later()` asks for a new painting. `act` may have `select(id)`: a row was chosen; `open(id)`: with Enter
+   * or a click, `close()`: Escape was pressed; `replay()`: replaying was asked for.
+   */
+  constructor(later, act = {}) {
     this.later = later;
+    this.act = act;
     this.prefix = `wsm-${(serial += 1)}-`;
     this.closed = new Set();
-    this.filter = "";
     this.follow = true;
+    this.stopped = ""; // why it does not follow any more, in words
     this.selected = null; // a row's id
-    this.flat = [];
-    this.index = new Map();
+    this.store = null;
+    this.arranged = null;
     this.drawn = []; // the row elements, reused
-    this.structure = -1;
-    this.kept = null;
+    this.visible = VISIBLE;
+    this.typed = { word: "", at: -Infinity };
 
-    this.scale = h("div", { class: "wsm-scale", role: "columnheader", "aria-label": "Timeline" });
-    this.header = h("div", { class: "wsm-row wsm-header", role: "row" },
-      h("div", { class: "wsm-name", role: "columnheader" }, "Step"),
-      h("div", { class: "wsm-cell-state", role: "columnheader" }, "State"),
-      h("div", { class: "wsm-time", role: "columnheader" }, "Time"), this.scale);
+    this.timeline = new Timeline(later);
+    this.tools = new Tools({
+      filter: (words, states) => { this.filter = [words, states]; this.arranged.filter(words, states); later(); },
+      firstError: () => this._toFirstError(),
+      follow: (on) => this._setFollow(on, ""),
+      replay: () => act.replay && act.replay(),
+    }, this.timeline.tools);
+    this.filter = ["", null];
+    this.sort = "order";
+    this.headers = {};
+    const header = (key, cls, words) => {
+      const button = h("button", { type: "button", class: "wsm-sort", tabindex: "-1", title: `Sort by ${words.toLowerCase()}`, onclick: () => this._sortBy(key) }, words);
+      this.headers[key] = h("div", { class: cls, role: "columnheader", "data-key": key }, button);
+      return this.headers[key];
+    };
+    this.header = h("div", { class: "wsm-row wsm-header", role: "row", "aria-rowindex": "1" },
+      header("name", "wsm-name", "Step"), header("state", "wsm-cell-state", "State"), header("time", "wsm-time", "Time"), this.timeline.scale);
     this.body = h("div", { class: "wsm-body", role: "rowgroup" });
     // The header scrolls along, and sticks: so it is as wide as the rows, with and without a scroll bar.
-    this.view = h("div", { class: "wsm-view", role: "presentation" }, this.header, this.body);
+    this.view = h("div", { class: "wsm-view", role: "presentation" }, h("div", { role: "rowgroup", class: "wsm-headgroup" }, this.header), this.body);
     this.empty = h("div", { class: "wsm-empty" });
-    this.grid = h("div", { class: "wsm-grid", role: "treegrid", tabindex: "0", "aria-label": "Chains and steps" }, this.view, this.empty);
-    this.search = h("input", { type: "search", class: "wsm-filter", placeholder: "filter, e.g. failed read", "aria-label": "Filter steps by words in name, state or error" });
-    this.firstError = h("button", { type: "button", class: "wsm-button", onclick: () => this._toFirstError() }, "⇥ First error");
-    this.followButton = h("button", { type: "button", class: "wsm-button", onclick: () => this._setFollow(!this.follow) });
-    this.hint = h("span", { class: "wsm-dim wsm-hint", role: "status" });
-    this.tools = h("div", { class: "wsm-tools" }, this.search, this.firstError, this.followButton, this.hint);
-    this.el = h("div", { class: "wsm-tree" }, this.tools, this.grid);
+    this.grid = h("div", { class: "wsm-grid", role: "treegrid", tabindex: "0", "aria-label": "Chains and steps", "aria-colcount": "4" }, this.view);
+    this.el = h("div", { class: "wsm-tree" }, this.tools.el, this.grid, this.empty);
 
-    this.search.addEventListener("input", () => { this.filter = this.search.value; this.kept = null; this.structure = -1; later(); });
     this.view.addEventListener("scroll", () => later(), { passive: true });
     // Only what the reader does stops following; our own scrolling fires "scroll" alone.
     for (const kind of ["wheel", "pointerdown", "touchmove"]) {
-      this.view.addEventListener(kind, (event) => { if (kind !== "pointerdown" || event.target === this.view) this._setFollow(false); }, { passive: true });
+      this.view.addEventListener(kind, (event) => {
+        if (kind !== "pointerdown" || event.target === this.view) this._setFollow(false, "you scrolled");
+      }, { passive: true });
     }
+    this.view.addEventListener("wheel", (event) => {
+      const across = event.shiftKey && !event.deltaX ? event.deltaY : event.deltaX;
+      if (Math.abs(across) > Math.abs(event.shiftKey ? 0 : event.deltaY) && this.timeline.pan(across / 600)) event.preventDefault();
+    }, { passive: false });
     this.grid.addEventListener("keydown", (event) => this._key(event));
     this.body.addEventListener("click", (event) => this._click(event));
+    this.body.addEventListener("dblclick", (event) => {
+      const node = this._nodeOf(event);
+      if (node && event.target.closest(".wsm-lane")) this.timeline.zoomTo(node.row);
+    });
   }
 
   /** Scroll to a row, opening what is above it. */
   reveal(store, id) {
-    const row = store.rows.get(id);
-    if (!row) return;
-    for (let at = store.parentOf(row), n = 0; at && n < 1000; at = store.parentOf(at), n += 1) this.closed.delete(at.id);
-    this.search.value = this.filter = "";
-    this.structure = -1;
-    this._setFollow(false);
-    this.selected = id;
-    this._arrange(store);
-    this._scrollTo(this.index.get(id));
+    if (!store.rows.has(id)) return;
+    this._arrange(store, Infinity);
+    if (this.arranged.filtered) this.tools.clear();
+    this.arranged.unfold(id);
+    this.arranged.update();
+    this._setFollow(false, "a step was looked up");
+    this._select(id);
+    this._size();
+    this._scrollTo(this.arranged.place(id));
     this.later();
   }
 
-  _setFollow(on) {
+  /** Take back what was observed. */
+  stop() {
+    if (this.arranged) this.arranged.stop();
+  }
+
+  _setFollow(on, why) {
     if (this.follow === on) return;
     this.follow = on;
+    this.stopped = on ? "" : why;
+    this.later();
+  }
+
+  _sortBy(key) {
+    this.sort = this.sort === key ? "order" : key;
+    for (const [name, el] of Object.entries(this.headers)) {
+      attr(el, "aria-sort", name === this.sort ? (name === "time" ? "descending" : "ascending") : null);
+    }
+    if (this.arranged) this.arranged.order(this.sort);
     this.later();
   }
 
   _toFirstError() {
-    const store = this.store;
+    const { store } = this;
     const broken = [...store.rows.values()].filter((row) => row.kind === "step" && (row.state === "failed" || row.state === "crashed"));
     // The deepest failure is the cause; those above it only pass it on.
     const above = new Set(broken.map((row) => store.parentOf(row)).filter(Boolean).map((row) => row.id));
@@ -82,250 +122,176 @@ export class Tree {
     if (first) this.reveal(store, first.id);
   }
 
-  _scrollTo(i, middle = false) {
-    if (i === undefined) return;
+  _scrollTo(i) {
+    if (i < 0) return;
     const top = i * ROW;
     const height = this.view.clientHeight - ROW;
-    if (top < this.view.scrollTop || top + ROW > this.view.scrollTop + height) {
-      this.view.scrollTop = middle || top < this.view.scrollTop ? top - (middle ? height / 2 : 0) : top + ROW - height;
+    if (top < this.view.scrollTop) this.view.scrollTop = top;
+    else if (top + ROW > this.view.scrollTop + height) this.view.scrollTop = top + ROW - height;
+  }
+
+  _arrange(store, budget) {
+    if (this.store !== store) {
+      if (this.arranged) this.arranged.stop();
+      this.store = store;
+      this.arranged = new Arrangement(store, this.closed);
+      this.arranged.order(this.sort);
+      this.arranged.filter(...this.filter);
+    }
+    const at = this.follow ? null : this.arranged.flat[Math.floor(this.view.scrollTop / ROW)];
+    const was = at ? at.at : 0;
+    if (!this.arranged.update(budget)) this.later();
+    // Who reads further down is not pushed away by rows that come above.
+    if (at && was > 0) {
+      const now = this.arranged.place(at.id);
+      if (now >= 0 && now !== was) {
+        this._size();
+        this.view.scrollTop += (now - was) * ROW;
+      }
     }
   }
 
-  _arrange(store) {
-    if (this.structure === store.structure && this.store === store) return;
-    this.structure = store.structure;
-    this.store = store;
-    const words = this.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = words.length
-      ? (row) => {
-          const hay = `${row.name} ${row.state} ${row.error || ""} ${row.label || ""}`.toLowerCase();
-          return words.every((word) => hay.includes(word));
-        }
-      : null;
-    this.flat = flatten(store, this.closed, matches);
-    this.index = new Map(this.flat.map((item, i) => [item.row.id, i]));
+  _size() {
+    const height = `${this.arranged.flat.length * ROW}px`;
+    if (this.body.style.height !== height) this.body.style.height = height;
+  }
+
+  _nodeOf(event) {
+    const el = event.target.closest(".wsm-row");
+    return el && this.arranged.flat[Number(el.dataset.i)];
   }
 
   _click(event) {
-    const el = event.target.closest(".wsm-row");
-    if (!el) return;
-    const item = this.flat[Number(el.dataset.i)];
-    if (!item) return;
-    this.selected = item.row.id;
-    if (event.target.closest(".wsm-twist") && item.children) this._fold(item);
-    this._setFollow(false);
+    const node = this._nodeOf(event);
+    if (!node) return;
+    this._setFollow(false, "a step was chosen");
+    if (event.target.closest(".wsm-twist") && node.kids.length) this.arranged.fold(node.id, !node.open);
+    else {
+      this._select(node.id);
+      if (this.act.open) this.act.open(node.id, false);
+    }
     this.later();
   }
 
-  _fold(item, open = !item.open) {
-    if (open) this.closed.delete(item.row.id);
-    else this.closed.add(item.row.id);
-    this.structure = -1;
+  _select(id) {
+    this.selected = id;
+    if (this.act.select) this.act.select(id);
   }
 
   _key(event) {
-    if (event.target !== this.grid || event.altKey || event.ctrlKey || event.metaKey) return;
-    const last = this.flat.length - 1;
-    if (last < 0) return;
-    const at = this.index.get(this.selected) ?? -1;
-    const item = this.flat[at];
+    if (event.target !== this.grid || event.altKey || event.ctrlKey || event.metaKey || !this.arranged) return;
+    const { flat } = this.arranged;
+    const last = flat.length - 1;
+    const at = this.arranged.place(this.selected);
+    const node = flat[at];
     const page = Math.max(1, Math.floor(this.view.clientHeight / ROW) - 2);
+    const { key } = event;
     let to = at;
-    if (event.key === "ArrowDown") to = at + 1;
-    else if (event.key === "ArrowUp") to = at - 1;
-    else if (event.key === "Home") to = 0;
-    else if (event.key === "End") to = last;
-    else if (event.key === "PageDown") to = at + page;
-    else if (event.key === "PageUp") to = at - page;
-    else if (item && event.key === "ArrowRight") {
-      if (item.children && !item.open) this._fold(item, true);
-      else if (item.children) to = at + 1;
-    } else if (item && event.key === "ArrowLeft") {
-      if (item.open) this._fold(item, false);
-      else {
-        const parent = this.store.parentOf(item.row);
-        if (parent) to = this.index.get(parent.id) ?? at;
-      }
-    } else if (item && event.key === "Enter" && item.children) this._fold(item);
+    if (event.shiftKey && key === "ArrowLeft") this.timeline.pan(-0.25);
+    else if (event.shiftKey && key === "ArrowRight") this.timeline.pan(0.25);
+    else if (key === "ArrowDown") to = at + 1;
+    else if (key === "ArrowUp") to = at - 1;
+    else if (key === "Home") to = 0;
+    else if (key === "End") to = last;
+    else if (key === "PageDown") to = at + page;
+    else if (key === "PageUp") to = at - page;
+    else if (node && key === "ArrowRight") {
+      if (node.kids.length && !node.open) this.arranged.fold(node.id, true);
+      else if (node.kids.length) to = at + 1;
+    } else if (node && key === "ArrowLeft") {
+      if (node.open && !this.arranged.filtered) this.arranged.fold(node.id, false);
+      else if (node.above && node.above.id) to = this.arranged.place(node.above.id);
+    } else if (node && key === "Enter" && this.act.open) this.act.open(node.id, true);
+    else if (key === "Escape" && this.act.close) { if (!this.act.close()) return; }
+    else if (node && key === " ") this.arranged.fold(node.id, !node.open);
+    else if (key === "+" || key === "=") this.timeline.zoom(0.5);
+    else if (key === "-") this.timeline.zoom(2);
+    else if (key.length === 1 && key !== " ") to = this._typed(key, at);
     else return;
     event.preventDefault();
     // JupyterLab listens for the same keys to move between cells.
     event.stopPropagation();
-    this._setFollow(false);
-    to = Math.max(0, Math.min(last, to));
-    this.selected = this.flat[to].row.id;
-    this._scrollTo(to);
+    if (last >= 0 && to !== at) {
+      this._setFollow(false, "a step was chosen");
+      to = Math.max(0, Math.min(last, to));
+      this._select(flat[to].id);
+      this._scrollTo(to);
+    }
     this.later();
   }
 
-  paint(store, v) {
-    this._arrange(store);
-    const n = this.flat.length;
-    shown(this.grid, n > 0 || this.filter !== "" || Boolean(store.head && store.head.session));
-    shown(this.tools, n > 6 || this.filter !== "");
-    attr(this.followButton, "aria-pressed", String(this.follow));
-    text(this.followButton, this.follow ? "☑ Follow" : "☐ Follow");
-    const counts = (store.head && store.head.counts) || {};
-    shown(this.firstError, Boolean(counts.failed || counts.crashed));
-    text(this.hint, this.filter ? `${count(n)} of ${count(store.rows.size)} rows` : "");
-    shown(this.empty, n === 0);
-    text(this.empty, this.filter ? "No step matches." : "No steps yet.");
+  /** The next row whose name begins with what was typed, or `at`. */
+  _typed(letter, at) {
+    const now = performance.now();
+    const { flat } = this.arranged;
+    const word = (now - this.typed.at > TYPING ? "" : this.typed.word) + letter.toLowerCase();
+    this.typed = { word, at: now };
+    // A longer word may still be this row's; a first letter means the next one.
+    const from = word.length > 1 ? Math.max(at, 0) : at + 1;
+    for (let n = 0; n < flat.length; n += 1) {
+      const i = (from + n) % flat.length;
+      if (flat[i].row.name.toLowerCase().startsWith(word)) return i;
+    }
+    return at;
+  }
+
+  paint(store, v, options = {}) {
+    this._arrange(store, BUDGET);
+    const { flat, first, last, running, filtered } = this.arranged;
+    const n = flat.length;
+    this.tools.paint(store, this, Boolean(options.replayable));
+    shown(this.grid, n > 0);
+    shown(this.empty, n === 0 && (filtered || Boolean(store.head && store.head.session)));
+    text(this.empty, filtered ? "No step matches." : "No steps yet.");
     attr(this.grid, "aria-rowcount", String(n + 1));
-    const height = `${n * ROW}px`;
-    if (this.body.style.height !== height) this.body.style.height = height;
+    this._size();
     // As high as its rows, up to eight: it grows as steps come, and never shrinks under the reader's eye.
-    this.tallest = Math.max(this.tallest || 0, Math.min(n, VISIBLE));
-    const tall = `${(this.tallest + 1) * ROW}px`;
+    this.tallest = Math.max(this.tallest || 0, Math.min(n, this.visible));
+    const tall = `${(Math.min(this.tallest, this.visible) + 1) * ROW}px`;
     if (this.view.style.height !== tall) this.view.style.height = tall;
 
     const session = store.head && store.head.session;
     const unsure = unsettled(store.head, v);
     // After its end nothing goes on, whatever was left open.
     const asOf = session && session.end ? session.end : v.asOf;
-    if (this.follow && !unsure) this._chase();
-    const range = this._range(store, asOf);
-    this._scaleLine(range);
+    if (this.follow && !unsure) this._scrollTo(this.arranged.newestActive());
+    const span = store.span || { from: first, to: last };
+    this.timeline.measure(span.from, span.to, running.size > 0, asOf);
+    this.timeline.paintScale();
     const top = this.view.scrollTop;
     const from = Math.max(0, Math.floor(top / ROW) - SPARE);
     const to = Math.min(n, Math.ceil((top + (this.view.clientHeight || 12 * ROW)) / ROW) + SPARE);
-    while (this.drawn.length < to - from) this.drawn.push(this._make());
-    while (this.drawn.length > Math.max(to - from, 40)) this.drawn.pop().el.remove();
+    const drawn = [];
+    // What is chosen stays in the page, so that a screen reader's place is not lost by scrolling.
+    const chosen = this.arranged.place(this.selected);
+    if (chosen >= 0 && chosen < from) drawn.push(chosen);
+    for (let i = from; i < to; i += 1) drawn.push(i);
+    if (chosen >= to) drawn.push(chosen);
+    while (this.drawn.length < drawn.length) {
+      const parts = makeRow();
+      this.drawn.push(parts);
+      this.body.append(parts.el);
+    }
+    while (this.drawn.length > Math.max(drawn.length, 40)) this.drawn.pop().el.remove();
     this.drawn.forEach((parts, k) => {
-      const i = from + k;
-      shown(parts.el, i < to);
-      if (i < to) this._fill(parts, i, range, unsure);
+      shown(parts.el, k < drawn.length);
+      if (k < drawn.length) this._fill(parts, drawn[k], unsure);
+      else parts.el.removeAttribute("id");
     });
-    const active = this.index.get(this.selected);
-    attr(this.grid, "aria-activedescendant", active !== undefined && active >= from && active < to ? `${this.prefix}${active}` : null);
+    attr(this.grid, "aria-activedescendant", chosen >= 0 ? `${this.prefix}${chosen}` : null);
   }
 
-  /** Keep the newest thing that runs in sight. */
-  _chase() {
-    for (let i = this.flat.length - 1; i >= 0; i -= 1) {
-      const { row, open } = this.flat[i];
-      if (stateOf(row.state).active && !open) return this._scrollTo(i);
-    }
-  }
-
-  /** From when to when the timeline reaches. */
-  _range(store, asOf) {
-    let from = Infinity;
-    let to = -Infinity;
-    let active = false;
-    for (const row of store.rows.values()) {
-      if (row.start === undefined) continue;
-      const first = row.bars ? row.bars[0][0] : row.start;
-      if (first < from) from = first;
-      if (row.end !== undefined) to = Math.max(to, row.end);
-      else { active = true; to = Math.max(to, row.start); }
-    }
-    if (active && Number.isFinite(asOf)) to = Math.max(to, asOf);
-    return from < Infinity ? { from, to: Math.max(to, from + 100), asOf: Number.isFinite(asOf) ? asOf : to } : null;
-  }
-
-  _scaleLine(range) {
-    const width = this.scale.clientWidth;
-    // A label that would be cut off at the edge is left out.
-    const fits = (m) => ((m.at - range.from) / (range.to - range.from)) * width < width - 56;
-    const marks = range && width > 120 ? ticks(range.from, range.to, Math.floor(width / 85)).filter(fits) : [];
-    const told = marks.map((m) => `${m.at}@${Math.round((1000 * (m.at - range.from)) / (range.to - range.from))}`).join();
-    if (told === this.scaleTold) return;
-    this.scaleTold = told;
-    this.scale.replaceChildren(...marks.map((m) => {
-      const share = (m.at - range.from) / (range.to - range.from);
-      const mark = h("span", { class: "wsm-tick" }, tickLabel(m));
-      mark.style.left = `${100 * share}%`;
-      return mark;
-    }));
-  }
-
-  _make() {
-    const p = {
-      indent: h("span", { class: "wsm-indent" }),
-      twist: h("span", { class: "wsm-twist", "aria-hidden": "true" }),
-      icon: h("span", { class: "wsm-icon", "aria-hidden": "true" }),
-      name: h("span", { class: "wsm-label" }),
-      chip: h("span", { class: "wsm-chip" }),
-      chip2: h("span", { class: "wsm-chip" }),
-      state: h("div", { class: "wsm-cell-state", role: "gridcell" }),
-      time: h("div", { class: "wsm-time", role: "gridcell" }),
-      lane: h("div", { class: "wsm-lane", role: "gridcell" }),
-      bars: [],
-    };
-    p.el = h("div", { class: "wsm-row", role: "row" },
-      h("div", { class: "wsm-name", role: "gridcell" }, p.indent, p.twist, p.icon, p.name, p.chip, p.chip2), p.state, p.time, p.lane);
-    this.body.append(p.el);
-    return p;
-  }
-
-  _fill(p, i, range, unsure) {
-    const { row: placed, level, children, open } = this.flat[i];
-    // The arrangement is kept while no row moves; what a row says may be newer.
-    const row = this.store.rows.get(placed.id) || placed;
-    const s = stateOf(row.state);
-    const stale = unsure && Boolean(s.active);
-    const el = p.el;
+  _fill(parts, i, unsure) {
+    const node = this.arranged.flat[i];
+    const { row } = node;
+    const { el } = parts;
     attr(el, "id", `${this.prefix}${i}`);
     attr(el, "data-i", i);
-    attr(el, "data-kind", row.kind);
     attr(el, "data-odd", i % 2 === 1);
-    attr(el, "aria-level", level);
     attr(el, "aria-rowindex", i + 2);
-    attr(el, "aria-expanded", children ? String(open) : null);
     attr(el, "aria-selected", String(row.id === this.selected));
     const place = `translateY(${i * ROW}px)`;
     if (el.style.transform !== place) el.style.transform = place;
-    const indent = `${(Math.min(level, 12) - 1) * 18}px`;
-    if (p.indent.style.width !== indent) p.indent.style.width = indent;
-    text(p.twist, children ? (open ? "▾" : "▸") : "");
-    text(p.icon, s.icon);
-    attr(p.icon, "data-tone", stale ? "dim" : s.tone);
-    text(p.name, row.name);
-    attr(p.name, "title", [row.name, row.label, row.error, row.note].filter(Boolean).join("\n"));
-    const far = progress(row);
-    const chip = row.error && s.tone === "bad" ? row.error.split(":")[0] : row.attempt ? `attempt ${row.attempt}` : s.active ? far : "";
-    const orphan = row.kind === "step" && level === 1 && "not placed yet";
-    const chip2 = (row.attempt && s.active && far) || (row.attempt && row.error && s.tone === "bad" && `attempt ${row.attempt}`) || orphan || "";
-    for (const [box, words] of [[p.chip, chip], [p.chip2, chip2]]) {
-      shown(box, words !== "");
-      text(box, words);
-    }
-    attr(p.chip2, "title", orphan ? "The chain or the step that this belongs to has not been seen." : null);
-    attr(p.chip, "data-tone", row.error && s.tone === "bad" ? "bad" : null);
-    text(p.state, stale ? s.past : s.word);
-    attr(p.state, "data-tone", stale ? "dim" : s.tone);
-    const start = row.start ?? NaN;
-    text(p.time, row.end !== undefined ? duration(row.end - start) : s.active && range ? duration(range.asOf - start, true) : "");
-    this._bars(p, row, stale, range, far);
-  }
-
-  _bars(p, row, stale, range, far) {
-    const bars = row.bars || (row.start !== undefined ? [[row.start, row.end ?? null, row.state]] : []);
-    while (p.bars.length < bars.length) {
-      const fill = h("i", {});
-      const bar = h("span", { class: "wsm-span" }, fill);
-      p.lane.append(bar);
-      p.bars.push([bar, fill]);
-    }
-    const share = (t) => (100 * (t - range.from)) / (range.to - range.from);
-    p.bars.forEach(([bar, fill], k) => {
-      const told = range ? bars[k] : undefined;
-      shown(bar, Boolean(told));
-      if (!told) return;
-      const [start, end, state] = told;
-      const s = stateOf(state);
-      const left = Math.min(99.4, Math.max(0, share(start)));
-      const right = Math.min(100, share(end ?? range.asOf));
-      attr(bar, "data-tone", s.tone);
-      attr(bar, "data-active", Boolean(s.active));
-      attr(bar, "data-stale", stale && Boolean(s.active));
-      bar.style.left = `${left.toFixed(2)}%`;
-      bar.style.width = `${Math.max(0, right - left).toFixed(2)}%`;
-      attr(bar, "title", `${state.replace("_", " ")} ${clockTime(start, true)}${end ? " to " + clockTime(end, true) : ""}${far ? ", " + far : ""}`);
-      const part = s.active && row.total && k === bars.length - 1 ? Math.min(1, row.done / row.total) : 0;
-      shown(fill, part > 0);
-      const width = `${(100 * part).toFixed(1)}%`;
-      if (fill.style.width !== width) fill.style.width = width;
-    });
+    fillRow(parts, node, this.timeline, unsure && Boolean(stateOf(row.state).active));
   }
 }
