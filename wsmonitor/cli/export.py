@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +15,7 @@ from wsmonitor.export.words import NANO, plural, size
 from wsmonitor.protocol.errors import WsMonitorError
 
 from .failures import Exit, Failure
+from .files import write_whole
 from .options import Server, server_options
 
 if TYPE_CHECKING:
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from wsmonitor.protocol.entities import LogRecord
     from wsmonitor.protocol.reducer import SessionState
 
-_FORMATS: Final = ("json", "html")
+_FORMATS: Final = ("json", "html", "ipynb")
 _LINES: Final = 1000  # what a server keeps per step, and sends at once
 _AT_ONCE: Final = 16
 
 
-@click.command("export", short_help="Write a session to a file: JSON or a self-contained HTML page.")
+@click.command("export", short_help="Write a session to a file: JSON, an HTML page, or a recorded notebook.")
 @click.argument("session")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
@@ -37,26 +36,41 @@ _AT_ONCE: Final = 16
 )  # fmt: skip
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="Instead of the file's ending.")
 @click.option("--logs/--no-logs", default=True, show_default=True, help="With the steps' log lines.")
+@click.option(
+    "--into", type=click.Path(path_type=Path, dir_okay=False, exists=True), metavar="NOTEBOOK",
+    help="For .ipynb: put the outputs into a copy of this notebook, cell by cell; the rest stays as it is.",
+)  # fmt: skip
 @server_options
-def export_command(session: str, output: Path, form: str | None, logs: bool, server: Server) -> None:
+def export_command(
+    session: str, output: Path, form: str | None, logs: bool, into: Path | None, server: Server
+) -> int:
     """Write SESSION (a name means its newest run) to a file, as it is at this moment.
 
     The HTML stands alone: no script, no network, light and dark. The JSON holds every record
     in full; its form is in docs/reference/cli.md. Large values are in it as previews, with their
     size and SHA-256.
 
+    A recording of %wsmonitor record can be written as a notebook, .ipynb: the cells that ran, with
+    the outputs that a browser would have got had it stayed. With --into NOTEBOOK the outputs go
+    into a copy of that notebook, into the cells with the recorded ids and sources; cells that
+    were edited since are left alone. What is no longer kept is said in the cell, and by status 1.
+
     \b
     Examples:
       wsmonitor export nightly-etl -o report.html
       wsmonitor export nightly-etl -o - --format json | jq .session.state
+      wsmonitor export analysis -o analysis-restored.ipynb --into analysis.ipynb
     """
     from .directory import resolve, verified
 
     form = form or output.suffix.lstrip(".").lower()
     if form not in _FORMATS:
         raise click.BadParameter(
-            f"the ending of {str(output)!r} is not .json or .html: give --format", param_hint="--output"
+            f"the ending of {str(output)!r} is not .json, .html or .ipynb: give --format",
+            param_hint="--output",
         )
+    if into is not None and form != "ipynb":
+        raise click.BadParameter("goes with a notebook only: -o FILE.ipynb", param_hint="--into")
     with server.connected("export") as connection:
         ident = resolve(connection, session, server.timeout)
         state = verified(connection, ident, server.timeout)
@@ -66,6 +80,10 @@ def export_command(session: str, output: Path, form: str | None, logs: bool, ser
                 code="not_available",
                 status=Exit.REFUSED,
             )
+        if form == "ipynb":
+            from .export_notebook import export_notebook
+
+            return export_notebook(connection, state, output, into, server.timeout)
         status = connection.status
         wall = time.time_ns()
         origin = Origin(
@@ -81,12 +99,13 @@ def export_command(session: str, output: Path, form: str | None, logs: bool, ser
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
-        _write(output, data)
+        write_whole(output, [data])
         # Attempts of one step are one step, as every view counts.
         steps = plural(counts(outline(state)).total(), "step")
         click.echo(f"{output}: {size(len(data))}, {steps}, event {state.seq:,}", err=True)
     if failed:
         click.echo(f"  the log lines of {plural(failed, 'step')} could not be read", err=True)
+    return Exit.OK
 
 
 def _fetch_logs(
@@ -109,23 +128,3 @@ def _fetch_logs(
             except WsMonitorError:
                 failed += 1
     return found, failed
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write the file in one step: a reader sees the old one or the new one, never half of it."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as exc:
-        # The name of the file that was asked for, not of the one that was to be renamed to it.
-        raise OSError(exc.errno, exc.strerror, str(path)) from exc
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes it private; an export is a file like any other.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -57,6 +57,7 @@ HINTS: Final[dict[str, str]] = {
     "not_available": "wsmonitor sessions lists the sessions that this token may see",
     "unsupported_version": "install the same version of wsmonitor on both sides; wsmonitor status shows both",
     "command_unsupported": "wsmonitor export SESSION -o - shows the commands that the session takes",
+    "not_recorded": "%wsmonitor record records a notebook; -o FILE.html or FILE.json writes any session",
     "rate_limited": "wait a moment, then try again",
     "draining": "the server is stopping; try again when it is back",
 }

@@ -9,6 +9,10 @@ words     durations, sizes, times, and the icon and word of each state
 outline   a state as rows: the tree of chains and steps, attempts joined
 document  the JSON form
 page      the HTML form: one file that stands alone
+recording a recorded notebook: which cells ran, with what
+matching  which recorded cell belongs to which cell of a notebook
+cells     a recorded cell's outputs, as a notebook holds them
+notebook  the form of a notebook file
 ========= ==========================================================
 
 The terminal view of the command line, its ``export`` command and the notebook's

@@ -4,7 +4,8 @@
 
     WsMonitorError
     ├── UsageError                  you called us wrongly
-    │   └── InvalidIdError          also a ValueError
+    │   ├── InvalidIdError          also a ValueError
+    │   └── NotRecordedError        the session is no recorded notebook
     ├── ConfigurationError          a setting, a file or an address is wrong
     ├── ProtocolError               the peer misbehaved; carries the code to answer with
     ├── StateError                  the reducer was given an event that does not fit; nothing was changed
@@ -89,6 +90,7 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     "producer_error": CatalogueEntry("The publishing program reported an error.", False, 0),
     "capture_failed": CatalogueEntry("A value could not be shown.", False, 0),
     "timeout": CatalogueEntry("What was waited for did not happen in the time given.", True, 0),
+    "not_recorded": CatalogueEntry("The session is no recorded notebook.", False, 0),
     "configuration": CatalogueEntry("A setting, a file or an address is wrong.", False, 0),
     # What the command line says of its surroundings
     "ambiguous": CatalogueEntry("A name fits more than one; give the id.", False, 0),
@@ -113,6 +115,12 @@ class InvalidIdError(UsageError, ValueError):
     """An id has characters or a length that ids may not have."""
 
     code = "bad_id"
+
+
+class NotRecordedError(UsageError):
+    """A recorded notebook was asked for, and the session is none."""
+
+    code = "not_recorded"
 
 
 class ConfigurationError(WsMonitorError):
