@@ -1,6 +1,7 @@
 """The observer: a widget whose traits are what is known of a session. Thin: others do the work.
 
 ==============  ======================================================================
+`live`          the base: when a browser is told, and what it may ask
 `feed`          from the client's thread to the view
 `view`, `rows`  what a browser is shown, as change sets
 `sender`        when it is sent
@@ -12,17 +13,13 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import threading
-import traceback
-import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-import anywidget
 import traitlets
 
 from wsmonitor.client.types import ConnectionStatus
@@ -30,13 +27,11 @@ from wsmonitor.protocol.entities import Command, Scalar
 from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutError
 from wsmonitor.protocol.states import TRANSITIONS
 
-from . import kernel_channel
-from .bundle import bundle, stylesheet
-from .callbacks import Caller
+from .details import details
 from .facts import Facts, Goal
 from .feed import Feed, now
-from .pacing import Pacing
-from .sender import Sender
+from .live import LiveWidget, caller
+from .requests import Question
 from .snapshot import COLUMNS, SessionSnapshot, take
 from .source import Source
 from .trace import empty_trace, placeholder, plain, trace
@@ -48,11 +43,8 @@ if TYPE_CHECKING:
 TRACE_EVERY: Final = 60.0
 """Seconds between updates of the static copy while the session runs."""
 
-_sender = Sender(now)
-_caller = Caller()
 
-
-class Observer(anywidget.AnyWidget):
+class Observer(LiveWidget):
     """What is known of one session, live. `wsmonitor.watch` makes it; display it, or use its traits.
 
     All public traits are read-only, and written by one thread, on which `observe` callbacks run one at a
@@ -77,33 +69,18 @@ class Observer(anywidget.AnyWidget):
     watching = traitlets.Int(0, read_only=True)
     errors = traitlets.Tuple(read_only=True)
 
-    _key = traitlets.Dict().tag(sync=True)
-    _token = traitlets.Unicode().tag(sync=True)
-
-    closed = False
-
-    _esm = bundle()
-    _css = stylesheet()
+    view: View
 
     def __init__(self, target: str, source: Source, *, row_limit: int = 5_000) -> None:
         self.target = target
-        self._wrapped: dict[Any, Any] = {}
-        self._close_lock = threading.Lock()
-        super().__init__(_token=secrets.token_hex(12))
-        self._own_layout = self.layout
-        self.pacing = Pacing(now().mono)
-        self.view = View(target, row_limit=row_limit)
         self._source = source
-        self._browser_at: float | None = None
+        super().__init__(View(target, row_limit=row_limit))
         self._errors_told = 0
         self._ended = False
         self._trace_at = -TRACE_EVERY
         self._displays: list[Any] = []
-        self.feed = Feed(self.view, source.live_state, self._changed)
-        self.on_msg(_heard(weakref.ref(self)))
-        kernel_channel.register(self._token, self)
-        _caller.add(self)
-        _sender.add(self)
+        self.feed = Feed(self.view, source.live_state, self.changed)
+        self.serve()
         source.start(self.feed)
 
     # -- waiting, commands, files
@@ -131,7 +108,7 @@ class Observer(anywidget.AnyWidget):
             ConnectionFailedError: the link is down for good.
             UsageError: called from a callback (it would wait for itself), or on a closed observer.
         """
-        if _caller.here:
+        if caller.here:
             raise UsageError(
                 "wait() in a callback would wait for itself: use another thread, or the trait's change"
             )
@@ -142,11 +119,11 @@ class Observer(anywidget.AnyWidget):
             raise self._too_late(timeout) from None
         except SessionFailed:
             # Who catches it looks at ``session`` next.
-            _caller.flush(self).result()
+            caller.flush(self).result()
             raise
         finally:
             future.cancel()
-        _caller.flush(self).result()
+        caller.flush(self).result()
         return self._known()
 
     async def wait_async(
@@ -164,11 +141,11 @@ class Observer(anywidget.AnyWidget):
         except TimeoutError:
             raise self._too_late(timeout) from None
         except SessionFailed:
-            await asyncio.wrap_future(_caller.flush(self))
+            await asyncio.wrap_future(caller.flush(self))
             raise
         finally:
             future.cancel()
-        await asyncio.wrap_future(_caller.flush(self))
+        await asyncio.wrap_future(caller.flush(self))
         return self._known()
 
     def _wait(self, seq: int | None, state: str | Collection[str] | None) -> Future[Facts]:
@@ -268,64 +245,20 @@ class Observer(anywidget.AnyWidget):
             frame[column] = pd.to_datetime(frame[column], unit="ms", utc=True)
         return frame
 
-    def close(self) -> None:
-        """Stop observing: leave the connection, and take the views out of the notebook. Idempotent."""
-        if "feed" not in self.__dict__:
-            super().close()  # it never came to life
-            return
-        with self._close_lock:
-            already, self.closed = self.closed, True
-        if already:
-            return
+    def release(self) -> None:
+        """Nobody can wait any more; leave the connection."""
         self.feed.watch.end(UsageError("the observer was closed"))
-        _sender.remove(self)
-        _caller.remove(self)
-        kernel_channel.forget(self._token)
         self._source.close()
         forget(self)
-        super().close()
-        # A widget of its own, which ipywidgets makes for each and keeps for ever.
-        self._own_layout.close()
 
-    # -- traits and callbacks (the callbacks' thread)
+    def report(self, code: str, message: str, *, traceback: str = "") -> None:
+        """Something is to be seen in ``errors``."""
+        self.feed.report(code, message, traceback=traceback)
 
-    def observe(
-        self, handler: Callable[[Any], Any], names: Any = traitlets.All, type: str = "change"
-    ) -> None:
-        """As everywhere in ipywidgets; what *handler* raises goes to ``errors``, and stops nothing."""
+    # -- traits (the callbacks' thread)
 
-        if "feed" not in self.__dict__:
-            # The base classes' own handlers, registered while the widget is being made.
-            super().observe(handler, names=names, type=type)
-            return
-
-        def safe(change: Any) -> None:
-            try:
-                handler(change)
-            except Exception as exc:  # noqa: BLE001 - the user's code: nothing of ours may stop for it
-                self._callback_failed(exc)
-
-        wrapped = self._wrapped.setdefault(handler, safe)
-        super().observe(wrapped, names=names, type=type)
-
-    def unobserve(
-        self, handler: Callable[[Any], Any], names: Any = traitlets.All, type: str = "change"
-    ) -> None:
-        """As everywhere in ipywidgets."""
-        super().unobserve(self._wrapped.get(handler, handler), names=names, type=type)
-
-    def _callback_failed(self, exc: Exception) -> None:
-        text = "".join(traceback.format_exception(exc))
-        self.feed.report("callback_failed", f"{exc.__class__.__name__}: {exc}", traceback=text)
-
-    def update_traits(self) -> None:
-        """Bring the public traits up to date. On the callbacks' thread."""
-        try:
-            self._update_traits()
-        except Exception as exc:  # noqa: BLE001 - this thread serves all observers
-            self._callback_failed(exc)
-
-    def _update_traits(self) -> None:
+    def refresh(self) -> None:
+        """Bring the public traits up to date."""
         feed = self.feed
         state = self._source.snapshot()
         snapshot = None if state is None else take(state)
@@ -350,11 +283,6 @@ class Observer(anywidget.AnyWidget):
 
     # -- the sender's thread
 
-    def _changed(self) -> None:
-        self.pacing.changed()
-        _sender.wake()
-        _caller.wake(self)
-
     def drain(self, moment: Now) -> None:
         """Bring the view up to date."""
         self.feed.drain(moment)
@@ -367,37 +295,9 @@ class Observer(anywidget.AnyWidget):
         """How the link is at this moment."""
         return self.view.beat(moment, self._source.status())
 
-    def send_message(self, message: Frame) -> None:
-        """Give a custom message to the browser."""
-        self.send(message)
-
-    def send_key(self, key: Frame) -> None:
-        """Put a key frame into the trait."""
-        self._key = key
-
-    def troubled(self, exc: Exception) -> None:
-        """Something went wrong on the way to the browser."""
-        text = "".join(traceback.format_exception(exc))
-        self.feed.report("internal", f"{exc.__class__.__name__}: {exc}", traceback=text)
-
-    # -- from the browser (any thread)
-
-    def hear(self, message: dict[str, Any], *, live: bool) -> None:
-        """The browser said something; *live*: by a way that works while a cell runs."""
-        moment = now().mono
-        self._browser_at = moment
-        self.pacing.seen(moment, live)
-        what = message.get("do")
-        if what == "hello":
-            self.pacing.hurry()
-            _sender.wake()
-        elif what == "reconnect":
-            self._source.reconnect_now()
-
-    @property
-    def browser_heard(self) -> float | None:
-        """Seconds since a browser answered; None if none ever did."""
-        return None if self._browser_at is None else now().mono - self._browser_at
+    def questions(self) -> Mapping[str, Question]:
+        """What a browser may ask."""
+        return {"details": Question(lambda request: details(self.view, request))}
 
     # -- display
 
@@ -424,7 +324,7 @@ class Observer(anywidget.AnyWidget):
             # Of an output that a re-run has replaced nobody needs a copy.
             self._displays = [handle]
             self._trace_at = -TRACE_EVERY
-            _caller.wake(self)
+            caller.wake(self)
 
     def _update_trace(self, snapshot: SessionSnapshot | None) -> None:
         """Bring the static copy beside the view up to date: at the end, and once a minute."""
@@ -444,20 +344,9 @@ class Observer(anywidget.AnyWidget):
             handle.update(HTML(html))
 
 
-def _heard(ref: weakref.ref[Observer]) -> Callable[[Any, Any, Any], None]:
-    """The comm's handler, which does not keep the observer alive."""
-
-    def hear(widget: Any, content: Any, buffers: Any) -> None:
-        observer = ref()
-        if observer is not None and isinstance(content, dict):
-            observer.hear(content, live=False)
-
-    return hear
-
-
 # ---------------------------------------------------------------------- one observer per target
 
-_lock = threading.RLock()
+_lock = RLock()
 _memo: dict[tuple[Any, ...], Observer] = {}
 
 

@@ -16,7 +16,12 @@ A row is a plain JSON object. What is at its default is left out.
 ``start``, ``end``  milliseconds since 1970 UTC, by the producer's clock
 ``done``, ``total``, ``unit``  progress
 ``error``  one line: why the newest attempt failed
+``err``    the exception's short name, where there is one
 ``note``   one line: the reason of its state, or the last log line
+``logs``   how many log lines the newest attempt has
+``cmds``   names of the session's commands that this step takes now
+``pauses`` ``[start, end]`` of each pause of the newest attempt, as its producer tells them
+           (`PAUSES`); ``end`` is null while it lasts
 ``bars``   with several attempts: ``[start, end, state]`` of each, oldest first
 =========  ==========================================================================
 """
@@ -30,6 +35,12 @@ from wsmonitor.protocol.entities import Chain, Failure, Step
 Row: TypeAlias = dict[str, Any]
 
 BROKEN: Final = frozenset({"failed", "crashed"})
+PAUSES: Final = "wsmonitor.pauses"
+"""The attribute in which a producer tells when work was paused: integer milliseconds since 1970 UTC,
+alternately the beginning and the end of a pause, the oldest first."""
+
+_PAUSE_LIMIT: Final = 32
+_COMMAND_LIMIT: Final = 16
 _LINE: Final = 240  # characters of one line of text; more does not fit any screen's row
 
 
@@ -93,7 +104,26 @@ def _common(entity: Chain | Step, kind: str, row_id: str) -> Row:
             row["unit"] = one_line(entity.progress.unit, 20)
     if entity.error is not None:
         row["error"] = failure_line(entity.error)
+        short = entity.error.type.rpartition(".")[2]
+        if short:
+            row["err"] = one_line(short, 40)
+    pauses = pauses_of(entity.attributes.get(PAUSES))
+    if pauses:
+        row["pauses"] = pauses
     return row
+
+
+def pauses_of(told: object) -> list[list[int | None]]:
+    """The pauses that an attribute tells; what makes no sense of it (anybody may write it) is left out."""
+    if not isinstance(told, list):
+        return []
+    times = [int(at) for at in told if isinstance(at, (int, float)) and 0 < at < 2**53]
+    if len(times) != len(told) or times != sorted(times):
+        return []
+    found: list[list[int | None]] = [
+        [start, times[2 * k + 1] if 2 * k + 1 < len(times) else None] for k, start in enumerate(times[::2])
+    ]
+    return found[-_PAUSE_LIMIT:]
 
 
 def chain_row(chain: Chain) -> Row:
@@ -117,6 +147,10 @@ def step_row(attempts: list[Step]) -> Row:
     note = last.reason or last.log_last
     if note:
         row["note"] = one_line(note)
+    if last.log_count:
+        row["logs"] = last.log_count
+    if last.commands:
+        row["cmds"] = list(last.commands[:_COMMAND_LIMIT])
     if last.attempt != 1:
         row["attempt"] = last.attempt
     if len(attempts) > 1:
@@ -248,6 +282,19 @@ class Rows:
     def newest(self, row_id: str) -> Step | None:
         """The newest attempt of a step's row, if there is such a row."""
         return self._newest(row_id) if row_id in self._groups else None
+
+    def row_of(self, step: str) -> str:
+        """The id of the row that stands for the step with this id, or ""."""
+        return self._row_of.get(step, "")
+
+    def chain(self, row_id: str) -> Chain | None:
+        """The chain of a row, if there is one."""
+        return self._chains.get(row_id[2:]) if row_id.startswith("c:") else None
+
+    def attempts(self, row_id: str) -> list[Step]:
+        """The attempts that a step's row stands for, by their numbers; also by the id of any of them."""
+        group = self._groups.get(row_id) or self._groups.get(self._row_of.get(row_id[2:], ""), {})
+        return sorted(group.values(), key=lambda step: step.attempt)
 
     def parent(self, step: Step) -> Step | None:
         """The step that *step* is in, if there is one and it is known."""

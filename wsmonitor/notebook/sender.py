@@ -7,28 +7,55 @@ observer, and it paces: see `pacing`.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from .pacing import TICK, Bucket, Pacing
-from .view import Frame, Now, View
+from .view import Frame, Now
+
+Message: TypeAlias = tuple[Frame, list[bytes]]
+"""A custom message and its binary buffers."""
+
+
+class Shown(Protocol):
+    """What a widget shows, as the sender sees it. `view.View` is one."""
+
+    @property
+    def number(self) -> int:
+        """Of the last frame."""
+
+    @property
+    def offset(self) -> float:
+        """Seconds by which the server's clock is ahead of ours."""
+
+    def frame(self, now: Now) -> Frame | None:
+        """The change set since the last frame, or None when nothing changed."""
+
+    def key(self, now: Now) -> Frame:
+        """Everything, as of the last frame."""
 
 
 class Outlet(Protocol):
-    """An observer, as the sender sees it."""
+    """A live widget, as the sender sees it."""
 
-    view: View
+    @property
+    def view(self) -> Shown:
+        """What it shows."""
+
     pacing: Pacing
+    messages: deque[Message]
+    """Answers that wait to be sent, besides the frames."""
 
-    def drain(self, now: Now) -> None:
+    def work(self, now: Now) -> None:
         """Bring the view up to date (on the sender's thread)."""
 
     def beat(self, now: Now) -> Frame:
         """How the link is at this moment."""
 
-    def send_message(self, message: Frame) -> None:
+    def send_message(self, message: Frame, buffers: list[bytes] | None = None) -> None:
         """Give a custom message to the browser."""
 
     def send_key(self, key: Frame) -> None:
@@ -46,6 +73,7 @@ class Sender:
         self._condition = threading.Condition()
         self._outlets: list[Outlet] = []
         self._flagged = False
+        self._urgent = False
         self._thread: threading.Thread | None = None
         self._bucket = Bucket(clock().mono)
 
@@ -74,11 +102,12 @@ class Sender:
             # Signs of life take half of what may be sent at the most.
             outlet.pacing.stretch = max(1.0, len(self._outlets) / 10)
 
-    def wake(self) -> None:
-        """Something changed. Cheap, and from any thread."""
-        if not self._flagged:
+    def wake(self, *, urgent: bool = False) -> None:
+        """Something changed, or (*urgent*) somebody waits for an answer. Cheap, and from any thread."""
+        if not self._flagged or (urgent and not self._urgent):
             with self._condition:
                 self._flagged = True
+                self._urgent = self._urgent or urgent
                 self._condition.notify_all()
 
     def _run(self) -> None:
@@ -87,15 +116,16 @@ class Sender:
                 if not self._outlets:
                     self._thread = None
                     return
-                self._flagged = False
+                self._flagged = self._urgent = False
                 outlets = list(self._outlets)
             began = self._clock().mono
             deadline = self.serve(outlets, self._clock())
             with self._condition:
                 self._condition.wait_for(lambda: self._flagged, max(0.0, deadline - self._clock().mono))
-                # However often something changes, there are ten passes a second at most.
+                # However often something changes, there are ten passes a second at most, but for answers.
                 self._condition.wait_for(
-                    lambda: not self._outlets, max(0.0, began + TICK - self._clock().mono)
+                    lambda: self._urgent or not self._outlets,
+                    max(0.0, began + TICK - self._clock().mono),
                 )
 
     def serve(self, outlets: list[Outlet], now: Now) -> float:
@@ -103,16 +133,24 @@ class Sender:
         deadline = now.mono + 60.0
         for outlet in outlets:
             try:
-                outlet.drain(now)
+                outlet.work(now)
+                self._answer(outlet, now)
                 self._serve_one(outlet, now)
             except Exception as exc:  # noqa: BLE001 - one observer's trouble must not stop the others
                 outlet.troubled(exc)
             deadline = min(deadline, outlet.pacing.deadline(now.mono))
+            if outlet.messages:
+                deadline = now.mono
         # Who was served first waits longest the next time.
         with self._condition:
             if self._outlets:
                 self._outlets.append(self._outlets.pop(0))
         return deadline
+
+    def _answer(self, outlet: Outlet, now: Now) -> None:
+        while outlet.messages and self._bucket.take(now.mono):
+            message, buffers = outlet.messages.popleft()
+            outlet.send_message(message, buffers)
 
     def _serve_one(self, outlet: Outlet, now: Now) -> None:
         pacing = outlet.pacing

@@ -36,13 +36,21 @@ the time of the last frame from the server, and the time at which its next heart
      "counts": {state: n}, "steps", "chains", "shown", "limit",
      "producers": [{"id", "agent", "liveness", "since", "closed"}],
      "watching": {"count", "names"} | null,
+     "metrics": {name: number},
+     "offers": [{"name", "targets", "args": [{"name", "type", "required", "choices", "description"}],
+                 "destructive", "description"}],
+     "may": why this observer cannot command now, or "",
+     "asked": [{"id", "name", "row", "target", "state", "who", "via", "reason", "at", "took"}],
      "alarms": [{"row", "name", "where", "text", "at", "detail"}], "alarms_more"}
 
-A log entry: ``{"n", "at", "tone", "what", "name", "text", "replayed"?}``; ``tone`` is one of
-``plain good warn bad``; ``what name text`` read as one sentence.
+``offers`` are the session's commands (a row's ``cmds`` says which of them it takes now), ``asked`` the
+records of the newest commands, the newest first: ``target`` in words, ``took`` milliseconds or null.
+
+A log entry: ``{"n", "at", "tone", "what", "name", "text", "row"?, "replayed"?}``; ``tone`` is one of
+``plain good warn bad``; ``what name text`` read as one sentence; ``row`` is the row that it is about.
 
 From the browser to the kernel: ``{"do": "seen" | "hello" | "reconnect", "n"}``: acknowledges a frame,
-asks for a key frame, asks for an attempt now.
+asks for a key frame, asks for an attempt now; and what is answered: see `requests`.
 """
 
 from __future__ import annotations
@@ -50,7 +58,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.protocol.entities import Chain, Command, Entity, Problem, Producer, Session, Step
@@ -58,13 +66,24 @@ from wsmonitor.protocol.messages import Event
 from wsmonitor.protocol.reducer import decode_entity
 from wsmonitor.protocol.states import TERMINAL
 
-from .rows import BROKEN, Rows, failure_line, milliseconds, one_line, same_failure
+from .head import (
+    Frame,
+    alarms,
+    asked,
+    link_head,
+    may_not,
+    metrics_head,
+    offers,
+    producers_head,
+    session_head,
+    state_words,
+    target_words,
+)
+from .rows import Rows, chain_row_id, milliseconds, one_line
 
-Frame: TypeAlias = dict[str, Any]
+__all__ = ["LOG_LIMIT", "Frame", "Now", "View"]
 
 LOG_LIMIT: Final = 300
-ALARM_LIMIT: Final = 3
-_DETAIL: Final = 12_000  # characters of a traceback
 _COMMAND_TONES: Final = {"applied": "good", "requested": "plain", "delivered": "plain", "accepted": "plain"}
 
 
@@ -101,7 +120,7 @@ class View:
         self._states: dict[str, str] = {}  # row-independent: "kind id" to state, for the log
         self._producers: dict[str, Producer] = {}
         self._problems: dict[str, Problem] = {}
-        self._commands: dict[str, str] = {}
+        self._commands: dict[str, Command] = {}
         self._status = ConnectionStatus()
         self._link: Frame = {}
         self._sub: tuple[SubscriptionPhase, str] = ("waiting", "")
@@ -120,6 +139,11 @@ class View:
     def offset(self) -> float:
         """Seconds by which the server's clock is ahead of ours, as far as it is known."""
         return self._status.clock_offset or 0.0
+
+    @property
+    def session(self) -> Session | None:
+        """The session's own record, as far as it is known."""
+        return self._session
 
     @property
     def terminal(self) -> bool:
@@ -141,8 +165,12 @@ class View:
         """One event was applied live."""
         at = milliseconds(event.ts) or 0
         if entity is not None:
+            told = self._log_number
             self._tell(event.kind, entity, at)
             self._store(event.kind, entity)
+            # Afterwards: a step that is new has a row only now.
+            if self._log_number > told:
+                self._place(self._log[-1], entity)
         for kind, ident in event.drop:
             self._forget(kind, ident)
         if event.note:
@@ -155,7 +183,10 @@ class View:
             entity = decode_entity(event.kind, event.entity)
             self._missed += 1
             if entity is not None:
+                told = self._log_number
                 self._tell(event.kind, entity, milliseconds(event.ts) or 0, replayed=True)
+                if self._log_number > told:
+                    self._place(self._log[-1], entity)
 
     def gap(self, first: int, last: int, now: Now) -> None:
         """The events from *first* to *last* can no longer be had."""
@@ -242,17 +273,35 @@ class View:
             entry["replayed"] = True
         self._log.append(entry)
 
+    def _place(self, entry: Frame, entity: Entity) -> None:
+        """Say in a log entry which row it is about."""
+        row = ""
+        match entity:
+            case Chain():
+                row = chain_row_id(entity.id)
+            case Step():
+                row = self.rows.row_of(entity.id)
+            case Command():
+                row = target_words(entity, self.rows, self._session)[0]
+            case Problem(chain=chain, step=step):
+                row = self.rows.row_of(step) if step else chain_row_id(chain) if chain else ""
+            case _:
+                pass
+        if row:
+            entry["row"] = row
+
     def _tell(self, kind: str, entity: Entity, at: int, *, replayed: bool = False) -> None:
         match entity:
             case Session() | Chain() | Step():
                 if self._states.get(f"{kind} {entity.id}") == entity.state:
                     return
-                tone, text = _state_words(entity)
+                tone, text = state_words(entity)
                 self.log(at, tone, kind, entity.name, text, replayed=replayed)
                 if replayed:
                     self._states[f"{kind} {entity.id}"] = entity.state
             case Command():
-                if self._commands.get(entity.id) != entity.state:
+                known = self._commands.get(entity.id)
+                if known is None or known.state != entity.state:
                     who = entity.via or entity.actor
                     text = " ".join(part for part in (f"from {who}" if who else "", entity.state) if part)
                     if entity.reason:
@@ -294,7 +343,7 @@ class View:
             case Problem():
                 self._problems[entity.id] = entity
             case Command():
-                self._commands[entity.id] = entity.state
+                self._commands[entity.id] = entity
             case _:
                 pass
 
@@ -322,111 +371,40 @@ class View:
 
     def head(self, now: Now) -> Frame:
         """All but rows and log; see the module's docstring."""
-        rows = self.rows
-        alarms, more = self._alarms()
+        rows, session = self.rows, self._session
+        found, more = alarms(session, rows, reversed(self._problems.values()))
         return {
             "title": self.title,
             "link": self._link or self._link_head(now),
             "sub": {
                 "phase": self._sub[0],
-                "reason": self._sub[1],
+                "reason": one_line(self._sub[1]),
                 "epoch": self._position[0],
                 "seq": self._position[1],
             },
-            "session": None if self._session is None else _session_head(self._session),
+            "session": None if session is None else session_head(session),
             "counts": dict(sorted(rows.counts.items())),
             "steps": rows.total,
             "chains": rows.chains,
             "shown": rows.shown,
             "limit": rows.limit,
-            "producers": [
-                {
-                    "id": producer.id,
-                    "agent": one_line(producer.agent, 80),
-                    "liveness": producer.liveness,
-                    "since": milliseconds(producer.since),
-                    "closed": producer.closed,
-                }
-                for producer in list(self._producers.values())[:20]
-            ],
+            "producers": producers_head(self._producers.values()),
             "watching": None
             if self._watching is None
-            else {"count": self._watching[0], "names": list(self._watching[1])[:50]},
-            "alarms": alarms,
+            else {
+                "count": self._watching[0],
+                "names": [one_line(name, 80) for name in self._watching[1][:50]],
+            },
+            "metrics": metrics_head(session),
+            "offers": offers(session),
+            "may": may_not(self._status, self._sub[0], session),
+            "asked": asked(self._commands.values(), rows, session),
+            "alarms": found,
             "alarms_more": more,
         }
 
     def _link_head(self, now: Now) -> Frame:
-        status = self._status
-        covers = [one_line(pattern, 80) for pattern in status.welcome.sessions[:12]] if status.welcome else []
-        return {
-            "phase": status.phase,
-            "attempt": status.attempt,
-            "next": now.of(status.next_attempt_at, self.offset),
-            "code": status.code,
-            "reason": one_line(status.reason, 400),
-            "lost": now.of(status.lost_at, self.offset),
-            "since": now.of(status.connected_at, self.offset),
-            "url": status.url or "",
-            "looked": [one_line(place, 300) for place in status.looked[:12]],
-            "quiet": round((status.welcome.quiet_after if status.welcome else 3.0) * 1000),
-            "covers": [] if covers == ["*"] else covers,
-        }
-
-    def _alarms(self) -> tuple[list[Frame], int]:
-        found: list[Frame] = []
-        count = 0
-        session = self._session
-        causes = self.rows.causes()
-        if session is not None and session.error is not None and session.state in BROKEN:
-            count += 1
-            # The step that brought the session down is not another alarm, but where this one leads to.
-            cause = next((item for item in causes if same_failure(item[1].error, session.error)), None)
-            traceback = session.error.traceback
-            if cause is not None:
-                causes.remove(cause)
-                traceback = traceback or (cause[1].error.traceback if cause[1].error else "")
-            found.append(
-                {
-                    "row": "" if cause is None else cause[0],
-                    "name": session.name,
-                    "where": session.reason if cause is None else self.rows.path(cause[1]),
-                    "text": f"{session.state}: {failure_line(session.error)}",
-                    "at": milliseconds(session.ended),
-                    "detail": traceback[-_DETAIL:],
-                }
-            )
-        for row_id, step in causes:
-            count += 1
-            if len(found) < ALARM_LIMIT:
-                error = step.error
-                reason = failure_line(error) or one_line(step.reason)
-                found.append(
-                    {
-                        "row": row_id,
-                        "name": step.name,
-                        "where": self.rows.path(step),
-                        "text": f"{step.state}: {reason}" if reason else step.state,
-                        "at": milliseconds(step.ended),
-                        "detail": error.traceback[-_DETAIL:] if error is not None else "",
-                    }
-                )
-        for problem in reversed(self._problems.values()):
-            if problem.severity in ("info", "warning"):
-                continue
-            count += 1
-            if len(found) < ALARM_LIMIT:
-                found.append(
-                    {
-                        "row": "",
-                        "name": problem.code,
-                        "where": "",
-                        "text": one_line(problem.message),
-                        "at": milliseconds(problem.at),
-                        "detail": "",
-                    }
-                )
-        return found, count - len(found)
+        return link_head(self._status, lambda mono: now.of(mono, self.offset))
 
     def frame(self, now: Now) -> Frame | None:
         """The change set since the last frame, or None when nothing changed."""
@@ -457,37 +435,3 @@ class View:
             "rows": self.rows.all(),
             "log": list(self._log),
         }
-
-
-def _state_words(entity: Session | Chain | Step) -> tuple[str, str]:
-    """Tone and words of a state change, for the log."""
-    if entity.state in BROKEN:
-        reason = failure_line(entity.error) or one_line(entity.reason)
-        return "bad", f"{entity.state}: {reason}" if reason else entity.state
-    text = entity.state.replace("_", " ")
-    if isinstance(entity, Step) and entity.attempt > 1:
-        text += f", attempt {entity.attempt}"
-    if entity.reason:
-        text += f": {one_line(entity.reason)}"
-    tone = "good" if entity.state == "succeeded" and isinstance(entity, Session) else "plain"
-    return tone, text
-
-
-def _session_head(session: Session) -> Frame:
-    head: Frame = {
-        "id": session.id,
-        "name": session.name,
-        "run": session.run,
-        "state": session.state,
-        "reason": one_line(session.reason),
-        "start": milliseconds(session.started) or milliseconds(session.created),
-        "end": milliseconds(session.ended),
-        "error": failure_line(session.error),
-    }
-    if session.progress is not None:
-        head |= {
-            "done": session.progress.done,
-            "total": session.progress.total,
-            "unit": session.progress.unit,
-        }
-    return head

@@ -1,19 +1,21 @@
 // The widget: one store per model, one view per output. anywidget calls `initialize` and `render`.
 
 import { mount } from "./app.js";
-import { speaker, watchKernel } from "./kernel.js";
+import { Line, watchKernel } from "./kernel.js";
 import { Store } from "./store.js";
+import { registerStore, storeOf } from "./stores.js";
 
 const SEEN = 10_000; // milliseconds between acknowledgements: they say that somebody may be looking
 const ASK = 4_000; // milliseconds with a gap, before the kernel is asked for a key frame
 
-// By token and not by model: what `render` is given as the model is not what `initialize` was given.
-const stores = new Map();
+/** What a live widget's trait `_part` mounts: `(store, el, send) => unmount`. */
+const PARTS = { "": mount };
 
 function initialize({ model }) {
   const store = new Store();
-  const send = speaker(model);
-  stores.set(model.get("_token"), store);
+  const line = new Line(model);
+  // By token and not by model: what `render` is given as the model is not what `initialize` was given.
+  const unregister = registerStore(model.get("_token"), store);
   let seenAt = -Infinity;
   let askedAt = -Infinity;
   let views = 0;
@@ -22,13 +24,14 @@ function initialize({ model }) {
     const now = performance.now();
     if (store.gap !== null && now - store.gap.since > ASK && now - askedAt > ASK) {
       askedAt = now;
-      send({ do: "hello", n: store.n });
+      line.tell({ do: "hello", n: store.n });
     } else if (views > 0 && now - seenAt > SEEN) {
       seenAt = now;
-      send({ do: "seen", n: store.n });
+      line.tell({ do: "seen", n: store.n });
     }
   };
-  const onMessage = (message) => {
+  const onMessage = (message, buffers) => {
+    if (line.receive(message, buffers)) return;
     store.receive(message);
     acknowledge();
   };
@@ -40,21 +43,26 @@ function initialize({ model }) {
   model.on("change:_key", onKey);
   // What the model holds may come from the kernel a moment ago, or from a file written last year.
   store.receiveKey(model.get("_key"), false);
-  const unwatch = watchKernel(model, (why) => store.kernelGone(why));
-  store.send = send;
+  const unwatch = watchKernel(model, (why) => {
+    store.kernelGone(why);
+    line.lost(why);
+  });
+  store.send = (message) => line.tell(message);
+  store.ask = (request, options) => line.ask(request, options);
   store.viewed = (delta) => { views += delta; };
-  send({ do: "hello", n: store.n });
+  line.tell({ do: "hello", n: store.n });
   return () => {
     model.off("msg:custom", onMessage);
     model.off("change:_key", onKey);
     unwatch();
-    stores.delete(model.get("_token"));
+    line.lost("this observer was closed");
+    unregister();
   };
 }
 
 function render({ model, el }) {
-  const store = stores.get(model.get("_token"));
-  const unmount = mount(store, el, store.send);
+  const store = storeOf(model.get("_token"));
+  const unmount = PARTS[model.get("_part") || ""](store, el, store.send);
   store.viewed(1);
   return () => {
     store.viewed(-1);
