@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from wsmonitor.export import Origin, to_html, to_json
+from wsmonitor.export import Origin, from_json, to_html, to_json
 from wsmonitor.export.document import FORMAT
 from wsmonitor.export.page import text_of_html
 from wsmonitor.protocol.entities import Chain, LogRecord, Session, Step
+from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.reducer import SessionState
 
 from .samples import etl, ns, value
@@ -67,6 +68,27 @@ def test_the_document_writes_every_field_and_reads_back_as_the_same_records() ->
     assert again.steps == state.steps
     assert again.chains == state.chains
     assert again.session == state.session
+
+
+def test_the_document_is_read_back_whole_and_a_damaged_one_is_refused() -> None:
+    state = etl()
+    logs = {"s5": [LogRecord(n=1, at=ns(110), text="batch 1")]}
+    data = to_json(state, LOST, logs)
+    again, origin, lines = from_json(data)
+    assert (again.topic, again.epoch, again.seq, again.digest) == (state.topic, "7f3a", 40, state.digest)
+    assert (origin, lines) == (LOST, logs)
+    assert to_json(again, origin, lines) == data
+    with pytest.raises(UsageError, match="damaged"):
+        from_json(data.replace(b"read manifest", b"read something"))
+    for other in (
+        b"{",
+        b"[]",
+        b'{"format": "x"}',
+        data[: len(data) // 2],
+        b'{"format": "wsmonitor.session/1"}',
+    ):
+        with pytest.raises(UsageError, match="not a session's document"):
+            from_json(other)
 
 
 def test_the_document_holds_the_log_records_it_is_given() -> None:

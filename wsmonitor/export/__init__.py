@@ -21,7 +21,7 @@ The terminal view of the command line, its ``export`` command and the notebook's
 
 from __future__ import annotations
 
-from .document import Origin, to_json
+from .document import Origin, from_json, to_json
 from .page import to_html
 
-__all__ = ["Origin", "to_html", "to_json"]
+__all__ = ["Origin", "from_json", "to_html", "to_json"]

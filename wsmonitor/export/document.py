@@ -12,12 +12,21 @@ from typing import Any, Final
 
 import msgspec
 
-from wsmonitor.protocol.entities import LogRecord, Record
+from wsmonitor.protocol.entities import KINDS, LogRecord, Record
+from wsmonitor.protocol.errors import StateError, UsageError
 from wsmonitor.protocol.ids import Nanoseconds
 from wsmonitor.protocol.reducer import SessionState
 
 FORMAT: Final = "wsmonitor.session/1"
 """The document's format. The number changes only when a field changes its meaning or goes away."""
+
+_GROUPS: Final = {
+    "chain": "chains",
+    "step": "steps",
+    "command": "commands",
+    "producer": "producers",
+    "error": "errors",
+}
 
 Logs = Mapping[str, Sequence[LogRecord]]
 """Log records by step id; the steps' kept records, oldest first."""
@@ -68,13 +77,40 @@ def document(state: SessionState, origin: Origin, logs: Logs | None = None) -> d
         "origin": full(origin),
         "position": {"epoch": state.epoch, "seq": state.seq, "digest": state.digest},
         "session": full(state.session) if state.session is not None else None,
-        "chains": by_seq["chain"],
-        "steps": by_seq["step"],
-        "commands": by_seq["command"],
-        "producers": by_seq["producer"],
-        "errors": by_seq["error"],
+        **{name: by_seq[kind] for kind, name in _GROUPS.items()},
         "logs": {step: [full(line) for line in lines] for step, lines in (logs or {}).items()},
     }
+
+
+def from_json(data: bytes | str) -> tuple[SessionState, Origin, dict[str, list[LogRecord]]]:
+    """What `to_json` wrote: the state, where it came from, and the log records by step id.
+
+    Raises:
+        UsageError: it is no such document, or it is damaged: the digest is not that of its records.
+    """
+    try:
+        told = msgspec.json.decode(data)
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            found = told.get("format") if isinstance(told, dict) else None
+            raise UsageError(f"not a session's document: its format is {found!r}, not {FORMAT!r}")
+        position, session = told["position"], told["session"]
+        groups = {
+            "session": [] if session is None else [session],
+            **{kind: told[name] for kind, name in _GROUPS.items()},
+        }
+        entities = [
+            (kind, msgspec.convert(one, KINDS[kind])) for kind, group in groups.items() for one in group
+        ]
+        topic = session["id"] if session is not None else "-"
+        state = SessionState.restore(topic, position["epoch"], position["seq"], entities)
+        origin = msgspec.convert(told["origin"], Origin)
+        logs = msgspec.convert(told["logs"], dict[str, list[LogRecord]])
+        digest = position["digest"]
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, StateError) as exc:
+        raise UsageError(f"not a session's document: {exc.__class__.__name__}: {exc}") from exc
+    if state.digest != digest:
+        raise UsageError("the document is damaged: the digest is not that of its records")
+    return state, origin, logs
 
 
 def to_json(state: SessionState, origin: Origin, logs: Logs | None = None) -> bytes:

@@ -28,6 +28,7 @@ from wsmonitor.protocol.entities import Entity, ErrorInfo, Session
 from wsmonitor.protocol.errors import ConnectionFailedError
 from wsmonitor.protocol.reducer import SessionState
 
+from .chronicle import Chronicle
 from .facts import Facts, Watch
 from .view import Now, View
 
@@ -64,6 +65,7 @@ class Feed:
     ) -> None:
         self.view = view
         self.watch = Watch()
+        self.chronicle = Chronicle()
         self.status = ConnectionStatus()
         self.presence = 0
         self.errors: deque[ErrorInfo] = deque(maxlen=ERROR_LIMIT)
@@ -91,6 +93,8 @@ class Feed:
                 status.reason or "no connection",
                 retryable=status.phase == "waiting",
             )
+        if (status.phase, status.attempt) != (old.phase, old.attempt):
+            self._note(moment, "connection", status.phase, status.reason)
         if status.phase == "failed":
             self.watch.end(ConnectionFailedError(status.code, status.reason or status.code))
         self._put(lambda view, _: view.connection(status, moment))
@@ -101,6 +105,7 @@ class Feed:
         switched = self.watch.facts.session_id not in ("", session_id)
         if switched:
             self.watch.tell(lambda _: Facts())
+            self.chronicle.restart()
         self._put(lambda view, _: view.bound(session_id, run, switched, moment))
 
     def on_update(self, update: Update) -> None:
@@ -108,15 +113,23 @@ class Feed:
         moment = self._clock()
         match update:
             case EventApplied(event, entity):
+                self.chronicle.applied(event, entity)
                 self._put(lambda view, _: view.applied(event, entity))
                 self._verified(event.seq, entity)
             case SyncCompleted(epoch, seq, previous, reset):
                 self._take_whole(epoch, seq)
                 again = previous is not None
+                state = self._state()
+                if reset:
+                    self.chronicle.restart()
+                ident = "" if state is None else state.topic
+                self._note(moment, "sync", "verified", f"full state at event {seq}", ident)
                 self._put(lambda view, _: view.synced(epoch, seq, reset, again, moment))
             case EventsReplayed(events):
+                self.chronicle.replayed(events)
                 self._put(lambda view, _: view.replayed(events))
             case GapFound(first, last):
+                self._note(moment, "gap", "", f"events {first} to {last} are no longer kept")
                 self._put(lambda view, _: view.gap(first, last, moment))
             case PhaseChanged(phase, reason):
                 if phase == "live":
@@ -131,6 +144,9 @@ class Feed:
                 self._put(lambda view, _: view.presence(count, names))
             case BatchApplied() | SyncStarted():
                 pass
+
+    def _note(self, moment: Now, kind: str, state: str, text: str, ident: str = "") -> None:
+        self.chronicle.link(moment.at(self.status.clock_offset), kind, state, text, ident)
 
     def _verified(self, seq: int, entity: Entity | None) -> None:
         if isinstance(entity, Session):

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import traitlets
 
@@ -32,7 +32,7 @@ from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
 from .requests import Question
-from .snapshot import COLUMNS, SessionSnapshot, take
+from .snapshot import SessionSnapshot, take
 from .source import Source
 from .trace import empty_trace, placeholder, plain, trace
 from .view import Frame, Now, View
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 TRACE_EVERY: Final = 60.0
 """Seconds between updates of the static copy while the session runs."""
+
+HISTORY_PATIENCE: Final = 10.0
+"""Seconds that ``to_frame("events")`` waits for what the server keeps."""
 
 
 class Observer(LiveWidget):
@@ -223,27 +226,27 @@ class Observer(LiveWidget):
         path.write_text(to_html(state, origin), encoding="utf-8")
         return path
 
-    def to_frame(self) -> pd.DataFrame:
-        """The steps as a pandas DataFrame: one row per step, and each attempt is one.
+    def to_frame(self, what: Literal["steps", "events"] = "steps") -> pd.DataFrame:
+        """The steps, or the events, as a pandas DataFrame.
 
-        ``started`` and ``ended`` are UTC timestamps, NaT for what has not happened; without steps it is
-        empty, and has its columns all the same.
+        ``"steps"``: one row per step, and each attempt is one (columns: `snapshot.COLUMNS`). ``"events"``:
+        one row per event of the session, and per change of the link (columns: `chronicle.Entry`): what this
+        observer saw, filled up with what the server still keeps. Times are UTC timestamps, NaT for what
+        has not happened. Where there is nothing the frame is empty, and has its columns all the same.
 
         Raises:
             ImportError: pandas is not installed.
-            UsageError: there is no session yet.
+            UsageError: there is no session yet, or *what* is something else.
         """
-        try:
-            import pandas as pd
-        except ImportError as exc:
-            raise ImportError("to_frame() needs pandas, which is not installed: pip install pandas") from exc
+        from .tables import check, events_frame, steps_frame
+
+        check(what)
+        if what == "events":
+            return events_frame(self.feed.chronicle.entries(self._source.history(HISTORY_PATIENCE)))
         snapshot = self.session
         if snapshot is None:
             raise UsageError("there is no session yet")
-        frame = pd.DataFrame(snapshot.records(), columns=list(COLUMNS))
-        for column in ("started", "ended"):
-            frame[column] = pd.to_datetime(frame[column], unit="ms", utc=True)
-        return frame
+        return steps_frame(snapshot)
 
     def release(self) -> None:
         """Nobody can wait any more; leave the connection."""

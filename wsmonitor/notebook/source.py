@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import monotonic
 from typing import Protocol
 
 from wsmonitor.client import ConnectionStatus, Target, connect
 from wsmonitor.client.follow import Follower, FollowUpdate, RunChanged, follow
+from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.entities import Command, Scalar
-from wsmonitor.protocol.errors import UsageError
-from wsmonitor.protocol.messages import CommandReply
+from wsmonitor.protocol.errors import UsageError, WsMonitorError
+from wsmonitor.protocol.messages import CommandReply, Event
 from wsmonitor.protocol.reducer import SessionState
 
 from .feed import Feed
@@ -41,6 +43,9 @@ class Source(Protocol):
         self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float
     ) -> Future[Command]:
         """Send a command to the session; the future is of its record."""
+
+    def history(self, timeout: float) -> list[Event]:
+        """The events that the server keeps of this session, oldest first; none where it cannot be asked."""
 
     def close(self) -> None:
         """Stop telling, and let go of the connection."""
@@ -120,6 +125,24 @@ class ClientSource:
 
         asked.add_done_callback(answered)
         return record
+
+    def history(self, timeout: float) -> list[Event]:
+        session = None if self._follower is None else self._follower.session_id
+        if session is None or not self._connection.status.live or self._connection.on_runner:
+            return []
+        deadline = monotonic() + timeout
+        events: list[Event] = []
+        first = 1
+        try:
+            while True:
+                left = max(0.001, deadline - monotonic())
+                page = self._connection.fetch_history(session, first, 1000, timeout=left).result(left)
+                events += map(decode_event, page.events)
+                if not page.events or events[-1].seq >= page.head:
+                    return events
+                first = events[-1].seq + 1
+        except (WsMonitorError, TimeoutError):
+            return events
 
     def close(self) -> None:
         self._feed = None
