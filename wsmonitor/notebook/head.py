@@ -140,7 +140,7 @@ def may_not(status: ConnectionStatus, phase: str, session: Session | None) -> st
 def asked(commands: Iterable[Command], rows: Rows, session: Session | None) -> list[Frame]:
     """The part ``asked``: the newest commands' records, the newest first."""
     newest = heapq.nlargest(ASKED_LIMIT, commands, key=lambda command: (int(command.requested), command.id))
-    return [_asked(command, rows, session) for command in newest]
+    return [command_record(command, *target_words(command, rows, session)) for command in newest]
 
 
 def target_words(command: Command, rows: Rows, session: Session | None) -> tuple[str, str]:
@@ -155,8 +155,8 @@ def target_words(command: Command, rows: Rows, session: Session | None) -> tuple
     return "", session.name if session is not None else ""
 
 
-def _asked(command: Command, rows: Rows, session: Session | None) -> Frame:
-    row, target = target_words(command, rows, session)
+def command_record(command: Command, row: str, target: str) -> Frame:
+    """One item of ``asked``."""
     return {
         "id": command.id,
         "name": command.name,

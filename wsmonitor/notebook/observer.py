@@ -27,7 +27,7 @@ from wsmonitor.protocol.entities import Command, Scalar
 from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutError
 from wsmonitor.protocol.states import TRANSITIONS
 
-from .details import details
+from .answers import questions
 from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
@@ -300,7 +300,7 @@ class Observer(LiveWidget):
 
     def questions(self) -> Mapping[str, Question]:
         """What a browser may ask."""
-        return {"details": Question(lambda request: details(self.view, request))}
+        return questions(self.view, self._source)
 
     # -- display
 

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Protocol
 
-from wsmonitor.client import ConnectionStatus, Target, connect
+from wsmonitor.client import ConnectionStatus, Target, ValueBytes, connect
 from wsmonitor.client.follow import Follower, FollowUpdate, RunChanged, follow
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.entities import Command, Scalar
 from wsmonitor.protocol.errors import UsageError, WsMonitorError
-from wsmonitor.protocol.messages import CommandReply, Event
+from wsmonitor.protocol.messages import CommandReply, Event, LogsPage
 from wsmonitor.protocol.reducer import SessionState
 
 from .feed import Feed
@@ -40,9 +40,27 @@ class Source(Protocol):
         """Run *fn* on the client's thread, after all that was begun before; False when that has ended."""
 
     def command(
-        self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float
+        self,
+        name: str,
+        chain: str,
+        step: str,
+        args: dict[str, Scalar],
+        deadline: float,
+        *,
+        session: str = "",
+        key: str | None = None,
     ) -> Future[Command]:
-        """Send a command to the session; the future is of its record."""
+        """Send a command; the future is of its record.
+
+        *session*: the id of the run that is meant, by default the one that is followed now; *key*: see
+        `Connection.command`. Raises `UsageError` when there is no session.
+        """
+
+    def fetch_value(self, session: str, sha256: str, offset: int, length: int) -> Future[ValueBytes]:
+        """Read a page of a large value of the run *session*."""
+
+    def fetch_logs(self, session: str, step: str, first: int, limit: int) -> Future[LogsPage]:
+        """Read log records of a step of the run *session*, from number *first*."""
 
     def history(self, timeout: float) -> list[Event]:
         """The events that the server keeps of this session, oldest first; none where it cannot be asked."""
@@ -105,13 +123,21 @@ class ClientSource:
         return self._connection.call_soon(fn)
 
     def command(
-        self, name: str, chain: str, step: str, args: dict[str, Scalar], deadline: float
+        self,
+        name: str,
+        chain: str,
+        step: str,
+        args: dict[str, Scalar],
+        deadline: float,
+        *,
+        session: str = "",
+        key: str | None = None,
     ) -> Future[Command]:
-        session = None if self._follower is None else self._follower.session_id
-        if session is None:
+        meant = session or (None if self._follower is None else self._follower.session_id)
+        if not meant:
             raise UsageError("there is no session to command yet")
         asked = self._connection.command(
-            session, name, chain=chain, step=step, args=args, deadline=deadline, via=self._name
+            meant, name, chain=chain, step=step, args=args, key=key, deadline=deadline, via=self._name
         )
         record: Future[Command] = Future()
         record.set_running_or_notify_cancel()
@@ -125,6 +151,12 @@ class ClientSource:
 
         asked.add_done_callback(answered)
         return record
+
+    def fetch_value(self, session: str, sha256: str, offset: int, length: int) -> Future[ValueBytes]:
+        return self._connection.fetch_value(session, sha256, offset, length)
+
+    def fetch_logs(self, session: str, step: str, first: int, limit: int) -> Future[LogsPage]:
+        return self._connection.fetch_logs(session, step, first, limit)
 
     def history(self, timeout: float) -> list[Event]:
         session = None if self._follower is None else self._follower.session_id

@@ -146,6 +146,16 @@ class View:
         return self._session
 
     @property
+    def linked(self) -> bool:
+        """Whether the link to the server is up."""
+        return self._status.live
+
+    @property
+    def may(self) -> str:
+        """Why this observer cannot command now, in words; "" when it can."""
+        return may_not(self._status, self._sub[0], self._session)
+
+    @property
     def terminal(self) -> bool:
         """Whether what is shown has ended."""
         return self._session is not None and self._session.state in TERMINAL
@@ -397,7 +407,7 @@ class View:
             },
             "metrics": metrics_head(session),
             "offers": offers(session),
-            "may": may_not(self._status, self._sub[0], session),
+            "may": self.may,
             "asked": asked(self._commands.values(), rows, session),
             "alarms": found,
             "alarms_more": more,
