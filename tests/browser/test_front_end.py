@@ -248,11 +248,18 @@ def test_losing_the_link_does_not_move_the_rows(page: Page) -> None:
     assert page.locator(".wsm-grid").bounding_box() == before
 
 
-def test_at_six_hundred_pixels_nothing_is_wider_than_the_page(page: Page) -> None:
-    stage, view = Stage(page, width=600), sample_view(NOW)
+@pytest.mark.parametrize(("width", "timeline"), [(600, True), (380, False)])
+def test_in_a_narrow_page_nothing_is_wider_and_it_stays_low(page: Page, width: int, timeline: bool) -> None:
+    stage, view = Stage(page, width=width), sample_view(NOW)
+    view.connection(lost_status(NOW), NOW)
     stage.key(view)
-    assert page.evaluate("document.querySelector('.wsm').scrollWidth <= 600")
-    expect(page.locator(".wsm-body .wsm-lane").first).to_be_hidden()
+    assert page.evaluate("document.querySelector('.wsm').scrollWidth") <= width
+    expect(page.locator(".wsm-body .wsm-lane").first).to_be_visible(visible=timeline)
+    box, rows = stage.root.bounding_box(), page.locator(".wsm-view").bounding_box()
+    assert box is not None
+    assert rows is not None
+    assert box["height"] <= 420
+    assert rows["height"] >= 100
 
 
 def test_a_long_name_and_a_long_error_stay_a_banner_that_says_the_error(page: Page) -> None:

@@ -1,15 +1,19 @@
 // One view of an observer: puts the parts together, paints at most once per animation frame.
 
+import { Commands } from "./commands.js";
+import { Detail } from "./detail.js";
 import { attr, h, shown, text } from "./dom.js";
 import { stateOf } from "./format.js";
 import { Log } from "./log.js";
 import { Alarms, Summary } from "./panels.js";
+import { Scrubber, replayVerdict } from "./scrubber.js";
 import { Strip } from "./strip.js";
-import { Tree } from "./tree.js";
+import { Tree, VISIBLE } from "./tree.js";
 import { verdict } from "./verdict.js";
 
 const BEAT = 500; // milliseconds between paintings when nothing arrives: ages and countdowns go on
 const SPEAK = 2000; // at most one announcement in so many milliseconds
+const TALL = 16; // rows in sight while the details stand beside them
 
 /** Render `store` into `el`. `send` tells the kernel something. Returns the function that takes all of it away. */
 export function mount(store, el, send) {
@@ -22,6 +26,9 @@ export function mount(store, el, send) {
   };
   const strip = new Strip({
     reconnect: () => send({ do: "reconnect" }),
+    session: () => {
+      if (store.head && store.head.session) detail.open("", true);
+    },
     collapse: () => {
       folded = !folded;
       attr(root, "data-folded", folded);
@@ -30,33 +37,52 @@ export function mount(store, el, send) {
       later();
     },
   });
-  const tree = new Tree(later);
-  const alarms = new Alarms({ reveal: (id) => tree.reveal(store, id) });
+  const tree = new Tree(later, {
+    select: (id) => { if (detail.isOpen) detail.open(id); },
+    open: (id, focus) => detail.open(id, focus),
+    close: () => detail.isOpen && (detail.leave(), true),
+    replay: () => scrubber.begin(store),
+  });
+  const detail = new Detail(later, { closed: (focus) => { if (focus) tree.grid.focus(); } });
+  const scrubber = new Scrubber(later, { leave: (focus) => { if (focus) tree.grid.focus(); } });
+  const alarms = new Alarms({ reveal: (id) => tree.reveal(scrubber.replay || store, id) });
   const summary = new Summary();
+  const commands = new Commands(later);
   const log = new Log();
   const live = h("div", { class: "wsm-spoken", role: "status", "aria-live": "polite" });
-  const main = h("div", { class: "wsm-main" }, alarms.el, summary.el, tree.el, log.el);
+  const panes = h("div", { class: "wsm-panes" }, tree.el, detail.el);
+  const main = h("div", { class: "wsm-main" }, alarms.el, summary.el, scrubber.el, panes, commands.el, log.el);
   const root = h("section", { class: "wsm", "aria-label": "wsmonitor session observer" }, strip.el, strip.reasons, main, live);
   el.append(root);
 
   function paint() {
     planned = null;
-    const v = verdict(store);
+    scrubber.check(store);
+    const { replay } = scrubber;
+    const now = verdict(store);
+    const v = replay ? replayVerdict(now, replay) : now;
+    const from = replay || store;
     attr(root, "data-frozen", v.frozen);
     attr(root, "data-doubt", v.doubt);
     attr(root, "data-verdict", v.key);
-    const session = store.head && store.head.session;
+    attr(root, "data-details", detail.isOpen);
+    const session = from.head && from.head.session;
     attr(root, "data-session-state", session ? session.state : null);
-    attr(root, "data-seq", store.head ? store.head.sub.seq : null);
-    strip.paint(store, v);
-    shown(log.el, store.log.length > 0);
+    attr(root, "data-seq", from.head ? from.head.sub.seq : null);
+    strip.paint(from, v);
+    shown(log.el, from.log.length > 0);
     shown(main, !folded);
     if (!folded) {
-      alarms.paint(store, v);
-      summary.paint(store, v);
-      tree.paint(store, v);
-      log.paint(store);
+      alarms.paint(from, v);
+      summary.paint(from, v);
+      tree.visible = detail.isOpen ? TALL : VISIBLE;
+      tree.paint(from, v, { replayable: !replay && Boolean(session && session.end) && store.rows.size > 0 });
+      detail.paint(from, v);
+      commands.paint(from, v, tree.selected);
+      log.paint(from);
     }
+    // By itself it stays low; what its reader has opened may take its room.
+    attr(root, "data-roomy", detail.isOpen || log.open || commands.busy || tree.tools.open || !strip.reasons.hidden || alarms.open.size > 0);
     speak(v, session);
   }
 
@@ -78,6 +104,7 @@ export function mount(store, el, send) {
     stop();
     clearInterval(timer);
     resized.disconnect();
+    scrubber.stop();
     tree.stop();
     if (planned !== null) cancelAnimationFrame(planned);
     root.remove();

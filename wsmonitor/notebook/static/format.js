@@ -80,6 +80,13 @@ export function progress(row) {
   return `${n(row.done)} of ${n(row.total)}${unit}`;
 }
 
+/** How long something that runs will take yet, from how far it is: "0:29"; "" when that cannot be said. */
+export function remaining(row, asOf) {
+  const { done, total, start } = row;
+  if (row.state !== "running" || !(done > 0) || !(total > done) || !Number.isFinite(start) || !(asOf > start)) return "";
+  return duration(((asOf - start) * (total - done)) / done, true);
+}
+
 /** Round times for a timeline's scale: at most `most` of them within [from, to]. */
 export function ticks(from, to, most) {
   const span = to - from;

@@ -1,10 +1,13 @@
 // What stands above the tree: alarms and summary.
 
 import { attr, h, shown, text } from "./dom.js";
-import { clip, clockTime, count, duration, progress, stateOf } from "./format.js";
+import { clip, clockTime, count, duration, progress, remaining, stateOf } from "./format.js";
+import { figure } from "./texts.js";
 import { unsettled } from "./verdict.js";
 
 const ORDER = ["succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled", "skipped", "pending"];
+
+const METRICS = 4; // shown; the others are among the session's details
 
 /** Failures that no later attempt has repaired; each can be put away. */
 export class Alarms {
@@ -67,8 +70,10 @@ export class Summary {
   constructor() {
     this.bar = h("span", { class: "wsm-bar", "aria-hidden": "true" });
     this.words = h("span", { class: "wsm-counts" });
+    this.metrics = h("span", { class: "wsm-metrics" });
     this.elapsed = h("span", { class: "wsm-elapsed" });
-    this.el = h("div", { class: "wsm-summary" }, this.bar, this.words, this.elapsed);
+    this.eta = h("span", { class: "wsm-eta" });
+    this.el = h("div", { class: "wsm-summary" }, this.bar, this.words, this.metrics, this.elapsed, this.eta);
     this.told = "";
   }
 
@@ -87,6 +92,17 @@ export class Summary {
     const to = session.end ?? v.asOf;
     const ran = duration(to - from, !session.end);
     text(this.elapsed, ran ? `${session.end ? "took" : unsure ? "elapsed at last word" : "elapsed"} ${ran}` : "");
+    const left = session.end ? "" : remaining(session, v.asOf);
+    text(this.eta, left ? `ETA ${unsure ? "not known" : left}` : "");
+    shown(this.eta, left !== "");
+    const metrics = Object.entries(head.metrics || {});
+    const print = JSON.stringify(metrics);
+    if (print === this.measured) return;
+    this.measured = print;
+    shown(this.metrics, metrics.length > 0);
+    attr(this.metrics, "title", metrics.map(([name, n]) => `${name} ${n}`).join("\n"));
+    this.metrics.replaceChildren(...metrics.slice(0, METRICS).map(([name, n]) => h("span", {}, `${clip(name, 24)} `, h("strong", {}, figure(n)))),
+      ...(metrics.length > METRICS ? [h("span", { class: "wsm-dim" }, `and ${metrics.length - METRICS} more`)] : []));
   }
 
   _draw(head, session, unsure) {

@@ -7,20 +7,20 @@ import { silentProducers } from "./verdict.js";
 const EXPLAINED = new Set(["waiting", "failed", "absent", "not_available"]);
 
 export class Strip {
-  /** `act` has `reconnect()` and `collapse()`. */
+  /** `act` has `reconnect()` and `collapse()`, and perhaps `session()`: more of the session was asked for. */
   constructor(act) {
     this.icon = h("span", { class: "wsm-dot", "aria-hidden": "true" });
     this.word = h("strong", { class: "wsm-word" });
     this.detail = h("span", { class: "wsm-detail" });
     this.button = h("button", { type: "button", class: "wsm-button wsm-reconnect", onclick: () => act.reconnect() }, "Reconnect now");
     this.why = h("button", { type: "button", class: "wsm-quiet wsm-why", "aria-expanded": "false", onclick: () => this._toggle() }, "why?");
-    this.title = h("strong", { class: "wsm-title" });
+    this.title = act.session ? h("button", { type: "button", class: "wsm-title", onclick: () => act.session() }) : h("strong", { class: "wsm-title" });
     this.run = h("span", { class: "wsm-dim wsm-run" });
     this.state = h("span", { class: "wsm-state" });
     this.asOf = h("span", { class: "wsm-dim wsm-asof" });
     this.server = h("span", { class: "wsm-pill wsm-server" });
     this.producer = h("span", { class: "wsm-pill wsm-producer" });
-    this.watching = h("span", { class: "wsm-pill wsm-watching" });
+    this.watching = h("button", { type: "button", class: "wsm-pill wsm-watching", "aria-expanded": "false", onclick: () => this._toggle() });
     this.fold = h("button", { type: "button", class: "wsm-quiet wsm-fold", "aria-expanded": "true", "aria-label": "Show or hide the details of this session", onclick: () => act.collapse() }, "⌄");
     this.reasons = h("ul", { class: "wsm-reasons" });
     this.reasons.hidden = true;
@@ -39,7 +39,7 @@ export class Strip {
   _open(open) {
     if (this.reasons.hidden === !open) return;
     this.reasons.hidden = !open;
-    attr(this.why, "aria-expanded", String(open));
+    for (const el of [this.why, this.watching]) attr(el, "aria-expanded", String(open));
     this.told = null;
   }
 
@@ -64,7 +64,7 @@ export class Strip {
     shown(this.watching, Boolean(watching) && !v.frozen);
     if (watching) {
       text(this.watching, `${watching.count} watching`);
-      attr(this.watching, "title", watching.names.join(", "));
+      attr(this.watching, "title", `Who watches: ${watching.names.join(", ")}`);
     }
     // While there is nothing else to see, the explanation is what there is to see.
     if (!this.chosen) this._open(Boolean(head) && !session && EXPLAINED.has(v.key));
@@ -138,7 +138,10 @@ export class Strip {
       if (head.link.url) lines.push(`Server: ${head.link.url}`);
       for (const p of head.producers) lines.push(`Producer ${p.agent || p.id}: ${p.closed ? "finished" : v.frozen ? "not known now; was " + p.liveness : p.liveness}`);
       if (head.session) lines.push(`Session: ${head.session.id} at event ${head.sub.seq}`);
-      if (head.watching && head.watching.names.length) lines.push(`Watching: ${head.watching.names.join(", ")}`);
+      if (head.watching && head.watching.names.length) {
+        const others = head.watching.count - head.watching.names.length;
+        lines.push(`${v.frozen ? "Was watched by" : "Watching"}: ${head.watching.names.join(", ")}${others > 0 ? ` and ${others} more` : ""}`);
+      }
     }
     if (lines.join("\n") === this.told) return;
     this.told = lines.join("\n");

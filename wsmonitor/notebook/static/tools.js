@@ -6,7 +6,7 @@ import { STATES, count, stateOf } from "./format.js";
 const SHOWN = 6; // rows from which on the tools are worth their place
 
 export class Tools {
-  /** `act` has `filter(words, states)`, `sort(key)`, `firstError()`, `follow(on)`, and perhaps `replay()`. */
+  /** `act` has `filter(words, states)`, `resized()`, `sort(key)`, `firstError()`, `follow(on)`, and perhaps `replay()`. */
   constructor(act, zoom) {
     this.act = act;
     this.states = null;
@@ -35,6 +35,10 @@ export class Tools {
     this.el = h("div", { class: "wsm-tools" }, this.search, holder, this.firstError, this.follow, this.replay, this.hint, zoom);
   }
 
+  get open() {
+    return !this.menu.hidden;
+  }
+
   clear() {
     this.search.value = "";
     this.states = null;
@@ -48,6 +52,7 @@ export class Tools {
 
   _menu(open) {
     shown(this.menu, open);
+    this.act.resized();
     attr(this.stateButton, "aria-expanded", String(open));
     if (!open) return;
     const known = Object.keys(STATES);
@@ -85,5 +90,6 @@ export class Tools {
     else if (tree.arranged.behind) hints.push(`arranging: ${count(tree.arranged.behind)} rows to go`);
     if (tree.stopped && !ended) hints.push(`not following: ${tree.stopped}`);
     text(this.hint, hints.join(" · "));
+    attr(this.hint, "title", hints.length ? hints.join("\n") : null);
   }
 }

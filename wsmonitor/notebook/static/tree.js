@@ -10,7 +10,7 @@ import { unsettled } from "./verdict.js";
 
 export const ROW = 25; // pixels; fixed, so that a row's place is known without measuring
 const SPARE = 4; // rows beyond the visible ones
-const VISIBLE = 8; // rows in sight, so that the whole view stays below 420 pixels
+export const VISIBLE = 8; // rows in sight, so that the whole view stays below 420 pixels
 const BUDGET = 12; // milliseconds of a painting for rows that have come
 const TYPING = 800; // milliseconds after which a typed letter begins a new word
 
@@ -32,12 +32,13 @@ export class Tree {
     this.store = null;
     this.arranged = null;
     this.drawn = []; // the row elements, reused
-    this.visible = VISIBLE;
+    this.visible = VISIBLE; // rows in sight at the most; the page may give less
     this.typed = { word: "", at: -Infinity };
 
     this.timeline = new Timeline(later);
     this.tools = new Tools({
       filter: (words, states) => { this.filter = [words, states]; this.arranged.filter(words, states); later(); },
+      resized: later,
       firstError: () => this._toFirstError(),
       follow: (on) => this._setFollow(on, ""),
       replay: () => act.replay && act.replay(),
@@ -127,7 +128,8 @@ export class Tree {
     const top = i * ROW;
     const height = this.view.clientHeight - ROW;
     if (top < this.view.scrollTop) this.view.scrollTop = top;
-    else if (top + ROW > this.view.scrollTop + height) this.view.scrollTop = top + ROW - height;
+    // In whole rows, so that none is cut by the header.
+    else if (top + ROW > this.view.scrollTop + height) this.view.scrollTop = Math.ceil((top + ROW - height) / ROW) * ROW;
   }
 
   _arrange(store, budget) {
