@@ -11,6 +11,7 @@ document  the JSON form
 page      the HTML form: one file that stands alone
 recording a recorded notebook: which cells ran, with what
 matching  which recorded cell belongs to which cell of a notebook
+outputs   a recorded cell's outputs as a value: collected from messages, written, read
 cells     a recorded cell's outputs, as a notebook holds them
 notebook  the form of a notebook file
 ========= ==========================================================

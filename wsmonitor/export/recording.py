@@ -20,9 +20,11 @@ from wsmonitor.protocol.errors import NotRecordedError
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TERMINAL
 
+from .outputs import MIME
+
 SESSION_KIND: Final = "notebook"
 CELL_KIND: Final = "cell"
-OUTPUTS: Final = "application/vnd.wsmonitor.outputs+json"
+OUTPUTS: Final = MIME
 """The type of a cell's output: ``{"outputs": [nbformat 4 outputs], "dropped": {what: count}}``."""
 
 Fetch: TypeAlias = Callable[[str, int], bytes | None]
