@@ -18,10 +18,11 @@ from wsmonitor.protocol.entities import (
     Producer,
     Session,
     Step,
-    Value,
 )
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import COMMAND_TERMINAL, TERMINAL
+
+from .merge import large_of
 
 _PROBLEM_LENGTH = 200
 _WORST = {"": 0, "live": 1, "stale": 2, "lost": 3}
@@ -37,6 +38,7 @@ class Facts:
         self.finished: dict[str, None] = {}
         self.producers: dict[str, Producer] = {}
         self.references: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
         self.value_bytes = 0
         self.entity_bytes = entity_bytes
         self._reference_changes: list[tuple[str, bool]] = []
@@ -82,8 +84,9 @@ class Facts:
 
     def _count(self, entity: Session | Chain | Step, sign: int) -> None:
         for value in (entity.input, entity.output):
-            if value is not None and value.truncated:
-                self._refer(value, sign)
+            if value is not None:
+                for sha256, size in large_of(value).items():
+                    self._refer(sha256, size, sign)
         if entity.state not in TERMINAL:
             self.open_entities[entity.producer] += sign
         if isinstance(entity, Step):
@@ -94,16 +97,17 @@ class Facts:
             error = entity.error
             self.problem = (error.message or error.type if error else entity.reason)[:_PROBLEM_LENGTH]
 
-    def _refer(self, value: Value, sign: int) -> None:
-        before = self.references[value.sha256]
+    def _refer(self, sha256: str, size: int, sign: int) -> None:
+        before = self.references[sha256]
         after = before + sign
         if after:
-            self.references[value.sha256] = after
+            self.references[sha256] = after
         else:
-            del self.references[value.sha256]
+            del self.references[sha256]
         if (before == 0) != (after == 0):
-            self.value_bytes += sign * value.size
-            self._reference_changes.append((value.sha256, sign > 0))
+            # The first word on the size counts, also when the last reference goes: a sum must not drift.
+            self.value_bytes += self._sizes.setdefault(sha256, size) if sign > 0 else -self._sizes.pop(sha256)
+            self._reference_changes.append((sha256, sign > 0))
 
     @property
     def step_count(self) -> int:

@@ -55,7 +55,12 @@ def updates_of(change: WorkChange) -> dict[str, Any]:
 def uploads_of(change: WorkChange) -> list[str]:
     """The SHA-256 of the large values that *change* refers to."""
     values = (change.input, change.output)
-    return [value.sha256 for value in values if isinstance(value, Value) and value.truncated]
+    return [one for value in values if isinstance(value, Value) for one in large_of(value)]
+
+
+def large_of(value: Value) -> dict[str, int]:
+    """The large values that *value* stands for: size in bytes by SHA-256."""
+    return {**value.parts, value.sha256: value.size} if value.truncated else value.parts
 
 
 def context_of(change: Change | Unreadable) -> dict[str, str]:

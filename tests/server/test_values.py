@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from msgspec import structs
 
 from wsmonitor.protocol.changes import ChainChange, LogChange, SessionChange, StepChange
 from wsmonitor.protocol.codec import decode_event
@@ -123,3 +124,23 @@ async def test_number_of_sessions_is_limited() -> None:
     assert engine.status()["sessions"] == 1
     await engine.ready()
     await engine.stop()
+
+
+async def test_parts_of_a_value_are_asked_for_counted_kept_and_released(running: Running) -> None:
+    engine, clock = running
+    publisher = await Publisher(engine, "s~1").open()
+    picture = b"\x89PNG" * 2000
+    part = hashlib.sha256(picture).hexdigest()
+    text = '{"$value": 1}'
+    value = structs.replace(
+        large_value(text.encode(), text), truncated=False, text=text, parts={part: len(picture)}
+    )
+    step = StepChange(id="a", chain="c", name="a", output=value)
+    await publisher.put(SessionChange(name="s"), ChainChange(id="c", name="c"), step)
+    assert publisher.rejections == [(3, "value_missing")]
+    await engine.value_write("s~1", part, len(picture), 0, picture)
+    await publisher.put(step)
+    assert len(publisher.rejections) == 1
+    clock.advance(2 * 3600)
+    await engine.store.value_sweep(older_than=0)
+    assert await engine.value_read("s~1", part, 0, 10) == (picture[:10], len(picture))

@@ -12,7 +12,7 @@ string means that it has not happened. Fields at their default are left out on t
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -47,6 +47,9 @@ class Value(Record, frozen=True, kw_only=True):
     cut at a character's boundary, that fits the inline limit (empty for binary types).
     The handle of a truncated value is ``sha256``: the digest of its bytes, which are read
     page by page with ``value_get``.
+
+    ``parts`` are further large values that this one's text refers to (a recorded cell's pictures), size in
+    bytes by SHA-256: uploaded before, read likewise, and kept as long as this value is referred to.
     """
 
     mime: str = "application/json"
@@ -54,6 +57,7 @@ class Value(Record, frozen=True, kw_only=True):
     size: Natural  # bytes of the whole value
     sha256: Sha256
     truncated: bool = False
+    parts: Annotated[dict[Sha256, Natural], msgspec.Meta(max_length=128)] = {}
 
 
 class Progress(Record, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from msgspec import structs
+
 from wsmonitor.protocol.changes import ChainChange, Change, SessionChange, StepChange
 from wsmonitor.protocol.entities import Failure, LogRecord, Progress, Value
 from wsmonitor.protocol.states import TERMINAL, State, may_follow
@@ -191,7 +193,10 @@ class Node:
 
     def value(self, field: Literal["input", "output"], obj: object) -> None:
         """Take *obj* as the input or output: converted now, on the caller's thread."""
-        value, data = self.run.capture.value(obj)
+        self.record(field, *self.run.capture.value(obj))
+
+    def record(self, field: Literal["input", "output"], value: Value, data: bytes | None) -> None:
+        """Take what `Capture.value` or `Capture.encoded` made."""
         with self.run.lock:
             if self.foreign:
                 return
@@ -295,7 +300,12 @@ class Node:
         for field in ("input", "output"):
             value = self._fields.get(field)
             if isinstance(value, Value) and value.truncated and self.run.kept_value(value.sha256) is None:
-                self._fields[field] = _beginning(value, "the rest is no longer kept")
+                self._fields[field] = value = _beginning(value, "the rest is no longer kept")
+            if isinstance(value, Value) and value.parts:
+                kept = {
+                    one: size for one, size in value.parts.items() if self.run.kept_value(one) is not None
+                }
+                self._fields[field] = structs.replace(value, parts=kept)
         return self._make(dict(self._fields))
 
     def kept_values(self) -> list[tuple[bytes, str]]:
@@ -303,17 +313,19 @@ class Node:
         found = []
         for field in ("input", "output"):
             value = self._fields.get(field)
-            if isinstance(value, Value) and value.truncated:
-                data = self.run.kept_value(value.sha256)
+            if not isinstance(value, Value):
+                continue
+            for sha256 in (*value.parts, *((value.sha256,) if value.truncated else ())):
+                data = self.run.kept_value(sha256)
                 if data is not None:
-                    found.append((data, value.sha256))
+                    found.append((data, sha256))
         return found
 
     def strip_values(self) -> None:
         """The server would not take the values: keep their beginning, inline, and say so."""
         for field in ("input", "output"):
             value = self._fields.get(field)
-            if isinstance(value, Value) and (value.truncated or value.size > 1000):
+            if isinstance(value, Value) and (value.truncated or value.parts or value.size > 1000):
                 self._fields[field] = _beginning(value, "the server did not take it")
         error = self._fields.get("error")
         if isinstance(error, Failure):

@@ -123,6 +123,13 @@ class Capture:
             mime, data = TEXT, self._unreadable(obj, exc).encode()
         return self._record(mime, data)
 
+    def encoded(self, mime: str, data: bytes, parts: Mapping[str, int]) -> tuple[Value, bytes | None]:
+        """The same for what is encoded and redacted already; *parts* are those of `Value`."""
+        value, upload = self._record(mime, data)
+        if parts and value.mime == mime:  # else it was too large, and its references are not in what is sent
+            value = msgspec.structs.replace(value, parts=dict(parts))
+        return value, upload
+
     def text(self, text: str, length: int) -> str:
         """A short text (name, message, reason): cleaned, redacted, cut."""
         # The margin keeps a secret that begins before the cut recognisable.
