@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from wsmonitor.export.recording import CELL_KIND, OUTPUTS, SESSION_KIND
+from wsmonitor.export.outputs import MIME
+from wsmonitor.export.recording import CELL_KIND, SESSION_KIND
 from wsmonitor.protocol.entities import Chain, Entity, Producer, Session, Step, Value
 from wsmonitor.protocol.reducer import SessionState
 
@@ -32,10 +33,10 @@ class Values:
         head = data[:INLINE].decode("utf-8", "ignore")
         return Value(mime=mime, text=head, size=len(data), sha256=digest, truncated=True)
 
-    def reference(self, data: bytes, mime: str) -> dict[str, Any]:
+    def reference(self, data: bytes, mime: str, form: str = "text") -> dict[str, Any]:
         digest = hashlib.sha256(data).hexdigest()
         self.kept[digest] = data
-        return {"$value": {"sha256": digest, "size": len(data), "mime": mime}}
+        return {"$value": {"sha256": digest, "size": len(data), "mime": mime, "form": form}}
 
     def fetch(self, sha256: str, size: int) -> bytes | None:
         found = self.kept.get(sha256)
@@ -74,7 +75,7 @@ def ran(
         kind=CELL_KIND,
         state=state,  # type: ignore[arg-type]
         input=values.add(source, "text/x-python"),
-        output=None if outputs is None else values.add(document, OUTPUTS),
+        output=None if outputs is None else values.add(document, MIME),
         attributes={"cell_id": cell_id, "execution_count": number, "notebook": "work/analysis.ipynb"},
         started=ns(number),
         ended=ns(number + 0.5),

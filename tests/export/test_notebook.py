@@ -125,8 +125,8 @@ def test_large_sources_outputs_and_parts_of_outputs_are_fetched() -> None:
     text, image, table = "line\n" * 10_000, b"\x89PNG" + bytes(range(256)) * 40, {"rows": list(range(2000))}
     data = {
         "image/png": values.reference(base64.b64encode(image), "image/png"),
-        "image/jpeg": values.reference(image, "image/jpeg"),
-        "application/json": values.reference(json.dumps(table).encode(), "application/json"),
+        "image/jpeg": values.reference(image, "image/jpeg", "base64"),
+        "application/json": values.reference(json.dumps(table).encode(), "application/json", "json"),
         "text/html": values.reference(b"<p>x</p>", "text/html"),
     }
     source = "# long\n" * 2000
@@ -172,13 +172,16 @@ def test_what_is_no_longer_kept_is_said_where_it_is_missing_and_counted() -> Non
 def test_what_was_dropped_running_or_cut_off_by_a_crash_is_said() -> None:
     values = Values()
     steps = (
-        ran(values, 1, "flood()", [stream("some")], dropped={"lines": 1200, "displays": 0}),
+        ran(
+            values, 1, "flood()", [stream("some")], dropped={"characters": 1200, "outputs": 0, "bytes": 2048}
+        ),
         ran(values, 2, "fit()", [stream("epoch 1\n")], state="crashed"),
         ran(values, 3, "wait()", [], state="running"),
     )
     report = Report()
     notes = [cell.outputs[-1].text for cell in written(recorded(*steps), values, report).cells]
-    assert "1,200 lines could not be recorded" in notes[0]
+    assert "too much: 1,200 characters\n" in notes[0]
+    assert "too much: 2.0 KiB\n" in notes[0]
     assert "kernel was lost" in notes[1]
     assert "still running" in notes[2]
     assert (report.partial, report.missing) == (3, 0)

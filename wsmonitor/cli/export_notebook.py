@@ -49,37 +49,6 @@ def export_notebook(
     else:
         written = write_whole(output, pieces)
     click.echo(f"{output}: {size(written)}, {plural(report.cells, 'cell')} with recorded outputs", err=True)
-    for line in told(report):
+    for line in report.told():
         click.echo(f"  {line}", err=True)
     return Exit.FAILED if report.missing else Exit.OK
-
-
-def told(report: Report) -> list[str]:
-    """What a person should know of the file, line by line."""
-    lines = [
-        (report.by_source, "found by its source, not by its id", "found by their source, not by their id"),
-        (
-            report.unsure,
-            "left alone: several cells have its source, and which of them ran is not known",
-            "left alone: several cells have their source, and which of them ran is not known",
-        ),
-        (
-            report.changed,
-            "left alone: it was edited since it was recorded",
-            "left alone: they were edited since they were recorded",
-        ),
-        (
-            report.absent,
-            "of the recording is not in the notebook",
-            "of the recording are not in the notebook",
-        ),
-        (
-            report.partial,
-            "has less than came out: it says so, and why",
-            "have less than came out: they say so, and why",
-        ),
-    ]
-    said = [f"{plural(count, 'cell')} {one if count == 1 else more}" for count, one, more in lines if count]
-    if report.missing:
-        said.append(f"{plural(report.missing, 'output')} no longer kept by the server, or unreadable [gone]")
-    return said

@@ -6,14 +6,12 @@ said where it is missing, in a line of its own on the cell's ``stderr``, and cou
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
-from .recording import Fetch, Run, document_of, whole
+from .outputs import Recorded, Reference, as_reference, decode
+from .recording import Fetch, Run, whole
 from .words import plural, size
 
 MARK: Final = "[wsmonitor] "
@@ -21,7 +19,7 @@ MARK: Final = "[wsmonitor] "
 
 _JSON_MIME: Final = re.compile(r"application/(.*\+)?json")
 _MIME: Final = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,150}(;.{0,100})?")
-_BASE64: Final = ("image/", "audio/", "video/", "application/pdf", "application/octet-stream")
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass
@@ -46,23 +44,24 @@ def outputs_of(run: Run, fetch: Fetch, *, source: bool = True) -> Outputs:
     made = Outputs()
     if not source:
         _missing(made, "only the beginning of this cell's source is still kept")
-    document: dict[str, Any] = {"outputs": []}
+    recorded = Recorded()
     if run.output is not None:
         data = whole(run.output, fetch)
         if data is None:
             _missing(made, f"the outputs of this cell ({size(run.output.size)}) are no longer kept")
         else:
             try:
-                document = document_of(data)
+                recorded = decode(data)
             except ValueError as exc:
-                _missing(made, str(exc))
-    for raw in document["outputs"]:
+                _missing(made, f"the outputs of this cell cannot be read: {exc}")
+    for raw in recorded.outputs:
         output = _output(raw, run, fetch, made)
         if output is not None:
             made.outputs.append(output)
-    for what, count in _counts(document.get("dropped")):
-        made.partial = True
-        made.notes.append(f"{plural(count, what)} could not be recorded, or were too much to keep")
+    for what, count in sorted(recorded.dropped.items()):
+        if count > 0:
+            made.partial = True
+            made.notes.append(f"not recorded, because it was too much: {_amount(what, count)}")
     if run.open:
         made.partial = True
         made.notes.append("the cell was still running when this was read: there may be more to come")
@@ -72,7 +71,22 @@ def outputs_of(run: Run, fetch: Fetch, *, source: bool = True) -> Outputs:
     if made.notes:
         text = "".join(f"{MARK}{note}\n" for note in made.notes)
         made.outputs.append({"output_type": "stream", "name": "stderr", "text": text})
+    made.outputs = _joined(made.outputs)
     return made
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Texts of one stream that follow each other as one output, as every front-end keeps them."""
+    found: list[dict[str, Any]] = []
+    for output in outputs:
+        last = found[-1] if found else {}
+        stream = output["output_type"] == "stream" and last.get("output_type") == "stream"
+        if not stream or last["name"] != output["name"]:
+            found.append(output)
+            continue
+        gap = "\n" if output["text"].startswith(MARK) and not last["text"].endswith("\n") else ""
+        found[-1] = {**last, "text": last["text"] + gap + output["text"]}
+    return found
 
 
 def _missing(made: Outputs, note: str) -> None:
@@ -81,14 +95,12 @@ def _missing(made: Outputs, note: str) -> None:
     made.notes.append(note)
 
 
-def _counts(dropped: Any) -> list[tuple[str, int]]:
-    if not isinstance(dropped, dict):
-        return []
-    return [
-        (str(what).replace("_", " ").removesuffix("s") or "output", int(count))
-        for what, count in dropped.items()
-        if isinstance(count, int) and not isinstance(count, bool) and count > 0
-    ]
+def _amount(what: str, count: int) -> str:
+    return (
+        size(count)
+        if what == "bytes"
+        else plural(count, what.replace("_", " ").removesuffix("s") or "output")
+    )
 
 
 def _output(raw: Any, run: Run, fetch: Fetch, made: Outputs) -> dict[str, Any] | None:
@@ -134,17 +146,9 @@ def _string(value: Any) -> str:
 
 def _datum(mime: str, datum: Any, fetch: Fetch, made: Outputs) -> Any:
     """What a mime type of an output holds; None if it cannot be had, which is noted."""
-    reference = datum.get("$value") if isinstance(datum, dict) and len(datum) == 1 else None
-    if isinstance(reference, dict):
-        sha256, count = reference.get("sha256"), reference.get("size")
-        data = None
-        if isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256) and isinstance(count, int):
-            data = fetch(sha256, count)
-        if data is None:
-            amount = f", {size(count)}" if isinstance(count, int) else ""
-            _missing(made, f"an output ({mime}{amount}) is no longer kept")
-            return None
-        return _decoded(mime, data, made)
+    reference = as_reference(datum)
+    if reference is not None:
+        return _fetched(mime, reference, fetch, made)
     if _JSON_MIME.fullmatch(mime):
         return datum
     if isinstance(datum, list) and all(isinstance(line, str) for line in datum):
@@ -152,17 +156,16 @@ def _datum(mime: str, datum: Any, fetch: Fetch, made: Outputs) -> Any:
     return _string(datum)
 
 
-def _decoded(mime: str, data: bytes, made: Outputs) -> Any:
-    """The bytes of a value that was uploaded apart, as a notebook holds that type."""
-    if _JSON_MIME.fullmatch(mime):
-        try:
-            return msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            _missing(made, f"an output ({mime}) cannot be read")
-            return None
+def _fetched(mime: str, reference: Reference, fetch: Fetch, made: Outputs) -> Any:
+    """What stood in the output, of a value of its own; None if it cannot be had, which is noted."""
+    known = _DIGEST.fullmatch(reference.sha256) and reference.size >= 0
+    data = fetch(reference.sha256, reference.size) if known else None
+    if data is None:
+        _missing(made, f"an output ({mime}, {size(reference.size)}) is no longer kept")
+        return None
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        if mime.startswith(_BASE64):
-            return base64.b64encode(data).decode("ascii")
-        return data.decode("utf-8", "replace")
+        datum = reference.datum(data)
+    except ValueError:
+        _missing(made, f"an output ({mime}) cannot be read")
+        return None
+    return datum if isinstance(datum, str) or _JSON_MIME.fullmatch(mime) else _string(datum)

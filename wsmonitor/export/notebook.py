@@ -20,7 +20,7 @@ from wsmonitor.protocol.errors import ConfigurationError
 from .cells import Outputs, outputs_of
 from .matching import Executed, Match, Place, match
 from .recording import Fetch, Recording, Run, source_of
-from .words import moment
+from .words import moment, plural
 
 _CELL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SPLIT: Final = ("image/svg+xml", "application/javascript")
@@ -47,6 +47,40 @@ class Report:
     absent: int = 0
     partial: int = 0
     missing: int = 0
+
+    def told(self) -> list[str]:
+        """What a person should know of the file, line by line."""
+        lines = [
+            (self.by_source, "found by its source, not by its id", "found by their source, not by their id"),
+            (
+                self.unsure,
+                "left alone: several cells have its source, and which of them ran is not known",
+                "left alone: several cells have their source, and which of them ran is not known",
+            ),
+            (
+                self.changed,
+                "left alone: it was edited since it was recorded",
+                "left alone: they were edited since they were recorded",
+            ),
+            (
+                self.absent,
+                "of the recording is not in the notebook",
+                "of the recording are not in the notebook",
+            ),
+            (
+                self.partial,
+                "has less than came out: it says so, and why",
+                "have less than came out: they say so, and why",
+            ),
+        ]
+        said = [
+            f"{plural(count, 'cell')} {one if count == 1 else more}" for count, one, more in lines if count
+        ]
+        if self.missing:
+            said.append(
+                f"{plural(self.missing, 'output')} no longer kept by the server, or unreadable [gone]"
+            )
+        return said
 
 
 def executed(run: Run, fetch: Fetch) -> Executed:

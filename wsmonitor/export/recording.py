@@ -11,9 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, Final, TypeAlias
-
-import msgspec
+from typing import Final, TypeAlias
 
 from wsmonitor.protocol.entities import Attributes, Step, Value
 from wsmonitor.protocol.errors import NotRecordedError
@@ -192,18 +190,3 @@ def source_of(run: Run, fetch: Fetch) -> str | None:
     """What ran, in full; None if only its beginning (``run.source.text``) is known, or nothing."""
     data = whole(run.source, fetch)
     return None if data is None else data.decode("utf-8", "replace")
-
-
-def document_of(data: bytes) -> dict[str, Any]:
-    """A cell's output value as plain data.
-
-    Raises:
-        ValueError: it is not such a document.
-    """
-    try:
-        found = msgspec.json.decode(data)
-    except msgspec.DecodeError as exc:
-        raise ValueError(f"the recorded outputs cannot be read: {exc}") from None
-    if not isinstance(found, dict) or not isinstance(found.get("outputs"), list):
-        raise ValueError("the recorded outputs cannot be read: they have no list of outputs")
-    return found

@@ -6,6 +6,7 @@ API.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from . import kernel_channel
@@ -29,6 +30,9 @@ def unload_ipython_extension(ipython: Any) -> None:
 
     for observer in observers():
         observer.close()
+    restoring = sys.modules.get("wsmonitor.notebook.restore.widget")
+    if restoring is not None:
+        restoring.close()
     for kind in ("line", "cell"):
         ipython.magics_manager.magics[kind].pop("wsmonitor", None)
     hooks = ipython.strdispatchers["complete_command"].strs
