@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, free_port
 from wsmonitor.client.tokens import issue_token
@@ -24,6 +24,17 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    found = browser.new_page(viewport={"width": 1200, "height": 900})
+    trouble: list[str] = []
+    found.on("pageerror", lambda error: trouble.append(str(error)))
+    found.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    yield found
+    found.close()
+    assert trouble == []
 
 
 class ServerProcess:

@@ -1,25 +1,21 @@
-"""The front-end by itself in a real browser: a page with a model, no Jupyter, and a clock that we move."""
+"""What the front-end shows of a session and of the links, in a bare page."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Page, expect
 
-from tests.notebook.samples import T0, chain, live_status, lost_status, ns, sample_view, step
+from tests.browser.stage import NOW, Stage
+from tests.notebook.samples import chain, live_status, lost_status, ns, sample_view, step
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
-from wsmonitor.notebook.bundle import bundle, stylesheet
-from wsmonitor.notebook.view import Frame, Now, View
+from wsmonitor.notebook.view import Now, View
 from wsmonitor.protocol.entities import Failure, Session
 from wsmonitor.protocol.messages import Welcome
 
 pytestmark = pytest.mark.browser
 
-NOW = Now(1000.0, T0 + 134)
 WELCOME = Welcome(
     major=1,
     minor=0,
@@ -40,67 +36,6 @@ WELCOME = Welcome(
     batch_size=1,
     message_size=1,
 )
-PAGE = """<!doctype html><html><body data-jp-theme-light="{light}" style="margin: 0; width: {width}px;
-  background: {ground}; --jp-layout-color0: {ground}; --jp-ui-font-color0: {ink}">
-  <style>{style}</style><div id="here"></div></body></html>"""
-MODEL = """async (source) => {
-  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-  const handlers = {};
-  const held = { _key: {}, _token: "t" };
-  window.sent = [];
-  const model = {
-    get: (name) => held[name],
-    on: (name, fn) => { handlers[name] = fn; },
-    off: (name) => { delete handlers[name]; },
-    send: (message) => window.sent.push(message),
-  };
-  const forget = module.default.initialize({ model });
-  const unmount = module.default.render({ model, el: document.getElementById("here") });
-  window.key = (key) => { held._key = key; handlers["change:_key"](); };
-  window.message = (message) => handlers["msg:custom"](message);
-  window.away = () => { unmount(); forget(); return Object.keys(handlers); };
-}"""
-
-
-class Stage:
-    """A page with one observer in it."""
-
-    def __init__(self, page: Page, *, dark: bool = False, width: int = 1000) -> None:
-        self.page = page
-        page.clock.install()
-        ground, ink = ("#111111", "#ffffff") if dark else ("#ffffff", "#111111")
-        light = str(not dark).lower()
-        page.set_content(PAGE.format(light=light, width=width, ground=ground, ink=ink, style=stylesheet()))
-        page.evaluate(MODEL, bundle())
-        self.root: Locator = page.locator(".wsm")
-
-    def key(self, view: View, now: Now = NOW) -> None:
-        view.frame(now)
-        self.page.evaluate("key => window.key(key)", self.told({**view.key(now)}, view, now))
-        self.pass_time(50)
-
-    def message(self, message: Frame | None, view: View, now: Now = NOW) -> None:
-        assert message is not None
-        self.page.evaluate("message => window.message(message)", self.told(message, view, now))
-        self.pass_time(50)
-
-    @staticmethod
-    def told(message: Frame, view: View, now: Now) -> Any:
-        return json.loads(json.dumps({**message, "due": 1000, "beat": view.beat(now)}))
-
-    def pass_time(self, milliseconds: int) -> None:
-        self.page.clock.run_for(milliseconds)
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    found = browser.new_page(viewport={"width": 1200, "height": 900})
-    trouble: list[str] = []
-    found.on("pageerror", lambda error: trouble.append(str(error)))
-    found.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-    yield found
-    found.close()
-    assert trouble == []
 
 
 def progress(view: View, done: int) -> None:
@@ -371,43 +306,6 @@ def test_while_there_is_nothing_to_see_the_reason_is_what_is_shown(
     page.locator(".wsm-why").click()
     stage.pass_time(600)
     expect(page.locator(".wsm-reasons")).to_be_hidden()
-
-
-CONTRAST = """() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const lum = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const ground = (el) => {
-    for (let at = el; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length === 3 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  for (const el of document.querySelectorAll(".wsm *")) {
-    const own = [...el.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || !el.getClientRects().length) continue;
-    const [a, b] = [lum(parse(getComputedStyle(el).color)), lum(ground(el))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) found.push(`${el.className} "${el.textContent}" ${ratio.toFixed(2)}`);
-  }
-  return found;
-}"""
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("lost", [False, True], ids=["live", "lost"])
-def test_all_text_has_contrast(page: Page, dark: bool, lost: bool) -> None:
-    stage, view = Stage(page, dark=dark), sample_view(NOW)
-    if lost:
-        view.connection(lost_status(NOW), NOW)
-    stage.key(view)
-    page.locator(".wsm-why").click()
-    page.locator(".wsm-log button").click()
-    stage.pass_time(600)
-    assert page.evaluate(CONTRAST) == []
 
 
 def test_nothing_is_left_when_the_view_goes(page: Page) -> None:

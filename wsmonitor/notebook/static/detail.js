@@ -48,7 +48,7 @@ export class Detail {
       if (event.key === "Escape") this.leave();
     });
     this.values = { input: new ValueView("input"), output: new ValueView("output") };
-    this.logs = new LogsView();
+    this.logs = new LogsView(later);
   }
 
   get isOpen() {

@@ -11,7 +11,9 @@ const TAIL_PAUSE = 1000; // milliseconds between two questions for what is new
 const LEVELS = { warning: "warn", error: "bad", debug: "dim" };
 
 export class LogsView {
-  constructor() {
+  /** `later()` asks for a new painting. */
+  constructor(later) {
+    this.later = later;
     this.earlier = h("button", { type: "button", class: "wsm-button", onclick: () => this._ask({ before: this.first }) });
     this.list = h("div", { class: "wsm-lines", tabindex: "0", role: "group", "aria-label": "Log lines" });
     this.status = h("div", {});
@@ -28,12 +30,17 @@ export class LogsView {
       this.key = key;
       this.target = { row, ...(attempt ? { attempt } : {}) };
       this.first = this.last = 0;
-      this.busy = false;
+      this.busy = this.failed = false;
       this.askedAt = -Infinity;
+      this.status.replaceChildren();
       this.tail = true;
       this.list.replaceChildren();
-      this.status.replaceChildren(...(total ? [] : [h("p", { class: "wsm-note" }, "No log lines.")]));
+      this.noted = null;
     }
+    // Without a way to ask, what would be asked for is named; what was fetched stays.
+    const note = this.last || this.busy || this.failed ? null : !total ? "No log lines." : cannot ? cannot.replace("pages", "log lines") : null;
+    if (note !== this.noted && (note || this.noted)) this.status.replaceChildren(...(note ? [h("p", { class: "wsm-note" }, note)] : []));
+    this.noted = note;
     shown(this.earlier, this.first > 1);
     text(this.earlier, `Load ${count(Math.min(LOG_PAGE, this.first - 1))} earlier of ${count(this.first - 1)}`);
     shown(this.list, this.last > 0);
@@ -58,7 +65,11 @@ export class LogsView {
         this.failed = true;
         note(failedNote(error, "The log", () => this._ask(more)));
       })
-      .finally(() => { if (mine()) this.busy = false; });
+      .finally(() => {
+        if (!mine()) return;
+        this.busy = false;
+        this.later();
+      });
   }
 
   _take({ lines }) {

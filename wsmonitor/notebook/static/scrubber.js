@@ -17,13 +17,14 @@ export class Scrubber {
     this.replay = null;
     this.playing = null; // a planned animation frame
     this.button = h("button", { type: "button", class: "wsm-button wsm-play", onclick: () => this._play(this.playing === null) });
-    this.back = h("button", { type: "button", class: "wsm-button", "aria-label": "To what happened before", title: "To what happened before", onclick: () => this._step(-1) }, "⏮");
-    this.forth = h("button", { type: "button", class: "wsm-button", "aria-label": "To what happened next", title: "To what happened next", onclick: () => this._step(1) }, "⏭");
+    this.back = h("button", { type: "button", class: "wsm-button", "aria-label": "To what happened before", title: "To what happened before", onclick: () => this._step(-1) }, "‹");
+    this.forth = h("button", { type: "button", class: "wsm-button", "aria-label": "To what happened next", title: "To what happened next", onclick: () => this._step(1) }, "›");
     this.slider = h("input", { type: "range", class: "wsm-slider", min: "0", max: String(NOTCHES), step: "1", "aria-label": "Moment of the session" });
     this.slider.addEventListener("input", () => {
-      this._play(false);
       const { from, to } = this.replay.span;
-      this._seek(from + ((to - from) * Number(this.slider.value)) / NOTCHES);
+      const t = from + ((to - from) * Number(this.slider.value)) / NOTCHES;
+      this._play(false);
+      this._seek(t);
     });
     this.when = h("output", { class: "wsm-when" });
     this.speed = h("select", { class: "wsm-select", "aria-label": "Speed" }, h("option", { value: "0" }, "all in 20 s"), ...SPEEDS.map((n) => h("option", { value: String(n) }, `${n} ×`)));
@@ -119,7 +120,7 @@ export class Scrubber {
 /** The verdict while an instant of the past is shown. */
 export function replayVerdict(v, replay) {
   return {
-    ...v, key: "replay", tone: "dim", icon: "⏵", word: "Replay", text: `as of ${clockTime(replay.at)}`, frozen: false, doubt: false, reconnect: false,
+    ...v, key: "replay", tone: "dim", icon: "↺", word: "Replay", text: `as of ${clockTime(replay.at)}`, frozen: false, doubt: false, reconnect: false,
     asOf: replay.at, replay: true,
     why: ["This is the past of a session that has ended, made again from the times that its steps recorded.",
       "How far a step was at a moment is not recorded, and not shown. Nothing here is live."],

@@ -88,6 +88,15 @@ export class Timeline {
     }));
   }
 
+  /** A line through all lanes at `t`, or none with NaN. */
+  paintCursor(body, t) {
+    const { range } = this;
+    const share = range && t >= range.from && t <= range.to ? `${(100 * (t - range.from)) / (range.to - range.from)}%` : "";
+    if (body.style.getPropertyValue("--wsm-cursor") === share) return;
+    body.style.setProperty("--wsm-cursor", share);
+    attr(body, "data-cursor", share !== "");
+  }
+
   /** Draw `row` into `lane`; `kept` is the array of its elements, reused. */
   paintBars(lane, kept, row, stale, far) {
     const { range } = this;

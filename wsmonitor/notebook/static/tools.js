@@ -30,7 +30,7 @@ export class Tools {
     holder.addEventListener("focusout", (event) => { if (event.relatedTarget && !holder.contains(event.relatedTarget)) this._menu(false); });
     this.firstError = h("button", { type: "button", class: "wsm-button", onclick: () => act.firstError() }, "⇥ First error");
     this.follow = h("button", { type: "button", class: "wsm-button wsm-follow", onclick: () => act.follow(this.follow.getAttribute("aria-pressed") !== "true") });
-    this.replay = h("button", { type: "button", class: "wsm-button wsm-replay", onclick: () => act.replay() }, "⏵ Replay");
+    this.replay = h("button", { type: "button", class: "wsm-button wsm-replay", onclick: () => act.replay() }, "↺ Replay");
     this.hint = h("span", { class: "wsm-dim wsm-hint" });
     this.el = h("div", { class: "wsm-tools" }, this.search, holder, this.firstError, this.follow, this.replay, this.hint, zoom);
   }

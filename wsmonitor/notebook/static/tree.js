@@ -47,7 +47,7 @@ export class Tree {
     this.sort = "order";
     this.headers = {};
     const header = (key, cls, words) => {
-      const button = h("button", { type: "button", class: "wsm-sort", tabindex: "-1", title: `Sort by ${words.toLowerCase()}`, onclick: () => this._sortBy(key) }, words);
+      const button = h("button", { type: "button", class: "wsm-sort", title: `Sort by ${words.toLowerCase()}`, onclick: () => this._sortBy(key) }, words);
       this.headers[key] = h("div", { class: cls, role: "columnheader", "data-key": key }, button);
       return this.headers[key];
     };
@@ -255,11 +255,12 @@ export class Tree {
     const session = store.head && store.head.session;
     const unsure = unsettled(store.head, v);
     // After its end nothing goes on, whatever was left open.
-    const asOf = session && session.end ? session.end : v.asOf;
+    const asOf = session && session.end && !store.span ? session.end : v.asOf;
     if (this.follow && !unsure) this._scrollTo(this.arranged.newestActive());
     const span = store.span || { from: first, to: last };
     this.timeline.measure(span.from, span.to, running.size > 0, asOf);
     this.timeline.paintScale();
+    this.timeline.paintCursor(this.body, store.span ? asOf : NaN);
     const top = this.view.scrollTop;
     const from = Math.max(0, Math.floor(top / ROW) - SPARE);
     const to = Math.min(n, Math.ceil((top + (this.view.clientHeight || 12 * ROW)) / ROW) + SPARE);
