@@ -60,7 +60,9 @@ def test_the_how_to_for_tests_is_one_that_passes() -> None:
 def test_the_program_that_watches_is_one_that_runs() -> None:
     text = (ROOT / "docs/reference/watching.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
-    exec(compile(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1], "watching.md", "exec"), names)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = next(block for block in blocks if "async def last_words" in block)
+    exec(compile(program, "watching.md", "exec"), names)
     with EmbeddedServer.in_thread() as server:
         where = {"url": server.url, "token": server.token()}
         with wm.session("documents", **where) as session, session.chain("c") as chain, chain.step("s"):

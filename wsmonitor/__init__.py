@@ -23,6 +23,8 @@ Names are loaded on first use, so that importing this package costs little.
 `Session`, `Chain`, `Step`                what these give
 `Redactor`, `ValueLimits`                 what is taken out, and how much is taken
 `watch`, `Observer`                       watch, in a notebook (``%load_ext wsmonitor`` gives magics)
+`ConnectionStatus`, `Heartbeat`,          an observer's pieces, as widgets to be put together with others
+`EventLog`, `SessionTree`
 `Cancelled`, `Rejected`                   raised by `track` and `checkpoint`: `BaseException`
 `WsMonitorError` and what derives from it see `wsmonitor.protocol.errors`
 `WsMonitorWarning`                        something went wrong about publishing; the program goes on
@@ -39,7 +41,16 @@ TYPE_CHECKING = False  # type checkers know the name; importing `typing` would c
 if TYPE_CHECKING:
     from typing import Any
 
-    from .notebook import Observer, load_ipython_extension, unload_ipython_extension, watch
+    from .notebook import (
+        ConnectionStatus,
+        EventLog,
+        Heartbeat,
+        Observer,
+        SessionTree,
+        load_ipython_extension,
+        unload_ipython_extension,
+        watch,
+    )
     from .protocol.errors import (
         Cancelled,
         ConfigurationError,
@@ -96,7 +107,16 @@ _HOMES = {
         "track",
         "wrap",
     ),
-    ".notebook": ("Observer", "load_ipython_extension", "unload_ipython_extension", "watch"),
+    ".notebook": (
+        "ConnectionStatus",
+        "EventLog",
+        "Heartbeat",
+        "Observer",
+        "SessionTree",
+        "load_ipython_extension",
+        "unload_ipython_extension",
+        "watch",
+    ),
     ".protocol.errors": (
         "Cancelled",
         "ConfigurationError",
@@ -134,6 +154,10 @@ __all__ = [
     # watching
     "watch",
     "Observer",
+    "ConnectionStatus",
+    "Heartbeat",
+    "EventLog",
+    "SessionTree",
     "load_ipython_extension",
     "unload_ipython_extension",
     # errors

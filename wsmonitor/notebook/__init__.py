@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .extension import load_ipython_extension, unload_ipython_extension
     from .observer import Observer
+    from .parts import ConnectionStatus, EventLog, Heartbeat, SessionTree
     from .snapshot import SessionSnapshot
     from .watching import watch
 
-__all__ = ["Observer", "SessionSnapshot", "load_ipython_extension", "unload_ipython_extension", "watch"]
+__all__ = [
+    "ConnectionStatus",
+    "EventLog",
+    "Heartbeat",
+    "Observer",
+    "SessionSnapshot",
+    "SessionTree",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+    "watch",
+]
 
 _HOMES = {
+    "ConnectionStatus": "parts",
+    "EventLog": "parts",
+    "Heartbeat": "parts",
+    "SessionTree": "parts",
     "Observer": "observer",
     "SessionSnapshot": "snapshot",
     "watch": "watching",

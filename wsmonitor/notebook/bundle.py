@@ -15,7 +15,8 @@ from importlib.resources.abc import Traversable
 from typing import Final
 
 ENTRY: Final = "observer.js"
-STYLE: Final = "observer.css"
+PART_ENTRY: Final = "part.js"
+STYLES: Final = ("observer.css", "parts.css")
 
 _IMPORT = re.compile(r'^import \{ (\w+(?:, \w+)*) \} from "\./(\w+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const|let)\b)", re.MULTILINE)
@@ -67,5 +68,5 @@ def bundle(folder: Traversable | None = None, entry: str = ENTRY) -> str:
 
 
 def stylesheet() -> str:
-    """The front-end's style sheet."""
-    return (static() / STYLE).read_text(encoding="utf-8")
+    """The front-end's style sheets as one."""
+    return "\n".join((static() / style).read_text(encoding="utf-8") for style in STYLES)

@@ -105,6 +105,15 @@ class Chronicle:
         """Something happened to the link, at *at* milliseconds."""
         self._entries.append(Entry(at, None, kind, ident, "", state, None, one_line(text), False))
 
+    @property
+    def newest(self) -> str:
+        """The newest entry in words; "" while there is none."""
+        if not self._entries:
+            return ""
+        last = self._entries[-1]
+        words = " ".join(part for part in (last.kind, last.name, last.state.replace("_", " ")) if part)
+        return f"{words}: {last.text}" if last.text else words
+
     def restart(self) -> None:
         """Another run is followed: the entries of the one before go, those of the link stay."""
         kept = [old for old in self._entries if old.seq is None]

@@ -94,7 +94,7 @@ class LiveWidget(anywidget.AnyWidget):
     def serve(self) -> None:
         """From here on it is shown, and heard."""
         self._serving = True
-        self.on_msg(_heard(weakref.ref(self)))
+        self.on_msg(heard(weakref.ref(self)))
         kernel_channel.register(self._token, self)
         caller.add(self)
         sender.add(self)
@@ -174,7 +174,7 @@ class LiveWidget(anywidget.AnyWidget):
         try:
             self.refresh()
         except Exception as exc:  # noqa: BLE001 - see above
-            self._callback_failed(exc)
+            self.callback_failed(exc)
 
     def observe(
         self, handler: Callable[[Any], Any], names: Any = traitlets.All, type: str = "change"
@@ -189,7 +189,7 @@ class LiveWidget(anywidget.AnyWidget):
             try:
                 handler(change)
             except Exception as exc:  # noqa: BLE001 - the user's code: nothing of ours may stop for it
-                self._callback_failed(exc)
+                self.callback_failed(exc)
 
         wrapped = self._wrapped.setdefault(handler, safe)
         super().observe(wrapped, names=names, type=type)
@@ -200,12 +200,13 @@ class LiveWidget(anywidget.AnyWidget):
         """As everywhere in ipywidgets."""
         super().unobserve(self._wrapped.get(handler, handler), names=names, type=type)
 
-    def _callback_failed(self, exc: Exception) -> None:
+    def callback_failed(self, exc: Exception) -> None:
+        """What the user's code raised in a callback is to be seen where errors are."""
         text = "".join(traceback.format_exception(exc))
         self.report("callback_failed", f"{exc.__class__.__name__}: {exc}", traceback=text)
 
 
-def _heard(ref: weakref.ref[LiveWidget]) -> Callable[[Any, Any, Any], None]:
+def heard(ref: weakref.ref[Any]) -> Callable[[Any, Any, Any], None]:
     """The comm's handler, which does not keep the widget alive."""
 
     def hear(widget: Any, content: Any, buffers: Any) -> None:

@@ -74,6 +74,9 @@ class Observer(LiveWidget):
 
     view: View
 
+    borrowed = False
+    """Whether only parts use it: it was made for one, and `wsmonitor.watch` has not given it to anybody."""
+
     def __init__(self, target: str, source: Source, *, row_limit: int = 5_000) -> None:
         self.target = target
         self._source = source
@@ -82,6 +85,7 @@ class Observer(LiveWidget):
         self._ended = False
         self._trace_at = -TRACE_EVERY
         self._displays: list[Any] = []
+        self.companions: list[Any] = []  # the parts that show a piece of it
         self.feed = Feed(self.view, source.live_state, self.changed)
         self.serve()
         source.start(self.feed)
@@ -253,6 +257,8 @@ class Observer(LiveWidget):
         self.feed.watch.end(UsageError("the observer was closed"))
         self._source.close()
         forget(self)
+        for part in list(self.companions):
+            part.close()
 
     def report(self, code: str, message: str, *, traceback: str = "") -> None:
         """Something is to be seen in ``errors``."""

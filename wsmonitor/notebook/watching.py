@@ -68,6 +68,29 @@ def watch(
         TypeError, UsageError: the target can be no name and no id.
         ConfigurationError: a URL or a setting that cannot be right.
     """
+    found = _find(target, url=url, token=token, name=name, new=new, row_limit=row_limit)
+    found.borrowed = False
+    return found
+
+
+def borrow(target: Any, **options: Any) -> Observer:
+    """`watch` for a part: an observer that is made here is closed with the last part that uses it.
+
+    Raises:
+        TypeError, UsageError, ConfigurationError: as `watch`.
+    """
+    return _find(target, **{"url": None, "token": None, "name": None, "row_limit": 5_000, **options})
+
+
+def _find(
+    target: Any,
+    *,
+    url: str | None,
+    token: str | Callable[[], str] | None,
+    name: str | None,
+    row_limit: int,
+    new: bool = False,
+) -> Observer:
     from .observer import Observer, remembered
     from .source import ClientSource
 
@@ -77,7 +100,9 @@ def watch(
     person = name if name is not None else _person()
 
     def make() -> Observer:
-        return Observer(wanted, ClientSource(wanted, url=url, token=token, name=person), row_limit=row_limit)
+        made = Observer(wanted, ClientSource(wanted, url=url, token=token, name=person), row_limit=row_limit)
+        made.borrowed = True
+        return made
 
     server = url or os.environ.get("WSMONITOR_URL", "")
     key: tuple[Any, ...] = (wanted, server, token, person, row_limit)

@@ -2,6 +2,7 @@
 
 import { mount } from "./app.js";
 import { Line, watchKernel } from "./kernel.js";
+import { mountPiece } from "./parts.js";
 import { Store } from "./store.js";
 import { registerStore, storeOf } from "./stores.js";
 
@@ -14,8 +15,6 @@ const PARTS = { "": mount };
 function initialize({ model }) {
   const store = new Store();
   const line = new Line(model);
-  // By token and not by model: what `render` is given as the model is not what `initialize` was given.
-  const unregister = registerStore(model.get("_token"), store);
   let seenAt = -Infinity;
   let askedAt = -Infinity;
   let views = 0;
@@ -50,6 +49,11 @@ function initialize({ model }) {
   store.send = (message) => line.tell(message);
   store.ask = (request, options) => line.ask(request, options);
   store.viewed = (delta) => { views += delta; };
+  // For the widgets that show a piece of this observer: they need no copy of this program.
+  store.piece = (kind, el, out) => mountPiece(kind, store, el, out);
+  // By token and not by model: what `render` is given as the model is not what `initialize` was given. Now that it
+  // is complete: those who wait for it use it at once.
+  const unregister = registerStore(model.get("_token"), store);
   line.tell({ do: "hello", n: store.n });
   return () => {
     model.off("msg:custom", onMessage);
