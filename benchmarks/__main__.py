@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import propagation
+from . import front_end, propagation
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
+    front_end.NAME: ("the observer's front-end in Chromium: long tasks, frames, first paint", front_end.run),
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 

@@ -16,8 +16,10 @@ from wsmonitor.client import Connection, Target, connect
 from wsmonitor.client.types import PublicationListener
 from wsmonitor.notebook import Observer, watch
 from wsmonitor.notebook.answers import LOG_BYTES, LOG_LINES, VALUE_LENGTH
+from wsmonitor.notebook.values import PAGE
 from wsmonitor.protocol.changes import ChainChange, LogChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import Argument, Command, CommandSpec, LogRecord, Value
+from wsmonitor.protocol.errors import RequestError, WaitTimeoutError
 from wsmonitor_server.embedded import EmbeddedServer
 
 PATIENCE = 30.0
@@ -149,6 +151,28 @@ def test_a_large_value_is_read_page_by_page(program: Program, look: Callable[...
         assert 0 < len(buffers[0]) <= VALUE_LENGTH
         got += buffers[0]
     assert got == data
+
+
+def test_a_value_is_had_in_python_by_what_the_details_copy(
+    server: Any, program: Program, look: Callable[..., Browser]
+) -> None:
+    data = secrets.token_bytes(PAGE * 2 + 17)
+    digest, short = hashlib.sha256(data).hexdigest(), hashlib.sha256(b'"small"').hexdigest()
+    assert program.publication.submit_value(data, digest)
+    program.step(
+        input=Value(text='"small"', size=7, sha256=short),
+        output=Value(mime="application/octet-stream", size=len(data), sha256=digest, truncated=True),
+    )
+    observer = look().observer
+    assert observer.value(digest) == data
+    assert observer.value(short) == b'"small"'
+    with pytest.raises(RequestError):
+        observer.value("00" * 32)
+    with pytest.raises(WaitTimeoutError, match="not come in time"):
+        observer.value(digest, timeout=0)
+    late = watch("job", url=server.url, token=server.token(sub="bob", role="observe"), new=True)
+    assert late.value(digest, timeout=PATIENCE) == data, "it waits for the session that it does not know yet"
+    late.close()
 
 
 def test_log_lines_come_from_the_end_backwards(program: Program, look: Callable[..., Browser]) -> None:

@@ -35,6 +35,7 @@ from .requests import Question
 from .snapshot import SessionSnapshot, take
 from .source import Source
 from .trace import empty_trace, placeholder, plain, trace
+from .values import inline, whole
 from .view import Frame, Now, View
 
 if TYPE_CHECKING:
@@ -200,6 +201,27 @@ class Observer(LiveWidget):
                 "this observer is closed" if self.closed else "there is no session to command yet"
             )
         return self._source.command(name, chain, step, dict(args), deadline)
+
+    def value(self, sha256: str, *, timeout: float = 120.0) -> bytes:
+        """An input or output of the session, whole, by its digest: what the details show page by page.
+
+        Waits for the session, if it is not known yet. *timeout* in seconds.
+
+        Raises:
+            WaitTimeoutError: it has not come in time.
+            RequestError: the server does not keep such a value of this session.
+            UsageError: called from a callback, or on a closed observer.
+        """
+        until = now().mono + timeout
+        if self._source.snapshot() is None:
+            self.wait(timeout, seq=1)
+        state, session = self._source.snapshot(), self.feed.watch.facts.session_id
+        if state is not None and (known := inline(state, sha256)) is not None:
+            return known
+        return whole(
+            lambda offset, length: self._source.fetch_value(session, sha256, offset, length),
+            lambda: until - now().mono,
+        )
 
     def reconnect_now(self) -> None:
         """Try to reach the server at once."""
