@@ -38,7 +38,7 @@ export function wordsOf(row) {
     case "same": return ["dim", "has this already"];
     case "compare": return ["dim", "comparing …"];
     case "replaces": return ["warn", words(["replaces what is there"])];
-    default: return [row.how === "id" && !more.length ? "plain" : "warn", words([])];
+    default: return [row.how === "unsure" || row.open ? "warn" : "dim", words([])];
   }
 }
 
