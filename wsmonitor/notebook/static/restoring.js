@@ -2,7 +2,8 @@
 
 import { sameOutputs, showsWidget } from "./document.js";
 
-const AT_ONCE = 2; // pages under way
+const AT_ONCE = 2; // pages of one cell's outputs under way
+const AHEAD = 4; // cells whose outputs are under way; large ones come one by one
 const KEEP = 16 * 1024 * 1024; // bytes of compared outputs that are kept for the restoring
 const COMPARED = 4 * 1024 * 1024; // larger outputs are not compared, but taken for others
 
@@ -164,11 +165,21 @@ export class Restoring {
     this.changed();
     // Decided once, for all: the first restored cell must not decide about the next.
     const trusted = notebook.trusted && this.recording.own;
-    for (const row of chosen) {
+    const coming = new Map();
+    const fetch = (row) => {
+      if (!coming.has(row)) coming.set(row, row.data ? Promise.resolve(row.data) : outputsOf(this.ask, row.n));
+      return coming.get(row);
+    };
+    for (const [at, row] of chosen.entries()) {
       row.status = "working";
       this.changed();
+      for (const next of chosen.slice(at + 1, at + AHEAD)) {
+        // What fails is told when it is that cell's turn.
+        if (next.size <= COMPARED) fetch(next).catch(() => {});
+      }
       try {
-        const data = row.data || (await outputsOf(this.ask, row.n));
+        const data = await fetch(row);
+        coming.delete(row);
         row.data = null;
         row.note = this._put(notebook, row, data, trusted);
         row.status = row.note ? "skipped" : "restored";
