@@ -80,7 +80,9 @@ class Kernel:
 
     def holds(self, *steps: Step) -> None:
         self.recording = recording_of(recorded(*steps))
-        self.answers = Answers(self._read, self.values.fetch, lambda _: self.own, self._copy)
+        self.answers = Answers(
+            self._read, self.values.fetch, self.values.logs, lambda _: self.own, self._copy
+        )
 
     def _read(self) -> Recording:
         if self.recording is None:

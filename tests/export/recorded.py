@@ -9,7 +9,7 @@ from typing import Any
 
 from wsmonitor.export.outputs import MIME
 from wsmonitor.export.recording import CELL_KIND, SESSION_KIND
-from wsmonitor.protocol.entities import Chain, Entity, Producer, Session, Step, Value
+from wsmonitor.protocol.entities import Chain, Entity, LogRecord, Producer, Session, Step, Value
 from wsmonitor.protocol.reducer import SessionState
 
 from .samples import ns
@@ -19,10 +19,11 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA6
 
 
 class Values:
-    """The values that a server keeps."""
+    """The values and log lines that a server keeps."""
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.lines: dict[str, list[LogRecord]] = {}
 
     def add(self, text: str, mime: str) -> Value:
         data = text.encode()
@@ -42,6 +43,9 @@ class Values:
         found = self.kept.get(sha256)
         assert found is None or len(found) == size
         return found
+
+    def logs(self, step: str, count: int) -> list[LogRecord]:
+        return self.lines.get(step, [])[-count:]
 
 
 def stream(text: str, name: str = "stdout") -> dict[str, Any]:
@@ -83,7 +87,9 @@ def ran(
     )
 
 
-def recorded(*steps: Step, kind: str = SESSION_KIND, name: str = "analysis") -> SessionState:
+def recorded(
+    *steps: Step, kind: str = SESSION_KIND, name: str = "analysis", liveness: str = "live"
+) -> SessionState:
     entities: list[tuple[str, Entity]] = [
         (
             "session",
@@ -91,7 +97,7 @@ def recorded(*steps: Step, kind: str = SESSION_KIND, name: str = "analysis") -> 
                 id=f"{name}~1", name=name, run=1, kind=kind, state="succeeded", created=ns(0), started=ns(0)
             ),
         ),
-        ("producer", Producer(id="p", subject="ada", since=ns(0))),
+        ("producer", Producer(id="p", subject="ada", since=ns(0), liveness=liveness)),
         ("chain", Chain(id="nb", name="analysis", kind=SESSION_KIND, state="succeeded")),
         *(("step", step) for step in steps),
     ]

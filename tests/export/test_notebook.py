@@ -12,22 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.recorded import PNG, Values, display, ran, recorded, stream
+from tests.export.samples import ns
 from wsmonitor.export.cells import MARK, outputs_of
 from wsmonitor.export.notebook import Report, notebook_file, notebook_into, read_notebook
 from wsmonitor.export.recording import Run, recording_of, stem
-from wsmonitor.protocol.entities import Step
+from wsmonitor.protocol.entities import LogRecord, Step
 from wsmonitor.protocol.errors import ConfigurationError, NotRecordedError
 from wsmonitor.protocol.reducer import SessionState
 
 
 def written(state: SessionState, values: Values, report: Report | None = None) -> Any:
     """The file as Jupyter reads it, found valid."""
-    data = b"".join(notebook_file(recording_of(state), values.fetch, report or Report()))
+    data = b"".join(notebook_file(recording_of(state), values.fetch, values.logs, report or Report()))
     return checked(data)
 
 
 def put_into(state: SessionState, values: Values, original: Any, report: Report | None = None) -> Any:
-    data = b"".join(notebook_into(recording_of(state), values.fetch, original, report or Report()))
+    data = b"".join(
+        notebook_into(recording_of(state), values.fetch, values.logs, original, report or Report())
+    )
     return checked(data)
 
 
@@ -187,6 +190,56 @@ def test_what_was_dropped_running_or_cut_off_by_a_crash_is_said() -> None:
     assert (report.partial, report.missing) == (3, 0)
 
 
+def log(*lines: str, level: str = "info") -> list[LogRecord]:
+    return [LogRecord(at=ns(0), level=level, text=line) for line in lines]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "lines", "shown"),
+    [
+        ([], log("a", "b"), [stream("a\nb\n")]),
+        ([stream("a\nb\n")], log("a", "b"), [stream("a\nb\n")]),
+        ([stream("a\nb\n")], log("a", "b", "c"), [stream("a\nb\nc\n")]),
+        ([stream("a\nb\n")], log("b", "c"), [stream("a\nb\nc\n")]),
+        ([stream("a\nb")], log("a", "beta", "c"), [stream("a\nbeta\nc\n")]),
+        ([stream(".\n.\n")], log(".", ".", "x"), [stream(".\n.\nx\n")]),
+        ([stream("a\nb\nc\n")], log("a", "d"), [stream("a\nb\nc\nd\n")]),
+        ([stream("\x1b[31ma\x1b[0m\n")], log("a", "b"), [stream("\x1b[31ma\x1b[0m\nb\n")]),
+        (
+            [stream("a\n"), stream("w\n", "stderr")],
+            [
+                *log("a"),
+                *log("w", level="warning"),
+                *log("v", level="warning"),
+                *log("7 passed over", level="debug"),
+            ],
+            [stream("a\n"), stream("w\nv\n", "stderr")],
+        ),
+        ([display(text_plain="x")], log("a"), [display(text_plain="x"), stream("a\n")]),
+    ],
+)
+def test_of_a_kernel_that_died_the_log_has_what_the_outputs_lack(
+    outputs: list[Any], lines: list[LogRecord], shown: list[Any]
+) -> None:
+    values = Values()
+    values.lines["s1"] = lines
+    step = ran(values, 1, "fit()", outputs, state="crashed", log_count=len(lines))
+    found = written(recorded(step), values).cells[0].outputs
+    note = f"{MARK}the kernel was lost while this cell ran: this is what was recorded until then\n"
+    texts = "".join(one.text for one in found if one.output_type == "stream").replace(note, "")
+    expected = "".join(one["text"] for one in shown if one["output_type"] == "stream")
+    assert texts == expected
+    assert note in found[-1].text
+
+
+def test_whether_a_cell_runs_or_its_kernel_was_lost_is_told_by_who_is_heard() -> None:
+    values = Values()
+    for liveness, cut in (("live", False), ("stale", True), ("lost", True)):
+        state = recorded(ran(values, 1, "wait()", [], state="running"), liveness=liveness)
+        (run,) = recording_of(state).runs
+        assert (run.cut, run.open) == (cut, not cut)
+
+
 def test_a_session_that_is_no_recording_is_refused_with_its_kind() -> None:
     with pytest.raises(NotRecordedError, match=r"etl~1.*'pipeline'.*%wsmonitor record"):
         recording_of(recorded(kind="pipeline", name="etl"))
@@ -315,7 +368,7 @@ def test_an_output_value_of_any_bytes_is_survived(data: bytes) -> None:
     step = ran(values, 1, "x", [stream("y" * 5000)])
     assert step.output is not None
     values.kept = {step.output.sha256: data.ljust(step.output.size)}
-    made = outputs_of(run_of(step), values.fetch)
+    made = outputs_of(run_of(step), values.fetch, values.logs)
     assert made.missing == len(made.notes)
     assert reference["size"] == len(data)
 

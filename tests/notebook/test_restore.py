@@ -144,7 +144,7 @@ def answers(values: Values, *steps: Step, own: bool = True) -> Answers:
     def no_copy(_: Any) -> Any:
         raise AssertionError("not asked for")
 
-    return Answers(lambda: recording, values.fetch, lambda _: own, no_copy)
+    return Answers(lambda: recording, values.fetch, values.logs, lambda _: own, no_copy)
 
 
 def asked(desk: Answers, do: str, **fields: Any) -> tuple[dict[str, Any], list[bytes]]:
@@ -234,8 +234,8 @@ def test_the_copy_is_written_beside_the_notebook_and_over_nothing(tmp_path: Path
         "source": "x",
     }
     original.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
-    first, report = copying.write_copy(recording, values.fetch, str(original))
-    second, _ = copying.write_copy(recording, values.fetch, str(original))
+    first, report = copying.write_copy(recording, values.fetch, values.logs, str(original))
+    second, _ = copying.write_copy(recording, values.fetch, values.logs, str(original))
     assert (first.name, second.name) == ("a-restored.ipynb", "a-restored-2.ipynb")
     assert report.cells == 1
     assert nbformat.read(first, as_version=4).cells[0].outputs == [stream("1")]
@@ -248,7 +248,7 @@ def test_without_the_file_the_recorded_cells_are_written_into_the_current_folder
     monkeypatch.chdir(tmp_path)
     values = Values()
     recording = recording_of(recorded(ran(values, 1, "x", [stream("1")])))
-    path, _ = copying.write_copy(recording, values.fetch, "nowhere/b.ipynb")
+    path, _ = copying.write_copy(recording, values.fetch, values.logs, "nowhere/b.ipynb")
     assert path == tmp_path / "analysis-restored.ipynb"
     assert nbformat.read(path, as_version=4).cells[0].source == "x"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from .files import write_whole
 
 if TYPE_CHECKING:
     from wsmonitor.client import Connection
+    from wsmonitor.protocol.entities import LogRecord
     from wsmonitor.protocol.reducer import SessionState
 
 
@@ -29,7 +31,7 @@ def export_notebook(
         NotRecordedError: the session is no recorded notebook.
         ConfigurationError: *into* is no notebook.
     """
-    from wsmonitor.client.whole import read_value
+    from wsmonitor.client.whole import read_logs, read_value
 
     recording = recording_of(state)
     report = Report()
@@ -37,10 +39,13 @@ def export_notebook(
     def fetch(sha256: str, count: int) -> bytes | None:
         return read_value(connection, recording.session, sha256, count, timeout=timeout)
 
+    def logs(step: str, count: int) -> Sequence[LogRecord]:
+        return read_logs(connection, recording.session, step, count, timeout=timeout)
+
     if into is None:
-        pieces = notebook_file(recording, fetch, report)
+        pieces = notebook_file(recording, fetch, logs, report)
     else:
-        pieces = notebook_into(recording, fetch, read_notebook(into.read_bytes(), str(into)), report)
+        pieces = notebook_into(recording, fetch, logs, read_notebook(into.read_bytes(), str(into)), report)
     if str(output) == "-":
         written = 0
         for piece in pieces:

@@ -1,12 +1,15 @@
-"""Reading a large value whole, page by page, some pages ahead."""
+"""Reading a large value whole, page by page, some pages ahead; and the log lines that are kept of a step."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from hashlib import sha256 as digest
 from typing import TYPE_CHECKING, Final
 
+from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.entities import LogRecord
 from wsmonitor.protocol.errors import RequestError
 
 if TYPE_CHECKING:
@@ -54,3 +57,22 @@ def read_value(
             return None
         raise
     return bytes(found) if len(found) == size and digest(found).hexdigest() == sha256 else None
+
+
+def read_logs(
+    connection: Connection, session: str, step: str, count: int, *, timeout: float = 30.0
+) -> Sequence[LogRecord]:
+    """The log lines that are kept of a step that wrote *count*, oldest first; none if they are gone. Blocks.
+
+    Raises:
+        RequestError: the server refused for another reason.
+        ConnectionFailedError, RequestTimeoutError: they could not be read.
+    """
+    kept = Limits().log_records
+    try:
+        page = connection.fetch_logs(session, step, max(1, count - kept + 1), kept, timeout=timeout).result()
+    except RequestError as exc:
+        if exc.code in _GONE:
+            return ()
+        raise
+    return page.records

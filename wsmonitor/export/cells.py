@@ -7,11 +7,14 @@ said where it is missing, in a line of its own on the cell's ``stderr``, and cou
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .outputs import Recorded, Reference, as_reference, decode
-from .recording import Fetch, Run, whole
+from wsmonitor.protocol.entities import LogRecord
+
+from .outputs import Recorded, Reference, as_reference, decode, plain_text
+from .recording import Fetch, Logs, Run, whole
 from .words import plural, size
 
 MARK: Final = "[wsmonitor] "
@@ -19,6 +22,10 @@ MARK: Final = "[wsmonitor] "
 
 _JSON_MIME: Final = re.compile(r"application/(.*\+)?json")
 _MIME: Final = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,150}(;.{0,100})?")
+STREAMS: Final = ("stdout", "stderr")
+_LEVELS: Final = {"info": "stdout", "warning": "stderr"}
+_ALIKE: Final = 5
+"""So many last lines must be the same for a place in the log to be where the outputs end."""
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -39,8 +46,14 @@ class Outputs:
     partial: bool = False
 
 
-def outputs_of(run: Run, fetch: Fetch, *, source: bool = True) -> Outputs:
-    """The outputs of *run*, their large parts fetched. *source*: whether its source is known in full."""
+def outputs_of(run: Run, fetch: Fetch, logs: Logs, *, source: bool = True) -> Outputs:
+    """The outputs of *run*, their large parts fetched.
+
+    Of a cell whose kernel was lost, the log lines add what was printed after the outputs were last written.
+
+    Args:
+        source: whether the run's source is known in full.
+    """
     made = Outputs()
     if not source:
         _missing(made, "only the beginning of this cell's source is still kept")
@@ -65,8 +78,10 @@ def outputs_of(run: Run, fetch: Fetch, *, source: bool = True) -> Outputs:
     if run.open:
         made.partial = True
         made.notes.append("the cell was still running when this was read: there may be more to come")
-    elif run.state == "crashed":
+    elif run.cut:
         made.partial = True
+        if run.log_count:
+            made.outputs += after(made.outputs, logs(run.step, run.log_count))
         made.notes.append("the kernel was lost while this cell ran: this is what was recorded until then")
     if made.notes:
         text = "".join(f"{MARK}{note}\n" for note in made.notes)
@@ -87,6 +102,46 @@ def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         gap = "\n" if output["text"].startswith(MARK) and not last["text"].endswith("\n") else ""
         found[-1] = {**last, "text": last["text"] + gap + output["text"]}
     return found
+
+
+def after(outputs: Sequence[Mapping[str, Any]], lines: Iterable[LogRecord]) -> list[dict[str, Any]]:
+    """What the log lines of a cell tell beyond its *outputs*, as stream outputs.
+
+    Each stream is logged line by line, ``stderr`` as warnings; where its recorded text ends among these lines
+    is found by comparing.
+    """
+    logged = [(_LEVELS[line.level], line.text) for line in lines if line.level in _LEVELS]
+    known: dict[str, int] = {}
+    begun: dict[str, str] = {}
+    for name in STREAMS:
+        text = "".join(str(one["text"]) for one in outputs if one.get("name") == name)
+        whole_lines, _, rest = text.rpartition("\n")
+        shown = [plain_text(line.rpartition("\r")[2]) for line in whole_lines.split("\n") if line]
+        known[name] = _overlap(shown, [line for one, line in logged if one == name])
+        begun[name] = plain_text(rest.rpartition("\r")[2])
+    newer: list[dict[str, Any]] = []
+    for name, line in logged:
+        if known[name] > 0:
+            known[name] -= 1
+            continue
+        # The outputs may end in the middle of a line.
+        text = line.removeprefix(begun[name])
+        begun[name] = ""
+        newer.append({"output_type": "stream", "name": name, "text": text + "\n"})
+    return newer
+
+
+def _overlap(shown: Sequence[str], logged: Sequence[str]) -> int:
+    """How many of the *logged* lines are among those *shown*: up to where the last of these is logged."""
+    if not shown:
+        return 0
+    for end in range(len(logged), 0, -1):
+        common = min(end, len(shown), _ALIKE)
+        if list(logged[end - common : end]) == list(shown[-common:]):
+            return end
+    # The log passes lines over when there are many at a time, perhaps just these.
+    there = set(shown)
+    return next((end for end in range(len(logged), 0, -1) if logged[end - 1] in there), 0)
 
 
 def _missing(made: Outputs, note: str) -> None:

@@ -19,7 +19,7 @@ from wsmonitor.protocol.errors import ConfigurationError
 
 from .cells import Outputs, outputs_of
 from .matching import Executed, Match, Place, match
-from .recording import Fetch, Recording, Run, source_of
+from .recording import Fetch, Logs, Recording, Run, source_of
 from .words import moment, plural
 
 _CELL_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -91,7 +91,7 @@ def executed(run: Run, fetch: Fetch) -> Executed:
     return Executed(run.cell_id, run.source.text if run.source is not None else "", whole=False)
 
 
-def notebook_file(recording: Recording, fetch: Fetch, report: Report) -> Iterator[bytes]:
+def notebook_file(recording: Recording, fetch: Fetch, logs: Logs, report: Report) -> Iterator[bytes]:
     """The recorded cells as a notebook file, piece by piece."""
     runs = recording.runs
     sources = [executed(run, fetch) for run in runs]
@@ -104,7 +104,7 @@ def notebook_file(recording: Recording, fetch: Fetch, report: Report) -> Iterato
         used: set[str] = set()
         for numbers in groups.values():
             run, source = runs[numbers[-1]], sources[numbers[-1]]
-            outputs = outputs_of(run, fetch, source=source.whole)
+            outputs = outputs_of(run, fetch, logs, source=source.whole)
             _count(report, outputs)
             yield {
                 "cell_type": "code",
@@ -129,7 +129,7 @@ def notebook_file(recording: Recording, fetch: Fetch, report: Report) -> Iterato
 
 
 def notebook_into(
-    recording: Recording, fetch: Fetch, original: Mapping[str, Any], report: Report
+    recording: Recording, fetch: Fetch, logs: Logs, original: Mapping[str, Any], report: Report
 ) -> Iterator[bytes]:
     """*original* with the recorded outputs in its cells, piece by piece.
 
@@ -157,7 +157,7 @@ def notebook_into(
                 yield cell
                 continue
             run = recording.runs[one.executed]
-            outputs = outputs_of(run, fetch)
+            outputs = outputs_of(run, fetch, logs)
             _count(report, outputs)
             about = _about(run, one.runs, one.later, outputs)
             about["session"] = recording.session

@@ -8,12 +8,12 @@ A recording is a session of the kind ``notebook``; each execution of a cell is a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Final, TypeAlias
 
-from wsmonitor.protocol.entities import Attributes, Step, Value
+from wsmonitor.protocol.entities import Attributes, LogRecord, Step, Value
 from wsmonitor.protocol.errors import NotRecordedError
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TERMINAL
@@ -27,6 +27,9 @@ OUTPUTS: Final = MIME
 
 Fetch: TypeAlias = Callable[[str, int], bytes | None]
 """Gives the bytes of a value by its SHA-256 and size; None if it is no longer kept."""
+
+Logs: TypeAlias = Callable[[str, int], Sequence[LogRecord]]
+"""Gives the log lines that are kept of a step, by its id and how many it wrote, oldest first."""
 
 _OWN_MAGIC: Final = re.compile(r"\s*%(?:load_ext\s+wsmonitor\b|wsmonitor\s+(?:record|restore)\b)")
 
@@ -44,6 +47,7 @@ class Run:
         log_count: how many log lines the server was given.
         state: the step's state.
         reason: why it is in this state.
+        cut: whether its kernel was lost while it ran.
     """
 
     step: str
@@ -56,11 +60,12 @@ class Run:
     reason: str
     started: str
     ended: str
+    cut: bool = False
 
     @property
     def open(self) -> bool:
-        """Whether it has not ended, as far as is known."""
-        return self.state not in TERMINAL
+        """Whether it still runs, as far as is known."""
+        return self.state not in TERMINAL and not self.cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,9 @@ def recording_of(state: SessionState) -> Recording:
     chain = next((chain for chain in state.chains.values() if chain.kind == SESSION_KIND), None)
     if chain is not None:
         attributes = {**chain.attributes, **attributes}
-    runs = tuple(_run(step) for step in sorted(cells, key=_began))
+    # A kernel that died says nothing of it: the server waits some minutes before it calls its cells crashed.
+    heard = any(one.liveness == "live" and not one.closed for one in state.producers.values())
+    runs = tuple(_run(step, heard) for step in sorted(cells, key=_began))
     paths = [_text(attributes, "notebook")]
     paths += [_text(step.attributes, "notebook") for step in cells]
     return Recording(
@@ -154,7 +161,7 @@ def _began(step: Step) -> tuple[int, int, str]:
     return int(step.started or step.created or 0), _count(step.attributes) or 0, step.id
 
 
-def _run(step: Step) -> Run:
+def _run(step: Step, heard: bool) -> Run:
     return Run(
         step=step.id,
         cell_id=_text(step.attributes, "cell_id"),
@@ -166,6 +173,7 @@ def _run(step: Step) -> Run:
         reason=step.reason,
         started=step.started or step.created,
         ended=step.ended,
+        cut=step.state == "crashed" or (step.state not in TERMINAL and not heard),
     )
 
 

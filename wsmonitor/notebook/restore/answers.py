@@ -25,7 +25,7 @@ import msgspec
 from wsmonitor.export.cells import outputs_of
 from wsmonitor.export.matching import Executed
 from wsmonitor.export.notebook import Report, executed
-from wsmonitor.export.recording import Fetch, Recording
+from wsmonitor.export.recording import Fetch, Logs, Recording
 from wsmonitor.notebook.requests import Answer, Question, RefusedError, Request
 from wsmonitor.notebook.rows import milliseconds
 
@@ -43,7 +43,7 @@ class Answers:
 
     Args:
         read: gives the recording as it is now.
-        fetch: see `recording.Fetch`.
+        fetch, logs: see `recording.Fetch` and `recording.Logs`.
         own: whether the recording was written by the one who restores it.
         copy: writes the restored copy; gives its path, and what is to be said about it.
     """
@@ -52,11 +52,13 @@ class Answers:
         self,
         read: Callable[[], Recording],
         fetch: Fetch,
+        logs: Logs,
         own: Callable[[Recording], bool],
         copy: Callable[[Recording], tuple[Path, Report]],
     ) -> None:
         self._read = read
         self._fetch = fetch
+        self._logs = logs
         self._own = own
         self._copy = copy
         self._recording: Recording | None = None
@@ -104,7 +106,7 @@ class Answers:
         data = self._ready.get(number)
         if data is None:
             run = recording.runs[number]
-            made = outputs_of(run, self._fetch)
+            made = outputs_of(run, self._fetch, self._logs)
             data = msgspec.json.encode({"outputs": made.outputs, "count": run.count, "notes": made.notes})
             self._ready[number] = data
             while len(self._ready) > 1 and sum(map(len, self._ready.values())) > KEPT_BYTES:

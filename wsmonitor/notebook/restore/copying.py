@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from wsmonitor.export.notebook import Report, notebook_file, notebook_into, read_notebook
-from wsmonitor.export.recording import Fetch, Recording
+from wsmonitor.export.recording import Fetch, Logs, Recording
 
 
 def original_of(recording: Recording, path: str) -> Path | None:
@@ -18,7 +18,7 @@ def original_of(recording: Recording, path: str) -> Path | None:
     return None
 
 
-def write_copy(recording: Recording, fetch: Fetch, path: str) -> tuple[Path, Report]:
+def write_copy(recording: Recording, fetch: Fetch, logs: Logs, path: str) -> tuple[Path, Report]:
     """Write ``NAME-restored.ipynb`` next to the notebook, never over a file that is there.
 
     Without the notebook's file, the recorded cells alone are written, into the current folder.
@@ -34,11 +34,11 @@ def write_copy(recording: Recording, fetch: Fetch, path: str) -> tuple[Path, Rep
     report = Report()
     if original is None:
         folder, name = Path.cwd(), recording.file_name
-        pieces = notebook_file(recording, fetch, report)
+        pieces = notebook_file(recording, fetch, logs, report)
     else:
         folder, name = original.parent, original.stem
         notebook = read_notebook(original.read_bytes(), original.name)
-        pieces = notebook_into(recording, fetch, notebook, report)
+        pieces = notebook_into(recording, fetch, logs, notebook, report)
     handle, made = tempfile.mkstemp(dir=folder, prefix=".restored-", suffix=".ipynb")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -6,7 +6,7 @@ import queue
 import secrets
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ from .finding import await_live, find, notebook_path, state_of
 if TYPE_CHECKING:
     from wsmonitor.client import Connection
     from wsmonitor.export.notebook import Report
+    from wsmonitor.protocol.entities import LogRecord
 
 PATIENCE: Final = 10.0
 """Seconds that the cell waits for the server: a person waits with it."""
@@ -65,7 +66,7 @@ class Restore(anywidget.AnyWidget):
         )
         self._own_layout = self.layout
         self._self = self.model_id
-        answers = Answers(self._read, self._fetch, self._own, self._copy)
+        answers = Answers(self._read, self._fetch, self._logs, self._own, self._copy)
         self._desk = Desk(answers.questions(), self._answer)
         self.on_msg(_heard(weakref.ref(self)))
         kernel_channel.register(self._token, self)
@@ -113,12 +114,17 @@ class Restore(anywidget.AnyWidget):
 
         return read_value(self._connection, self.recording.session, sha256, size, timeout=PAGE_PATIENCE)
 
+    def _logs(self, step: str, count: int) -> Sequence[LogRecord]:
+        from wsmonitor.client.whole import read_logs
+
+        return read_logs(self._connection, self.recording.session, step, count, timeout=PAGE_PATIENCE)
+
     def _own(self, recording: Recording) -> bool:
         welcome = self._connection.status.welcome
         return welcome is not None and recording.subjects == (welcome.subject,)
 
     def _copy(self, recording: Recording) -> tuple[Path, Report]:
-        return write_copy(recording, self._fetch, self._path)
+        return write_copy(recording, self._fetch, self._logs, self._path)
 
     # -- display
 
