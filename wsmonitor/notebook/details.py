@@ -14,7 +14,7 @@ from .requests import Answer, RefusedError, Request
 from .rows import chain_row_id, milliseconds, step_row_id
 from .view import View
 
-ATTEMPTS: Final = 200
+ATTEMPTS: Final = 100
 
 
 def details(view: View, request: Request) -> Answer:

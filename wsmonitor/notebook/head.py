@@ -9,6 +9,8 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.protocol.access import ROLES
 from wsmonitor.protocol.entities import Chain, Command, CommandSpec, Problem, Producer, Session, Step
@@ -18,6 +20,9 @@ from .rows import BROKEN, Rows, failure_line, milliseconds, one_line, same_failu
 
 Frame: TypeAlias = dict[str, Any]
 
+_encode = msgspec.json.Encoder().encode
+
+HEAD_BYTES: Final = 64_000  # as JSON
 ALARM_LIMIT: Final = 3
 ASKED_LIMIT: Final = 20
 OFFER_LIMIT: Final = 40
@@ -86,6 +91,23 @@ def metrics_head(session: Session | None) -> Frame:
     if session is None:
         return {}
     return {one_line(name, 80): number for name, number in list(session.metrics.items())[:METRIC_LIMIT]}
+
+
+def bounded(head: Frame) -> Frame:
+    """*head*, without what can be spared if it is too large: hardly ever, and then for the longest texts."""
+    if len(_encode(head)) <= HEAD_BYTES:
+        return head
+    shorter = {
+        **head,
+        "alarms": [{**alarm, "detail": alarm["detail"][-2_000:]} for alarm in head["alarms"]],
+        "asked": head["asked"][:6],
+        "producers": head["producers"][:6],
+        "metrics": dict(list(head["metrics"].items())[:16]),
+        "watching": head["watching"] and {**head["watching"], "names": head["watching"]["names"][:10]},
+    }
+    if len(_encode(shorter)) <= HEAD_BYTES:
+        return shorter
+    return {**shorter, "offers": [{**offer, "args": []} for offer in shorter["offers"][:10]]}
 
 
 # ---------------------------------------------------------------------- commands
@@ -178,7 +200,7 @@ def alarms(session: Session | None, rows: Rows, problems: Iterable[Problem]) -> 
     """The part ``alarms``, and how many there are besides."""
     found: list[Frame] = []
     count = 0
-    causes = rows.causes()
+    causes, besides = rows.causes()
     if session is not None and session.error is not None and session.state in BROKEN:
         count += 1
         # The step that brought the session down is not another alarm, but where this one leads to.
@@ -227,7 +249,7 @@ def alarms(session: Session | None, rows: Rows, problems: Iterable[Problem]) -> 
                     "detail": "",
                 }
             )
-    return found, count - len(found)
+    return found, count + besides - len(found)
 
 
 # ---------------------------------------------------------------------- words for the log

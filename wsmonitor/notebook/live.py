@@ -25,9 +25,12 @@ from .bundle import bundle, stylesheet
 from .callbacks import Caller
 from .feed import now
 from .pacing import Pacing
+from .packing import Message, Wanted
 from .requests import Desk, Question
-from .sender import Message, Sender, Shown
+from .sender import Sender, Shown
 from .view import Frame, Now
+
+PAGES_ASKED: Final = 4_000
 
 sender: Final = Sender(now)
 caller: Final = Caller()
@@ -61,6 +64,8 @@ class LiveWidget(anywidget.AnyWidget):
         self.view = view
         self.pacing = Pacing(now().mono)
         self.messages: deque[Message] = deque()
+        self.wanted = Wanted()
+        self._asked_for: deque[list[int]] = deque(maxlen=16)
         self._desk = Desk(self.questions(), self._answer)
         self._browser_at: float | None = None
 
@@ -128,6 +133,8 @@ class LiveWidget(anywidget.AnyWidget):
         """Bring the view up to date, then answer what was asked of it."""
         self.drain(moment)
         self._desk.work()
+        while self._asked_for:
+            self.wanted.want(self._asked_for.popleft())
 
     def send_message(self, message: Frame, buffers: list[bytes] | None = None) -> None:
         """Give a custom message to the browser."""
@@ -150,8 +157,13 @@ class LiveWidget(anywidget.AnyWidget):
         self._browser_at = moment
         self.pacing.seen(moment, live)
         what = message.get("do")
+        want = message.get("want")
+        if isinstance(want, list):
+            self._asked_for.append([page for page in want if isinstance(page, int)][:PAGES_ASKED])
         if what == "hello":
             self.pacing.hurry()
+            sender.wake()
+        elif what == "pages":
             sender.wake()
         elif what == "reconnect":
             self.reconnect_now()

@@ -32,6 +32,7 @@ from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
 from .requests import Question
+from .rows import ROW_LIMIT
 from .snapshot import SessionSnapshot, take
 from .source import Source
 from .trace import empty_trace, placeholder, plain, trace
@@ -78,7 +79,7 @@ class Observer(LiveWidget):
     borrowed = False
     """Whether only parts use it: it was made for one, and `wsmonitor.watch` has not given it to anybody."""
 
-    def __init__(self, target: str, source: Source, *, row_limit: int = 5_000) -> None:
+    def __init__(self, target: str, source: Source, *, row_limit: int = ROW_LIMIT) -> None:
         self.target = target
         self._source = source
         super().__init__(View(target, row_limit=row_limit))

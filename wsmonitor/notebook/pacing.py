@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-Action = Literal["frame", "key", "alive"]
+Action = Literal["frame", "key", "alive", "glance"]
 
 TICK: Final = 0.1
 ALIVE: Final = 1.0
@@ -19,28 +19,40 @@ KEY_EVERY: Final = 3.0
 KEY_BYTES_PER_SECOND: Final = 150_000  # a larger key frame comes less often
 REPEATS: Final = (10.0, 60.0)  # a key frame may be lost as well: said again after so long without a change
 MESSAGES_PER_SECOND: Final = 20.0
+BURST: Final = 6.0
 
 UNSEEN: Final = 30.0  # without an acknowledgement, where they are known to come while a cell runs
 UNSEEN_UNSURE: Final = 600.0  # where they are not
+UNSEEN_BYTES: Final = 12_000_000  # or, before that, when so much was sent for nobody
 ASLEEP: Final = 60.0
 
 
 class Bucket:
-    """The messages that a process may still send: a token bucket."""
+    """The messages that a process may still send: a token bucket.
 
-    def __init__(self, now: float, rate: float = MESSAGES_PER_SECOND) -> None:
-        self.rate = rate
-        self._level = rate
+    Args:
+        rate: messages within any second, at the most.
+        burst: how many of them at once.
+    """
+
+    def __init__(self, now: float, rate: float = MESSAGES_PER_SECOND, burst: float = BURST) -> None:
+        self._refill = rate - burst
+        self._burst = burst
+        self._level = burst
         self._at = now
 
-    def take(self, now: float) -> bool:
-        """Use up one message, if there is one."""
-        self._level = min(self.rate, self._level + max(0.0, now - self._at) * self.rate)
+    def take(self, now: float, reserve: float = 0.0) -> bool:
+        """Use up one message, if there is one besides *reserve*, which is left to what matters more."""
+        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._refill)
         self._at = now
-        if self._level < 1:
+        if self._level < 1 + reserve:
             return False
         self._level -= 1
         return True
+
+    def use(self) -> None:
+        """Use up one message that must be sent now: later ones wait for it."""
+        self._level -= 1
 
 
 class Pacing:
@@ -61,6 +73,7 @@ class Pacing:
         self._repeat = 0
         self._seen_at = now
         self._seen_live = False
+        self._unseen = 0  # bytes since the last acknowledgement
 
     def changed(self) -> None:
         """There is, or may be, something new."""
@@ -75,11 +88,17 @@ class Pacing:
         if self.asleep(now):
             self._urgent = True
         self._seen_at = now
+        self._unseen = 0
         self._seen_live = self._seen_live or live
+
+    def spent(self, size: int) -> None:
+        """So many bytes were sent."""
+        self._unseen += size
 
     def asleep(self, now: float) -> bool:
         """Whether nobody seems to look."""
-        return now - self._seen_at > (UNSEEN if self._seen_live else UNSEEN_UNSURE)
+        late = now - self._seen_at > (UNSEEN if self._seen_live else UNSEEN_UNSURE)
+        return late or self._unseen > UNSEEN_BYTES
 
     def promise(self, now: float) -> float:
         """Within how many seconds the next message comes."""
@@ -87,8 +106,8 @@ class Pacing:
 
     def _times(self, now: float) -> list[tuple[float, Action]]:
         if self.asleep(now):
-            # The one message a minute is a key frame if there is something to tell.
-            return [(self._any_at + ASLEEP, "key" if self._dirty or self._unkeyed else "alive")]
+            # Small, because a server may keep it; the rest is told to who looks again.
+            return [(self._any_at + ASLEEP, "glance" if self._dirty else "alive")]
         times: list[tuple[float, Action]] = []
         if self._urgent:
             times.append((now, "key"))
@@ -104,7 +123,7 @@ class Pacing:
     def next(self, now: float) -> Action | None:
         """What is due at *now*, the most important first: a key frame says all that a frame says."""
         due = {action for at, action in self._times(now) if at <= now}
-        for action in ("key", "frame", "alive"):
+        for action in ("key", "frame", "glance", "alive"):
             if action in due:
                 return action
         return None
@@ -134,4 +153,6 @@ class Pacing:
             self._key_at = now
             slowest = max(KEY_EVERY, size / KEY_BYTES_PER_SECOND)
             self._key_wait = min(slowest, max(self._key_wait * 2, size / KEY_BYTES_PER_SECOND))
+        elif action == "glance":
+            self._unkeyed = True
         self._any_at = now

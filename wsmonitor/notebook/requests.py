@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 
 from wsmonitor.protocol.errors import WsMonitorError
 
-from .sender import Message
+from .packing import Message
 
 Request: TypeAlias = dict[str, Any]
 

@@ -28,9 +28,15 @@ A row is a plain JSON object. What is at its default is left out.
 
 from __future__ import annotations
 
+from itertools import chain as chain_of
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from wsmonitor.protocol.entities import Chain, Failure, Step
+
+from .pages import Pages
 
 Row: TypeAlias = dict[str, Any]
 
@@ -39,9 +45,19 @@ PAUSES: Final = "wsmonitor.pauses"
 """The attribute in which a producer tells when work was paused: integer milliseconds since 1970 UTC,
 alternately the beginning and the end of a pause, the oldest first."""
 
+ROW_LIMIT: Final = 100_000
+"""How many rows a browser is given, if nothing else is said."""
+
+_WELL: Final = frozenset({"succeeded", "skipped"})
+_CAUSES: Final = 200
 _PAUSE_LIMIT: Final = 32
+_PATH_LIMIT: Final = 8
+_ATTEMPT_LIMIT: Final = 100
 _COMMAND_LIMIT: Final = 16
 _LINE: Final = 240  # characters of one line of text; more does not fit any screen's row
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def milliseconds(nanoseconds: str) -> int | None:
@@ -134,10 +150,14 @@ def chain_row(chain: Chain) -> Row:
     return row
 
 
-def step_row(attempts: list[Step]) -> Row:
-    """The row of a step: its attempts, sorted by number, of which the last one counts."""
+def step_row(attempts: list[Step], row_id: str = "") -> Row:
+    """The row of a step: its attempts, sorted by number, of which the last one counts.
+
+    *row_id* is the row's, by default the first attempt's: a later attempt may have been known before.
+    """
     first, last = attempts[0], attempts[-1]
-    row = _common(last, "step", step_row_id(first.id))
+    row_id = row_id or step_row_id(first.id)
+    row = _common(last, "step", row_id)
     row["chain"] = chain_row_id(last.chain)
     if last.parent:
         row["parent"] = step_row_id(last.parent)
@@ -154,10 +174,11 @@ def step_row(attempts: list[Step]) -> Row:
     if last.attempt != 1:
         row["attempt"] = last.attempt
     if len(attempts) > 1:
-        row["also"] = [step_row_id(step.id) for step in attempts[1:]]
+        newest = attempts[-_ATTEMPT_LIMIT:]
+        row["also"] = [ident for step in newest if (ident := step_row_id(step.id)) != row_id]
         row["bars"] = [
             [milliseconds(step.started), milliseconds(step.ended), step.state]
-            for step in attempts
+            for step in newest
             if step.started
         ]
     return row
@@ -168,20 +189,33 @@ class Rows:
 
     At most ``limit`` rows are shown: a browser is not a database. When there are more, the
     rows that ended well longest ago make place; ``total`` counts them all the same.
+
+    Attributes:
+        size: bytes of all shown rows as JSON.
+        pages: on which page each shown row is.
+        counts: how many steps are in which state.
+        broken: step rows whose newest attempt failed, oldest first.
     """
 
-    def __init__(self, limit: int = 5_000) -> None:
+    def __init__(self, limit: int = ROW_LIMIT) -> None:
         self.limit = limit
+        self.size = 0
+        self.pages = Pages()
         self._chains: dict[str, Chain] = {}
         self._groups: dict[str, dict[str, Step]] = {}  # row id: the attempts by step id
         self._row_of: dict[str, str] = {}  # step id: row id
         self._row_of_key: dict[tuple[str, str, str], str] = {}  # (chain, parent, step_key): row id
+        self._key_of_row: dict[str, tuple[str, str, str]] = {}
         self._states: dict[str, str] = {}  # step rows only
+        # What the front-end was told, and nothing else: changed by `take` alone.
         self._shown: dict[str, Row] = {}
+        self._sizes: dict[str, int] = {}
+        self._well: dict[str, None] = {}  # shown step rows that ended well, longest ago first
+        self._others: dict[str, None] = {}  # the other shown step rows
         self._dirty: dict[str, None] = {}
         self._gone: dict[str, None] = {}
         self.counts: dict[str, int] = {}
-        self.broken: dict[str, None] = {}  # step rows whose newest attempt failed, oldest first
+        self.broken: dict[str, None] = {}
 
     # -- changing
 
@@ -212,7 +246,9 @@ class Rows:
             self._count(row_id, self._newest(row_id).state)
         else:
             del self._groups[row_id]
-            self._row_of_key = {key: row for key, row in self._row_of_key.items() if row != row_id}
+            key = self._key_of_row.pop(row_id, None)
+            if key is not None and self._row_of_key.get(key) == row_id:
+                del self._row_of_key[key]
             self._count(row_id, None)
             self._lose(row_id)
 
@@ -229,6 +265,7 @@ class Rows:
             self._groups[row_id] = {}
             if step.step_key:
                 self._row_of_key[key] = row_id
+                self._key_of_row[row_id] = key
         self._row_of[step.id] = row_id
         return row_id
 
@@ -251,17 +288,15 @@ class Rows:
 
     def _lose(self, row_id: str) -> None:
         self._dirty.pop(row_id, None)
-        if self._shown.pop(row_id, None) is not None:
+        if row_id in self._shown:
             self._gone[row_id] = None
 
     def supersede(self, previous: Rows) -> None:
         """Take the place of *previous*: what the front-end has of it is not sent again if it is the same."""
-        for row_id, row in previous._shown.items():
-            if row_id in self._dirty:
-                self._shown[row_id] = row
-            else:
-                self._gone[row_id] = None
-        self._gone.update(previous._gone)
+        self._shown, self._sizes, self.size = previous._shown, previous._sizes, previous.size
+        self.pages = previous.pages
+        self._well, self._others = previous._well, previous._others
+        self._gone.update((row_id, None) for row_id in self._shown if row_id not in self._dirty)
 
     # -- reading
 
@@ -274,6 +309,11 @@ class Rows:
     def shown(self) -> int:
         """How many rows, chains among them, the front-end has."""
         return len(self._shown)
+
+    @property
+    def waiting(self) -> int:
+        """How many rows have changed and are not told yet."""
+        return len(self._dirty) + len(self._gone)
 
     @property
     def chains(self) -> int:
@@ -303,18 +343,23 @@ class Rows:
             return None
         return self._groups[row_id].get(step.parent) or self._newest(row_id)
 
-    def causes(self) -> list[tuple[str, Step]]:
-        """The rows that have failed, newest first, without those that only pass a failure on from below."""
-        broken = [(row_id, self._newest(row_id)) for row_id in reversed(self.broken)]
+    def causes(self) -> tuple[list[tuple[str, Step]], int]:
+        """The rows that have failed, newest first, without those that only pass a failure on from below.
+
+        Of very many the newest are looked at; the second part is how many there are besides.
+        """
+        newest = list(islice(reversed(self.broken), _CAUSES))
+        broken = [(row_id, self._newest(row_id)) for row_id in newest]
         passing = {
             above.id
             for _, step in broken
             if (above := self.parent(step)) is not None and same_failure(above.error, step.error)
         }
-        return [(row_id, step) for row_id, step in broken if step.id not in passing]
+        found = [(row_id, step) for row_id, step in broken if step.id not in passing]
+        return found, len(self.broken) - len(newest)
 
     def path(self, step: Step) -> str:
-        """Where *step* is, in words: chain, the steps above it, itself."""
+        """Where *step* is, in words: chain, the steps above it, itself; of very many only the nearest."""
         names = [step.name]
         seen = {step.id}
         above = step.parent
@@ -324,6 +369,9 @@ class Rows:
             if row_id is None:
                 break
             parent = self._groups[row_id].get(above) or self._newest(row_id)
+            if len(names) >= _PATH_LIMIT:
+                names.append("…")
+                break
             names.append(parent.name)
             above = parent.parent
         chain = self._chains.get(step.chain)
@@ -336,36 +384,56 @@ class Rows:
             chain = self._chains.get(row_id[2:])
             return None if chain is None else chain_row(chain)
         group = self._groups.get(row_id)
-        return None if not group else step_row(sorted(group.values(), key=lambda step: step.attempt))
+        return None if not group else step_row(self.attempts(row_id), row_id)
 
     def take(self) -> tuple[list[Row], list[str]]:
         """The rows that changed since the last call, and the ids of those that are no longer shown."""
         changed: dict[str, Row] = {}
         for row_id in self._dirty:
             row = self._render(row_id)
-            if row is not None and self._shown.get(row_id) != row:
-                self._gone.pop(row_id, None)
-                self._shown[row_id] = row
+            if row is None:
+                continue
+            self._gone.pop(row_id, None)
+            if self._shown.get(row_id) != row:
+                self._show(row_id, row)
                 changed[row_id] = row
+            if row["kind"] == "step":
+                self._sort(row_id, row["state"])
         self._dirty.clear()
-        for row_id in self._surplus():
-            del self._shown[row_id]
-            if changed.pop(row_id, None) is None:
-                self._gone[row_id] = None
-        gone = list(self._gone)
+        gone = [row_id for row_id in self._gone if row_id in self._shown]
         self._gone.clear()
+        for row_id in gone:
+            self._hide(row_id)
+        over = len(self._shown) - self.limit
+        for row_id in list(islice(chain_of(self._well, self._others), max(0, over))):
+            self._hide(row_id)
+            if changed.pop(row_id, None) is None:
+                gone.append(row_id)
         return list(changed.values()), gone
 
-    def _surplus(self) -> list[str]:
-        over = len(self._shown) - self.limit
-        if over <= 0:
-            return []
-        steps = [row_id for row_id, row in self._shown.items() if row["kind"] == "step"]
-        dull = {"succeeded", "skipped"}
-        ended_well = [row_id for row_id in steps if self._shown[row_id]["state"] in dull]
-        others = [row_id for row_id in steps if self._shown[row_id]["state"] not in dull]
-        return (ended_well + others)[:over]
+    def _show(self, row_id: str, row: Row) -> None:
+        size = len(_encode(row)) + 1
+        self.size += size - self._sizes.get(row_id, 0)
+        self._shown[row_id] = row
+        self._sizes[row_id] = size
+        self.pages.place(row_id)
+
+    def _hide(self, row_id: str) -> None:
+        del self._shown[row_id]
+        self.size -= self._sizes.pop(row_id)
+        self.pages.remove(row_id)
+        self._well.pop(row_id, None)
+        self._others.pop(row_id, None)
+
+    def _sort(self, row_id: str, state: str) -> None:
+        mine, other = (self._well, self._others) if state in _WELL else (self._others, self._well)
+        other.pop(row_id, None)
+        mine[row_id] = None
 
     def all(self) -> list[Row]:
         """Every row that is shown: what a key frame holds. Call `take` first."""
         return list(self._shown.values())
+
+    def page(self, page: int) -> list[Row]:
+        """The rows of one page, as they were told last."""
+        return [self._shown[row_id] for row_id in self.pages.rows(page)]

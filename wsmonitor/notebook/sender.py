@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
 
 from .pacing import TICK, Bucket, Pacing
+from .packing import Message, Wanted, packed
 from .view import Frame, Now
 
-Message: TypeAlias = tuple[Frame, list[bytes]]
-"""A custom message and its binary buffers."""
+PAGE_RESERVE: Final = 2.0
+"""Messages that pages leave to frames and answers."""
 
 
 class Shown(Protocol):
@@ -38,6 +39,21 @@ class Shown(Protocol):
         """Everything, as of the last frame."""
 
 
+@runtime_checkable
+class Large(Shown, Protocol):
+    """What may be too much for one message, and then travels by pages (see `view`)."""
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+
+    def page(self, page: int) -> list[dict[str, Any]]:
+        """The rows of a page, as of the last frame."""
+
+    def glance(self, now: Now) -> Frame | None:
+        """A small frame for when nobody seems to look; None when nothing changed."""
+
+
 class Outlet(Protocol):
     """A live widget, as the sender sees it."""
 
@@ -48,6 +64,7 @@ class Outlet(Protocol):
     pacing: Pacing
     messages: deque[Message]
     """Answers that wait to be sent, besides the frames."""
+    wanted: Wanted
 
     def work(self, now: Now) -> None:
         """Bring the view up to date (on the sender's thread)."""
@@ -139,7 +156,7 @@ class Sender:
             except Exception as exc:  # noqa: BLE001 - one observer's trouble must not stop the others
                 outlet.troubled(exc)
             deadline = min(deadline, outlet.pacing.deadline(now.mono))
-            if outlet.messages:
+            if outlet.messages or outlet.wanted:
                 deadline = now.mono
         # Who was served first waits longest the next time.
         with self._condition:
@@ -149,30 +166,60 @@ class Sender:
 
     def _answer(self, outlet: Outlet, now: Now) -> None:
         while outlet.messages and self._bucket.take(now.mono):
-            message, buffers = outlet.messages.popleft()
-            outlet.send_message(message, buffers)
+            self._send(outlet, outlet.messages.popleft())
+
+    def _send(self, outlet: Outlet, message: Message) -> None:
+        frame, buffers = message
+        outlet.pacing.spent(len(_encode(frame)) + sum(map(len, buffers)))
+        outlet.send_message(frame, buffers)
 
     def _serve_one(self, outlet: Outlet, now: Now) -> None:
-        pacing = outlet.pacing
+        pacing, view = outlet.pacing, outlet.view
         action = pacing.next(now.mono)
-        if action is None:
-            return
-        common = {"due": round(pacing.promise(now.mono) * 1000), "beat": outlet.beat(now)}
         # Before a frame is made: one that was made must be sent, for its number is used up.
-        if not self._bucket.take(now.mono):
+        if action is not None and self._bucket.take(now.mono):
+            common = {"due": round(pacing.promise(now.mono) * 1000), "beat": outlet.beat(now)}
+            if action == "glance":
+                frame = view.glance(now) if isinstance(view, Large) else None
+            elif action == "alive":
+                frame = None
+            else:
+                frame = view.frame(now)
+                if frame is not None and "pages" in frame and isinstance(view, Large):
+                    versions = frame["pages"]
+                    outlet.wanted.want(k for k, version in enumerate(versions) if version == frame["n"])
+            if action == "key":
+                key = {**view.key(now), **common}
+                if frame is not None and "pages" in key:
+                    # A key frame that has no rows would tell a browser to fetch what has just changed.
+                    self._bucket.use()
+                    self._send(outlet, packed({**frame, **common}))
+                size = len(_encode(key))
+                pacing.spent(size)
+                outlet.send_key(key)
+                if "pages" in key:
+                    outlet.wanted.cycle(len(key["pages"]))
+                pacing.sent("key", now.mono, changed=frame is not None, size=size)
+            else:
+                if frame is not None:
+                    self._send(outlet, packed({**frame, **common}))
+                elif action != "frame":
+                    alive = {"type": "alive", "n": view.number, "at": now.at(view.offset)}
+                    self._send(outlet, ({**alive, **common}, []))
+                pacing.sent(action, now.mono, changed=frame is not None)
+        # After the frame: a page is as of the last frame that was sent.
+        if isinstance(view, Large):
+            self._pages(outlet, view, now)
+
+    def _pages(self, outlet: Outlet, view: Large, now: Now) -> None:
+        if outlet.pacing.asleep(now.mono):
+            outlet.wanted.clear()
+        if not outlet.wanted or not self._bucket.take(now.mono, PAGE_RESERVE):
             return
-        if action == "alive":
-            outlet.send_message(
-                {"type": "alive", "n": outlet.view.number, "at": now.at(outlet.view.offset), **common}
-            )
-            pacing.sent("alive", now.mono)
-            return
-        frame = outlet.view.frame(now)
-        if frame is not None and action == "frame":
-            outlet.send_message({**frame, **common})
-        if action == "key":
-            key = {**outlet.view.key(now), **common}
-            outlet.send_key(key)
-            pacing.sent("key", now.mono, changed=frame is not None, size=len(msgspec.json.encode(key)))
-        else:
-            pacing.sent("frame", now.mono, changed=frame is not None)
+        common = {"due": round(outlet.pacing.promise(now.mono) * 1000), "beat": outlet.beat(now)}
+        message = outlet.wanted.message(view.page, view.number, now.at(view.offset))
+        if message is not None:
+            self._send(outlet, ({**message[0], **common}, message[1]))
+
+
+_encode = msgspec.json.Encoder().encode

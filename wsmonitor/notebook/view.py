@@ -8,16 +8,28 @@ one more than the frame before, and ``at``: the kernel's best estimate of the se
 it was made, in milliseconds since 1970 UTC. **All times in a frame are on that one scale**, so
 the browser needs a single offset, and its own clock may be wrong.
 
-``{"type": "frame", "n", "at", "due", "beat", "head"?, "rows"?, "gone"?, "log"?}``
-    A change set, as a custom message. ``head`` replaces the head, if there is one; ``rows``
-    (see `rows`) replace the rows with their ids; ``gone`` are ids of rows to forget;
-    ``log`` are entries to append.
+``{"type": "frame", "n", "at", "due", "beat", "head"?, "rows"?, "on"?, "gone"?, "log"?, "pages"?}``
+    A change set, as a custom message. ``head`` has the parts of the head that changed; ``rows``
+    (see `rows`) replace the rows with their ids, and ``on`` says on which page each of them is; ``gone``
+    are ids of rows to forget; ``log`` are entries to append. When very much changed there are no rows in
+    it, but ``pages`` as in a key frame.
 ``{"type": "alive", "n", "at", "due", "beat"}``
     Nothing changed. ``n`` is that of the last frame: a browser that has another one lost something.
-``{"n", "at", "due", "beat", "head", "rows", "log"}``
-    A key frame: everything, in the trait ``_key``. It is bounded (rows and log have limits), and is
-    sent soon after a change, now and then, and at the end. A browser that finds a gap
-    shows so, drops nothing it has, and heals from the next key frame, without reaching Python.
+``{"n", "at", "due", "beat", "head", "log", "rows" or "pages"}``
+    A key frame: everything, in the trait ``_key``. It is sent soon after a change, now and then, and at
+    the end. A browser that finds a gap shows so, drops nothing it has, and heals from the next key frame,
+    without reaching Python. Where the rows do not fit into it, ``pages`` has the version of each page (see
+    `pages`): the browser has those pages that are not newer than the frames that it has, and is
+    given the others, which it also asks for: ``{"do": "pages", "want": [page …]}``.
+``{"type": "page", "n", "at", "due", "beat", "pages": [{"p", "part", "last"}]}``
+    The rows of pages as of frame ``n``: for each a buffer with their JSON, deflated (zlib). A page that is
+    too large for one comes in several parts; rows that were on it and came with none of them are gone.
+
+Long ``rows`` of a frame travel beside it as well: ``packed`` is true, and the one buffer is their JSON,
+deflated. No message is larger than 256 kB.
+
+Where nobody seems to look there is one message a minute: a frame with the small parts of the head and
+``behind``, the number of rows that have changed and are not told.
 
 ``due`` is within how many milliseconds the next message of any kind comes. A browser that has waited
 longer says that the kernel is silent: this, and not a flag, is how a view stops looking alive.
@@ -60,6 +72,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.protocol.entities import Chain, Command, Entity, Problem, Producer, Session, Step
 from wsmonitor.protocol.messages import Event
@@ -70,6 +84,7 @@ from .head import (
     Frame,
     alarms,
     asked,
+    bounded,
     link_head,
     may_not,
     metrics_head,
@@ -79,11 +94,22 @@ from .head import (
     state_words,
     target_words,
 )
-from .rows import Rows, chain_row_id, milliseconds, one_line
+from .rows import ROW_LIMIT, Row, Rows, chain_row_id, milliseconds, one_line
 
 __all__ = ["LOG_LIMIT", "Frame", "Now", "View"]
 
 LOG_LIMIT: Final = 300
+
+# Bytes as JSON. A message has a head (`head.HEAD_BYTES`), a log and rows, and 256 kB at the very most.
+LOG_BYTES: Final = 40_000
+KEY_BYTES: Final = 100_000
+FRAME_BYTES: Final = 140_000
+FRAME_ROWS: Final = 1_000
+GONE_LIMIT: Final = 200
+
+_GLANCE: Final = ("link", "sub", "session", "counts", "steps", "chains", "shown")
+
+_encode = msgspec.json.Encoder().encode
 _COMMAND_TONES: Final = {"applied": "good", "requested": "plain", "delivered": "plain", "accepted": "plain"}
 
 
@@ -111,7 +137,7 @@ class Now:
 class View:
     """Everything that one observer shows. Not thread-safe: one thread owns it."""
 
-    def __init__(self, title: str, *, row_limit: int = 5_000) -> None:
+    def __init__(self, title: str, *, row_limit: int = ROW_LIMIT) -> None:
         self.title = title
         self.rows = Rows(row_limit)
         self.number = 0  # of the last frame
@@ -129,7 +155,8 @@ class View:
         self._log: deque[Frame] = deque(maxlen=LOG_LIMIT)
         self._log_number = 0
         self._log_sent = 0
-        self._head_sent: Frame | None = None
+        self._head: Frame = {}
+        self._head_sent: Frame = {}
         self._missed = 0
         self._lost_at: float | None = None
 
@@ -419,11 +446,12 @@ class View:
     def frame(self, now: Now) -> Frame | None:
         """The change set since the last frame, or None when nothing changed."""
         rows, gone = self.rows.take()
-        head = self.head(now)
-        log = [entry for entry in self._log if entry["n"] > self._log_sent]
+        self._make_head(now)
+        changed = {key: part for key, part in self._head.items() if self._head_sent.get(key) != part}
+        log = self._newest_log(self._log_sent)
         body: Frame = {}
-        if head != self._head_sent:
-            body["head"] = head
+        if changed:
+            body["head"] = changed
         if rows:
             body["rows"] = rows
         if gone:
@@ -432,16 +460,69 @@ class View:
             body["log"] = log
         if not body:
             return None
-        self._head_sent, self._log_sent = head, self._log_number
+        self._head_sent, self._log_sent = self._head, self._log_number
         self.number += 1
+        pages = self.rows.pages
+        on = [pages.place(row["id"]) for row in rows]
+        pages.stamp(self.number)
+        if len(gone) > GONE_LIMIT or len(rows) > FRAME_ROWS or _size(rows) > FRAME_BYTES:
+            # Too much for one message: the pages that they are on are told instead, and follow.
+            body.pop("rows", None)
+            body.pop("gone", None)
+            body["pages"] = list(pages.versions)
+        elif rows:
+            body["on"] = on
         return {"type": "frame", "n": self.number, "at": now.at(self.offset), **body}
 
+    def glance(self, now: Now) -> Frame | None:
+        """A small frame: how things are on the whole. What rows and log have to tell is kept for later."""
+        self._make_head(now)
+        parts = {key: self._head[key] for key in _GLANCE if self._head_sent.get(key) != self._head[key]}
+        if not parts and not self.rows.waiting:
+            return None
+        self._head_sent = {**self._head_sent, **parts}
+        self.number += 1
+        behind = {"behind": self.rows.waiting} if self.rows.waiting else {}
+        return {"type": "frame", "n": self.number, "at": now.at(self.offset), "head": parts, **behind}
+
     def key(self, now: Now) -> Frame:
-        """Everything, as of the last frame."""
-        return {
+        """Everything, as of the last frame; of very many rows only the versions of their pages."""
+        if not self._head_sent:
+            self._make_head(now)
+        key: Frame = {
             "n": self.number,
             "at": now.at(self.offset),
-            "head": self._head_sent or self.head(now),
-            "rows": self.rows.all(),
-            "log": list(self._log),
+            "head": self._head_sent or self._head,
+            "log": self._newest_log(0),
         }
+        if self.rows.size > KEY_BYTES:
+            return {**key, "pages": list(self.rows.pages.versions)}
+        return {**key, "rows": self.rows.all()}
+
+    def page(self, page: int) -> list[Row]:
+        """The rows of one page, as of the last frame; none of a page that there is not."""
+        return self.rows.page(page) if 0 <= page < len(self.rows.pages) else []
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return len(self.rows.pages)
+
+    def _make_head(self, now: Now) -> None:
+        self._head = bounded(self.head(now))
+
+    def _newest_log(self, after: int) -> list[Frame]:
+        """The entries after number *after*, as far as they fit: the newest."""
+        found: list[Frame] = []
+        size = 0
+        for entry in reversed(self._log):
+            size += len(_encode(entry)) + 1
+            if entry["n"] <= after or size > LOG_BYTES:
+                break
+            found.append(entry)
+        found.reverse()
+        return found
+
+
+def _size(rows: list[Row]) -> int:
+    return len(_encode(rows))

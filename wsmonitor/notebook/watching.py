@@ -48,7 +48,7 @@ def watch(
     token: str | Callable[[], str] | None = None,
     name: str | None = None,
     new: bool = False,
-    row_limit: int = 5_000,
+    row_limit: int = 100_000,
 ) -> Observer:
     """Observe a session, live. Returns at once: what is not there yet is waited for, visibly.
 

@@ -7,7 +7,8 @@ import { Store } from "./store.js";
 import { registerStore, storeOf } from "./stores.js";
 
 const SEEN = 10_000; // milliseconds between acknowledgements: they say that somebody may be looking
-const ASK = 4_000; // milliseconds with a gap, before the kernel is asked for a key frame
+const ASK = 2_000; // milliseconds with a gap, before the kernel is asked for a key frame
+const ASK_PAGES = 1_500; // milliseconds without a page, while some are missing, before they are asked for
 
 /** What a live widget's trait `_part` mounts: `(store, el, send) => unmount`. */
 const PARTS = { "": mount };
@@ -17,10 +18,16 @@ function initialize({ model }) {
   const line = new Line(model);
   let seenAt = -Infinity;
   let askedAt = -Infinity;
+  let pagesAt = -Infinity;
   let views = 0;
 
   const acknowledge = () => {
     const now = performance.now();
+    if (store.loading !== null && (store.askNow || now - Math.max(pagesAt, store.pageAt) > ASK_PAGES)) {
+      store.askNow = false;
+      pagesAt = now;
+      line.tell({ do: "pages", want: store.wants() });
+    }
     if (store.gap !== null && now - store.gap.since > ASK && now - askedAt > ASK) {
       askedAt = now;
       line.tell({ do: "hello", n: store.n });
@@ -31,17 +38,14 @@ function initialize({ model }) {
   };
   const onMessage = (message, buffers) => {
     if (line.receive(message, buffers)) return;
-    store.receive(message);
-    acknowledge();
+    store.receive(message, buffers);
   };
-  const onKey = () => {
-    store.receiveKey(model.get("_key"));
-    acknowledge();
-  };
+  const onKey = () => store.receiveKey(model.get("_key"));
   model.on("msg:custom", onMessage);
   model.on("change:_key", onKey);
   // What the model holds may come from the kernel a moment ago, or from a file written last year.
   store.receiveKey(model.get("_key"), false);
+  const unlisten = store.listen(acknowledge);
   const unwatch = watchKernel(model, (why) => {
     store.kernelGone(why);
     line.lost(why);
@@ -54,11 +58,13 @@ function initialize({ model }) {
   // By token and not by model: what `render` is given as the model is not what `initialize` was given. Now that it
   // is complete: those who wait for it use it at once.
   const unregister = registerStore(model.get("_token"), store);
-  line.tell({ do: "hello", n: store.n });
+  line.tell({ do: "hello", n: store.n, want: store.wants() });
+  store.askNow = false;
   return () => {
     model.off("msg:custom", onMessage);
     model.off("change:_key", onKey);
     unwatch();
+    unlisten();
     line.lost("this observer was closed");
     unregister();
   };
