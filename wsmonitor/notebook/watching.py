@@ -6,13 +6,16 @@ import getpass
 import os
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.ids import MAX_ID_LENGTH, NAME_PATTERN
 
 if TYPE_CHECKING:
     from .observer import Observer
+
+ROW_LIMIT: Final = 100_000
+"""How many rows a browser is given, if nothing else is said."""
 
 _numbers = count(1)
 
@@ -48,7 +51,7 @@ def watch(
     token: str | Callable[[], str] | None = None,
     name: str | None = None,
     new: bool = False,
-    row_limit: int = 100_000,
+    row_limit: int = ROW_LIMIT,
 ) -> Observer:
     """Observe a session, live. Returns at once: what is not there yet is waited for, visibly.
 
@@ -79,7 +82,7 @@ def borrow(target: Any, **options: Any) -> Observer:
     Raises:
         TypeError, UsageError, ConfigurationError: as `watch`.
     """
-    return _find(target, **{"url": None, "token": None, "name": None, "row_limit": 5_000, **options})
+    return _find(target, **{"url": None, "token": None, "name": None, "row_limit": ROW_LIMIT, **options})
 
 
 def _find(

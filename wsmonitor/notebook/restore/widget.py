@@ -17,8 +17,8 @@ from wsmonitor.export.recording import Recording, recording_of
 from wsmonitor.export.words import moment, plural
 from wsmonitor.notebook import kernel_channel
 from wsmonitor.notebook.bundle import bundle, static, stylesheet
+from wsmonitor.notebook.packing import Message
 from wsmonitor.notebook.requests import Desk
-from wsmonitor.notebook.sender import Message
 
 from .answers import Answers
 from .copying import write_copy
