@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from typing import Any
 
 from playwright.sync_api import Locator, Page
 
 from tests.notebook.samples import T0
 from wsmonitor.notebook.bundle import bundle, stylesheet
+from wsmonitor.notebook.packing import Wanted
 from wsmonitor.notebook.view import Frame, Now, View
 
 NOW = Now(1000.0, T0 + 134)
@@ -31,6 +33,17 @@ MODEL = """async (source) => {
   const unmount = module.default.render({ model, el: document.getElementById("here") });
   window.key = (key) => { held._key = key; handlers["change:_key"](); };
   window.message = (message, buffers) => handlers["msg:custom"](message, buffers);
+  window.pages = async (message, texts) => {
+    const bytes = (text) => new DataView(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
+    handlers["msg:custom"](message, texts.map(bytes));
+    const store = globalThis[Symbol.for("wsmonitor")].stores.get("t");
+    // Not a timer: the clock is the test's.
+    while (store.busy) await new Promise((done) => {
+      const channel = new MessageChannel();
+      channel.port1.onmessage = done;
+      channel.port2.postMessage(0);
+    });
+  };
   window.away = () => { unmount(); forget(); return Object.keys(handlers); };
 }"""
 
@@ -51,7 +64,14 @@ class Stage:
 
     def key(self, view: View, now: Now = NOW) -> None:
         view.frame(now)
-        self.page.evaluate("key => window.key(key)", self.told({**view.key(now)}, view, now))
+        key = view.key(now)
+        self.page.evaluate("key => window.key(key)", self.told({**key}, view, now))
+        # Of very many rows it has none: they follow by pages.
+        wanted = Wanted()
+        wanted.want(range(len(key.get("pages", ()))))
+        while (made := wanted.message(view.page, view.number, now.at())) is not None:
+            told = [b64encode(data).decode() for data in made[1]]
+            self.page.evaluate("told => window.pages(...told)", [self.told(made[0], view, now), told])
         self.pass_time(50)
 
     def message(self, message: Frame | None, view: View, now: Now = NOW) -> None:
