@@ -43,7 +43,8 @@ export class Commands {
     const known = new Set(asked.map((record) => record.id));
     this.own = this.own.filter((record) => !known.has(record.id)).slice(0, OWN);
     const records = [...this.own, ...asked.map((record) => (this.sent.has(record.id) ? { ...record, via: "here", who: "" } : record))];
-    const over = !session || Boolean(session.end);
+    // A replay's session has ended, whatever the instant says.
+    const over = !session || Boolean(session.end) || Boolean(v.replay);
     shown(this.el, Boolean(session) && ((offers.length > 0 && !over) || records.length > 0));
     if (this.el.hidden) return;
     const why = this._why(head, v, over);
@@ -58,7 +59,6 @@ export class Commands {
 
   _why(head, v, over) {
     if (over) return "";
-    if (v.replay) return "this is a replay: commands are for what runs";
     if (v.frozen) return v.key === "gone" ? "commands need the kernel" : "commands wait until the link is back";
     return head.may || "";
   }

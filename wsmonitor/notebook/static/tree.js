@@ -270,18 +270,33 @@ export class Tree {
     if (chosen >= 0 && chosen < from) drawn.push(chosen);
     for (let i = from; i < to; i += 1) drawn.push(i);
     if (chosen >= to) drawn.push(chosen);
-    while (this.drawn.length < drawn.length) {
-      const parts = makeRow();
-      this.drawn.push(parts);
-      this.body.append(parts.el);
-    }
-    while (this.drawn.length > Math.max(drawn.length, 40)) this.drawn.pop().el.remove();
-    this.drawn.forEach((parts, k) => {
-      shown(parts.el, k < drawn.length);
-      if (k < drawn.length) this._fill(parts, drawn[k], unsure);
-      else parts.el.removeAttribute("id");
-    });
+    this._draw(drawn, unsure);
     attr(this.grid, "aria-activedescendant", chosen >= 0 ? `${this.prefix}${chosen}` : null);
+  }
+
+  /** Draw these rows. A row keeps its elements while it is drawn: what one points at does not become another. */
+  _draw(indices, unsure) {
+    const { flat } = this.arranged;
+    const there = new Map(this.drawn.map((parts) => [parts.id, parts]));
+    const next = indices.map((i) => {
+      const parts = there.get(flat[i].id);
+      there.delete(flat[i].id);
+      return parts;
+    });
+    const spare = [...there.values()];
+    let place = this.body.firstChild;
+    next.forEach((kept, k) => {
+      const parts = kept || spare.pop() || makeRow();
+      next[k] = parts;
+      parts.id = flat[indices[k]].id;
+      // In the order in which they are seen, which is that of a screen reader.
+      if (parts.el === place) place = place.nextSibling;
+      else this.body.insertBefore(parts.el, place);
+      shown(parts.el, true);
+      this._fill(parts, indices[k], unsure);
+    });
+    for (const parts of spare) parts.el.remove();
+    this.drawn = next;
   }
 
   _fill(parts, i, unsure) {
