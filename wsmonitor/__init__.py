@@ -25,6 +25,7 @@ Names are loaded on first use, so that importing this package costs little.
 `watch`, `Observer`                       watch, in a notebook (``%load_ext wsmonitor`` gives magics)
 `ConnectionStatus`, `Heartbeat`,          an observer's pieces, as widgets to be put together with others
 `EventLog`, `SessionTree`
+`SessionList`                             all sessions of a server, live
 `Cancelled`, `Rejected`                   raised by `track` and `checkpoint`: `BaseException`
 `WsMonitorError` and what derives from it see `wsmonitor.protocol.errors`
 `WsMonitorWarning`                        something went wrong about publishing; the program goes on
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         EventLog,
         Heartbeat,
         Observer,
+        SessionList,
         SessionTree,
         load_ipython_extension,
         unload_ipython_extension,
@@ -112,6 +114,7 @@ _HOMES = {
         "EventLog",
         "Heartbeat",
         "Observer",
+        "SessionList",
         "SessionTree",
         "load_ipython_extension",
         "unload_ipython_extension",
@@ -158,6 +161,7 @@ __all__ = [
     "Heartbeat",
     "EventLog",
     "SessionTree",
+    "SessionList",
     "load_ipython_extension",
     "unload_ipython_extension",
     # errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dashboard import SessionList
     from .extension import load_ipython_extension, unload_ipython_extension
     from .observer import Observer
     from .parts import ConnectionStatus, EventLog, Heartbeat, SessionTree
@@ -17,6 +18,7 @@ __all__ = [
     "Heartbeat",
     "Observer",
     "SessionSnapshot",
+    "SessionList",
     "SessionTree",
     "load_ipython_extension",
     "unload_ipython_extension",
@@ -27,6 +29,7 @@ _HOMES = {
     "ConnectionStatus": "parts",
     "EventLog": "parts",
     "Heartbeat": "parts",
+    "SessionList": "dashboard",
     "SessionTree": "parts",
     "Observer": "observer",
     "SessionSnapshot": "snapshot",

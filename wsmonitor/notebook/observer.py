@@ -28,6 +28,7 @@ from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutErro
 from wsmonitor.protocol.states import TRANSITIONS
 
 from .answers import questions
+from .copies import Copy
 from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
@@ -35,15 +36,12 @@ from .requests import Question
 from .rows import ROW_LIMIT
 from .snapshot import SessionSnapshot, take
 from .source import Source
-from .trace import empty_trace, placeholder, plain, trace
+from .trace import placeholder, plain, trace
 from .values import inline, whole
 from .view import Frame, Now, View
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TRACE_EVERY: Final = 60.0
-"""Seconds between updates of the static copy while the session runs."""
 
 HISTORY_PATIENCE: Final = 10.0
 """Seconds that ``to_frame("events")`` waits for what the server keeps."""
@@ -85,8 +83,7 @@ class Observer(LiveWidget):
         super().__init__(View(target, row_limit=row_limit))
         self._errors_told = 0
         self._ended = False
-        self._trace_at = -TRACE_EVERY
-        self._displays: list[Any] = []
+        self._copy = Copy()
         self.companions: list[Any] = []  # the parts that show a piece of it
         self.feed = Feed(self.view, source.live_state, self.changed)
         self.serve()
@@ -311,7 +308,7 @@ class Observer(LiveWidget):
                 self.set_trait("seq", 0 if snapshot is None else snapshot.seq)
                 self.set_trait("run", 0 if snapshot is None else snapshot.run)
                 self.set_trait("state", "" if snapshot is None else snapshot.state)
-        self._update_trace(snapshot)
+        self._update_copy(snapshot)
 
     # -- the sender's thread
 
@@ -344,36 +341,23 @@ class Observer(LiveWidget):
         return {**data, "text/plain": plain(self.target), "text/html": placeholder(self.target)}, metadata
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display, publish_display_data
+        from IPython.display import publish_display_data
 
         if self.closed:
             publish_display_data({"text/plain": f"{plain(self.target)}, closed"})
             return
         data, metadata = self._repr_mimebundle_()
         publish_display_data(data, metadata)
-        handle = display(HTML(empty_trace()), display_id=True)
-        if handle is not None:
-            # Of an output that a re-run has replaced nobody needs a copy.
-            self._displays = [handle]
-            self._trace_at = -TRACE_EVERY
-            caller.wake(self)
+        self._copy.display()
+        caller.wake(self)
 
-    def _update_trace(self, snapshot: SessionSnapshot | None) -> None:
+    def _update_copy(self, snapshot: SessionSnapshot | None) -> None:
         """Bring the static copy beside the view up to date: at the end, and once a minute."""
-        if snapshot is None or not self._displays:
-            return
-        moment = now()
-        key = (snapshot.id, snapshot.state)
-        ended = snapshot.terminal and key != getattr(self, "_traced", None)
-        if not ended and moment.mono - self._trace_at < TRACE_EVERY:
-            return
-        self._trace_at = moment.mono
-        self._traced = key if snapshot.terminal else None
-        from IPython.display import HTML
-
-        html = trace(snapshot, moment.at(self.feed.status.clock_offset))
-        for handle in self._displays:
-            handle.update(HTML(html))
+        if snapshot is not None:
+            moment = now()
+            key = (snapshot.id, snapshot.state) if snapshot.terminal else None
+            at = moment.at(self.feed.status.clock_offset)
+            self._copy.update(lambda: trace(snapshot, at), moment.mono, key)
 
 
 # ---------------------------------------------------------------------- one observer per target

@@ -115,7 +115,9 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
     mirrored: ClassVar[frozenset[str]] = frozenset({"live", "seq"})
     """The traits that the kernel and the browser each keep by themselves."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, target: Any, **options: Any) -> None:
+        assert isinstance(target, Observer)  # the metaclass has made it one
+        observer = target
         super().__init__(
             _of=observer._token,
             _observer_model=observer.model_id or "",
@@ -335,11 +337,11 @@ class SessionTree(Part):
     words = "tree"
     mirrored = Part.mirrored | {"state"}
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, target: Any, **options: Any) -> None:
         self._chosen = Chosen()
         self._choice: str | None = None
         self._taken: str | None = None
-        super().__init__(observer)
+        super().__init__(target, **options)
 
     def facts(self) -> Mapping[str, Any]:
         """See the class."""

@@ -20,6 +20,8 @@ BEGIN: Final = "<!-- wsmonitor:volatile -->"
 END: Final = "<!-- /wsmonitor:volatile -->"
 ROW_LIMIT: Final = 400  # a notebook is a document: more is in `to_html`
 
+STATIC_ROWS: Final = 100  # of a list of sessions
+
 ICONS: Final = {
     "pending": "○", "running": "▶", "paused": "❚❚", "awaiting_input": "?", "cancelling": "◌",
     "cancelled": "■", "succeeded": "✓", "failed": "✕", "skipped": "–", "crashed": "✕",
@@ -131,3 +133,10 @@ def trace(snapshot: SessionSnapshot, as_of: int) -> str:
     """The static copy that stands beside the live view."""
     summary = f"Static copy: {escape(snapshot.name)}, run {snapshot.run}, {escape(snapshot.state)}"
     return f"<details><summary>{BEGIN}{summary}</summary>{body(snapshot, as_of, ROW_LIMIT)}{END}</details>"
+
+
+def static_list(table: str, total: int, as_of: int) -> str:
+    """The static copy beside a list of sessions; *table* is HTML, *as_of* in milliseconds since 1970."""
+    more = f"<p>… and {total - STATIC_ROWS} more.</p>" if total > STATIC_ROWS else ""
+    summary = f"Static copy: {total} {'session' if total == 1 else 'sessions'}, as of {_time(as_of)}"
+    return f"<details><summary>{BEGIN}{summary}</summary>{table}{more}{END}</details>"

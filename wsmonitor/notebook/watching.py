@@ -27,17 +27,27 @@ def _target(target: Any) -> str:
         TypeError: it is neither.
         UsageError: it can be no name and no id.
     """
-    import re
-
     found = target if isinstance(target, str) else getattr(target, "id", None)
     if not isinstance(found, str):
         raise TypeError(f"watch() takes a session's name or id, or a session, not {type(target).__name__}")
+    return check_name(found)
+
+
+def check_name(found: str) -> str:
+    """*found*, which must be able to be a session's name or id.
+
+    Raises:
+        UsageError: it is not.
+    """
+    import re
+
     if not 1 <= len(found) <= MAX_ID_LENGTH or re.fullmatch(NAME_PATTERN, found) is None:
         raise UsageError(f"not a session's name or id: {found!r}")
     return found
 
 
-def _person() -> str:
+def person() -> str:
+    """What others see in the list of who watches, if nothing else is said."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # no such user, as in many containers
@@ -100,15 +110,15 @@ def _find(
     wanted = _target(target)
     if row_limit < 1:
         raise UsageError(f"row_limit must be at least 1, not {row_limit}")
-    person = name if name is not None else _person()
+    who = name if name is not None else person()
 
     def make() -> Observer:
-        made = Observer(wanted, ClientSource(wanted, url=url, token=token, name=person), row_limit=row_limit)
+        made = Observer(wanted, ClientSource(wanted, url=url, token=token, name=who), row_limit=row_limit)
         made.borrowed = True
         return made
 
     server = url or os.environ.get("WSMONITOR_URL", "")
-    key: tuple[Any, ...] = (wanted, server, token, person, row_limit)
+    key: tuple[Any, ...] = (wanted, server, token, who, row_limit)
     if new:
         key = (*key, next(_numbers))
     return remembered(key, make)

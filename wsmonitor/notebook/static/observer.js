@@ -3,6 +3,7 @@
 import { mount } from "./app.js";
 import { Line, watchKernel } from "./kernel.js";
 import { mountPiece } from "./parts.js";
+import { mountSessions } from "./sessions.js";
 import { Store } from "./store.js";
 import { registerStore, storeOf } from "./stores.js";
 
@@ -10,8 +11,8 @@ const SEEN = 10_000; // milliseconds between acknowledgements: they say that som
 const ASK = 2_000; // milliseconds with a gap, before the kernel is asked for a key frame
 const ASK_PAGES = 1_500; // milliseconds without a page, while some are missing, before they are asked for
 
-/** What a live widget's trait `_part` mounts: `(store, el, send) => unmount`. */
-const PARTS = { "": mount };
+/** What a live widget's trait `_part` mounts: `(store, el, send, model) => unmount`. */
+const PARTS = { "": mount, sessions: mountSessions };
 
 function initialize({ model }) {
   const store = new Store();
@@ -72,7 +73,7 @@ function initialize({ model }) {
 
 function render({ model, el }) {
   const store = storeOf(model.get("_token"));
-  const unmount = PARTS[model.get("_part") || ""](store, el, store.send);
+  const unmount = PARTS[model.get("_part") || ""](store, el, store.send, model);
   store.viewed(1);
   return () => {
     store.viewed(-1);

@@ -10,6 +10,7 @@ from wsmonitor.protocol.errors import UsageError
 from . import Call, Subcommand
 
 if TYPE_CHECKING:
+    from wsmonitor.notebook.dashboard import SessionList
     from wsmonitor.notebook.reports import Table
 
 
@@ -21,8 +22,16 @@ def _watch(call: Call) -> Any:
     return watch(call.words[0])
 
 
-def _sessions(call: Call) -> Table:
-    call.nothing()
+def _sessions(call: Call) -> Table | SessionList:
+    options, words = call.options("live")
+    if "live" in options:
+        if len(words) > 1:
+            raise UsageError("%wsmonitor sessions --live [NAME] lists the runs of one name at the most")
+        from wsmonitor.notebook.dashboard import SessionList
+
+        return SessionList(words[0] if words else None, open=True)
+    if words:
+        raise UsageError(f"%wsmonitor sessions takes no arguments but --live, not {' '.join(words)!r}")
     from wsmonitor.notebook.reports import sessions_table
 
     return sessions_table()
@@ -50,7 +59,14 @@ COMMANDS: Final = (
         _watch,
         completions=session_names,
     ),
-    Subcommand("sessions", "sessions", "the sessions that the server has, the newest first", _sessions),
+    Subcommand(
+        "sessions",
+        "sessions [--live [NAME]]",
+        "the sessions that the server has, the newest first;\n--live: a list that stays up to date, "
+        "with the chosen session below",
+        _sessions,
+        completions=lambda words: () if words else ("--live",),
+    ),
     Subcommand(
         "status",
         "status",

@@ -1,0 +1,216 @@
+"""The list of sessions as a browser is shown it: rows, and a head. Pure.
+
+The format is that of `view`, with rows of its own. A row is a plain JSON object; what is at its default is
+left out:
+
+==============  ======================================================================
+``id``          the session's id
+``name``        text, untrusted
+``run``         1, 2, 3 … of its name
+``kind``        the kind that the producer gave
+``state``       the session's state; ``reason`` is why, in one line
+``liveness``    ``stale`` or ``lost``: the worst of its open producers'
+``counts``      steps by state
+``problem``     the first failure, in one line
+``at``          when it was created, or first started: milliseconds since 1970 UTC, by the server's clock
+``start``, ``end``  when it started and ended, likewise
+==============  ======================================================================
+
+The head has ``link`` and ``sub`` as a session's, and ``total``, ``shown``, ``states`` (sessions by state),
+``name`` (the only name that is listed, or "").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
+from wsmonitor.protocol.entities import Listing
+from wsmonitor.protocol.states import TERMINAL
+
+from .head import Frame, link_head
+from .rows import Row, milliseconds, one_line
+from .view import Now
+
+ROW_LIMIT: Final = 5_000
+BYTES: Final = 180_000
+"""The rows that a browser is given fit into one message of this size, with room for the rest of it."""
+
+
+def listing_row(listing: Listing) -> Row:
+    """The row of one session."""
+    row: Row = {"id": listing.id, "name": listing.name, "run": listing.run, "state": listing.state}
+    if listing.kind:
+        row["kind"] = one_line(listing.kind, 40)
+    if listing.reason:
+        row["reason"] = one_line(listing.reason, 120)
+    if listing.liveness not in ("", "live") and listing.state not in TERMINAL:
+        row["liveness"] = listing.liveness
+    counts = {state: count for state, count in sorted(listing.counts.items()) if count}
+    if counts:
+        row["counts"] = counts
+    if listing.problem:
+        row["problem"] = one_line(listing.problem, 160)
+    start, end = milliseconds(listing.started), milliseconds(listing.ended)
+    born = milliseconds(listing.created) or start
+    for name, value in (("at", born), ("start", start), ("end", end)):
+        if value is not None:
+            row[name] = value
+    return row
+
+
+def urgency(listing: Listing) -> tuple[bool, int, str]:
+    """Sorts by what should be seen first: what is open, then the newest."""
+    return listing.state not in TERMINAL, int(listing.created or listing.started or 0), listing.id
+
+
+class Listings:
+    """Everything that one list of sessions shows. Not thread-safe: one thread owns it."""
+
+    def __init__(self, name: str = "", *, row_limit: int = ROW_LIMIT, size: int = BYTES) -> None:
+        self.name = name
+        self.number = 0  # of the last frame
+        self._limit = row_limit
+        self._size = size
+        self._all: dict[str, Listing] = {}
+        self._dirty = True
+        self._shown: dict[str, Row] = {}
+        self._status = ConnectionStatus()
+        self._sub: tuple[SubscriptionPhase, str] = ("waiting", "")
+        self._position = ("", 0)
+        self._head_sent: Frame | None = None
+        self._rows_sent: dict[str, Row] = {}
+
+    # -- what happened
+
+    @property
+    def offset(self) -> float:
+        """Seconds by which the server's clock is ahead of ours, as far as it is known."""
+        return self._status.clock_offset or 0.0
+
+    @property
+    def sessions(self) -> list[Listing]:
+        """What is listed, what is open and the newest first."""
+        return sorted(self._all.values(), key=urgency, reverse=True)
+
+    def replace(self, listings: Iterable[Listing]) -> None:
+        """Take a verified list in the place of all that there was."""
+        self._all = {listing.id: listing for listing in listings}
+        self._dirty = True
+
+    def put(self, listing: Listing) -> None:
+        """A session is new, or another than before."""
+        self._all[listing.id] = listing
+        self._dirty = True
+
+    def drop(self, ident: str) -> None:
+        """A session was removed."""
+        if self._all.pop(ident, None) is not None:
+            self._dirty = True
+
+    def position(self, epoch: str, seq: int) -> None:
+        """What there is is verified up to here."""
+        self._position = (epoch, seq)
+
+    def subscription(self, phase: SubscriptionPhase, reason: str) -> None:
+        """The subscription's phase is another."""
+        self._sub = (phase, reason)
+
+    def connection(self, status: ConnectionStatus) -> None:
+        """The link's status is another."""
+        self._status = status
+
+    # -- frames
+
+    def beat(self, now: Now, status: ConnectionStatus) -> Frame:
+        """How the link is at this moment."""
+        beat: Frame = {}
+        if status.rtt is not None:
+            beat["rtt"] = round(status.rtt * 1000, 1)
+        for key, mono in (("last", status.last_frame_at), ("due", status.heartbeat_due_at)):
+            at = now.of(mono, self.offset)
+            if at is not None:
+                beat[key] = at
+        return beat
+
+    def _choose(self) -> None:
+        """The rows that are shown: all, or as many of the first as fit."""
+        if not self._dirty:
+            return
+        self._dirty = False
+        chosen: dict[str, Row] = {}
+        room = self._size
+        for listing in self.sessions[: self._limit]:
+            row = listing_row(listing)
+            room -= len(msgspec.json.encode(row)) + 1
+            if room < 0:
+                break
+            chosen[listing.id] = row
+        self._shown = chosen
+
+    def head(self, now: Now) -> Frame:
+        """All but the rows."""
+        self._choose()
+        known = self._position[0] != ""
+        return {
+            "title": "sessions",
+            "link": link_head(self._status, lambda mono: now.of(mono, self.offset)),
+            "sub": {
+                "phase": self._sub[0],
+                "reason": self._sub[1],
+                "epoch": self._position[0],
+                "seq": self._position[1],
+            },
+            # What the strip calls a session is the list here: there is one as soon as it was verified.
+            "session": {"id": "the list of sessions", "name": "Sessions", "state": ""} if known else None,
+            "producers": [],
+            "watching": None,
+            "total": len(self._all),
+            "shown": len(self._shown),
+            "states": dict(sorted(Counter(one.state for one in self._all.values()).items())),
+            "name": self.name,
+        }
+
+    def frame(self, now: Now) -> Frame | None:
+        """The change set since the last frame, or None when nothing changed."""
+        head = self.head(now)
+        rows = [row for ident, row in self._shown.items() if self._rows_sent.get(ident) != row]
+        gone = [ident for ident in self._rows_sent if ident not in self._shown]
+        # Made anew by `now`, though nothing changed: the instants of the link are those that were told.
+        sent = self._head_sent
+        if sent is not None and self._same_link(sent["link"], head["link"]):
+            head["link"] = sent["link"]
+        body: Frame = {}
+        if head != sent:
+            body["head"] = head
+        if rows:
+            body["rows"] = rows
+        if gone:
+            body["gone"] = gone
+        if not body:
+            return None
+        self._head_sent, self._rows_sent = head, dict(self._shown)
+        self.number += 1
+        return {"type": "frame", "n": self.number, "at": now.at(self.offset), **body}
+
+    @staticmethod
+    def _same_link(old: Frame, new: Frame) -> bool:
+        """Whether they differ by the rounding of their times at the most."""
+        times = ("next", "lost", "since")
+        if any(old[key] != new[key] for key in old if key not in times):
+            return False
+        return all(
+            old[key] == new[key]
+            or (old[key] is not None and new[key] is not None and abs(old[key] - new[key]) <= 50)
+            for key in times
+        )
+
+    def key(self, now: Now) -> Frame:
+        """Everything, as of the last frame."""
+        head = self._head_sent or self.head(now)
+        rows = list(self._rows_sent.values())
+        return {"n": self.number, "at": now.at(self.offset), "head": head, "rows": rows, "log": []}
