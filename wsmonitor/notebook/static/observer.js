@@ -29,7 +29,9 @@ function initialize({ model }) {
       pagesAt = now;
       line.tell({ do: "pages", want: store.wants() });
     }
-    if (store.gap !== null && now - store.gap.since > ASK && now - askedAt > ASK) {
+    // A gap, or rows that are held back because nobody seemed to look.
+    const waits = store.gap !== null ? now - store.gap.since > ASK : store.behind > 0 && views > 0;
+    if (waits && now - askedAt > ASK) {
       askedAt = now;
       line.tell({ do: "hello", n: store.n });
     } else if (views > 0 && now - seenAt > SEEN) {
