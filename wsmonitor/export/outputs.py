@@ -234,7 +234,7 @@ class Outputs:
         changed = bool(self._items)
         self._items.clear()
         self._displays.clear()
-        self._bytes = self._text = 0
+        self._bytes = self._text = self._values = 0
         self._clear_next = False
         self.version += changed
         return changed
@@ -247,7 +247,9 @@ class Outputs:
         bundle = self._bundle(content)
         for at in places:
             old = self._items[at]
-            self._bytes -= 0 if isinstance(old, _Stream) else _weight(old)
+            if not isinstance(old, _Stream):
+                self._bytes -= _weight(old)
+                self._values -= len(references([old]))
             new: dict[str, Any] = {"output_type": "display_data", **bundle}
             self._items[at] = new
             self._bytes += _weight(new)

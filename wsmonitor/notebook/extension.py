@@ -22,10 +22,17 @@ def load_ipython_extension(ipython: Any) -> None:
     for word in COMPLETED:
         ipython.set_hook("complete_command", complete, str_key=word)
     kernel_channel.install()
+    if "WsMonitor" in ipython.config:
+        from .recorder.starting import configured
+
+        configured(ipython)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
-    """Close the observers of this kernel, and take the magics away."""
+    """End the recording, close the observers of this kernel, and take the magics away."""
+    recording = sys.modules.get(f"{__package__}.recorder.starting")
+    if recording is not None:
+        recording.stop("the extension was unloaded")
     from .observer import observers
 
     for observer in observers():

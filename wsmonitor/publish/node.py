@@ -30,12 +30,6 @@ ATTRIBUTES_SIZE: Final = 6 * 1024  # characters of keys and values together: an 
 LOG_LENGTH: Final = 4096
 _SAFE: Final = 1 << 53
 
-_WHILE: Final[dict[str, tuple[str, ...]]] = {
-    "pending": ("cancel",),
-    "running": ("pause", "cancel"),
-    "paused": ("resume", "cancel"),
-}
-
 
 class Node:
     """See the module's docstring.
@@ -120,8 +114,8 @@ class Node:
             self._dirty.update(fields)
             self.run.channel.touch(self, urgent=urgent)
 
-    def announce(self, state: State) -> None:
-        """Let observers know of the node, in *state*."""
+    def announce(self, state: State, at: str = "") -> None:
+        """Let observers know of the node, in *state*, since *at* (nanoseconds; now)."""
         run = self.run
         with run.lock:
             if self.announced or self.foreign:
@@ -136,7 +130,7 @@ class Node:
                     )
                 return
             run.ensure_open()
-            now = run.now()
+            now = at or run.now()
             self.announced = True
             self.state = state
             self._fields.update(state=state, created=now)
@@ -150,8 +144,8 @@ class Node:
                 self.above.open_children += 1
             run.channel.touch(self, urgent=True)
 
-    def move(self, state: State, reason: str) -> bool:
-        """Go to *state*, if that may follow; says whether it did."""
+    def move(self, state: State, reason: str, at: str = "") -> bool:
+        """Go to *state* (as of *at*: nanoseconds; now), if that may follow; says whether it did."""
         run = self.run
         with run.lock:
             if not self.announced or self.foreign or self.state == state or not may_follow(self.state, state):
@@ -161,13 +155,13 @@ class Node:
             if "started" not in self._fields and state != "cancelled":
                 fields["started"] = run.now()
             if state in TERMINAL:
-                fields["ended"] = run.now()
+                fields["ended"] = at or run.now()
             if self.is_step:
                 fields["commands"] = self._takes()
             self.set(urgent=True, **fields)
             return True
 
-    def end(self, state: State, reason: str = "", failure: Failure | None = None) -> bool:
+    def end(self, state: State, reason: str = "", failure: Failure | None = None, at: str = "") -> bool:
         """Go to the terminal *state*; says whether it did (an ended node stays as it is)."""
         run = self.run
         with run.lock:
@@ -183,7 +177,7 @@ class Node:
             if failure is not None:
                 self._fields["error"] = failure
                 self._dirty.add("error")
-            self.move(state, reason)
+            self.move(state, reason, at)
             run.nodes.pop(self.id, None)
             if self.above is not None:
                 self.above.open_children -= 1
@@ -365,7 +359,7 @@ class Node:
             return ("retry",) if self.id in self.run.retries else ()
         if self.state == "awaiting_input" and self.question is not None:
             return ("approve", "reject", "cancel") if self.question.kind == "approve" else ("input", "cancel")
-        return _WHILE.get(self.state, ())
+        return self.run.takes.get(self.state, ())
 
 
 def _beginning(value: Value, why: str) -> Value:

@@ -35,6 +35,14 @@ VALUES_KEPT: Final = 32 * 1024 * 1024
 """Bytes of large values that are kept in memory, so that they can be uploaded again after a new epoch."""
 
 
+TAKES: Final[dict[str, tuple[str, ...]]] = {
+    "pending": ("cancel",),
+    "running": ("pause", "cancel"),
+    "paused": ("resume", "cancel"),
+}
+"""The commands that a step takes in each state; questions and retries besides."""
+
+
 class WsMonitorWarning(UserWarning):
     """Something about publishing went wrong at run time; the program itself is not concerned."""
 
@@ -84,6 +92,7 @@ class Run:
         strict: bool,
         on_command: Callable[[Command], None],
     ) -> None:
+        self.takes = TAKES
         self.runtime = runtime
         self.session_id = session_id
         self.strict = strict

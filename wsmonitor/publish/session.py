@@ -57,7 +57,7 @@ class Session(Work):
         kind: str,
         runtime: Runtime,
     ) -> None:
-        self._commands = Commands(self)
+        self._commands = self._make_commands()
         run = Run(
             runtime,
             ident,
@@ -82,6 +82,9 @@ class Session(Work):
             self._node.foreign = True
             self._node.state = "running"
             run.foreign[ident] = self._node
+
+    def _make_commands(self) -> Commands:
+        return Commands(self)
 
     # -- facts
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from wsmonitor.protocol.errors import UsageError
 
-HOMES: Final = ("asking", "restoring")
+HOMES: Final = ("asking", "recording", "restoring")
 """The modules of this package that register subcommands."""
 
 _SYNOPSIS_WIDTH: Final = 26
