@@ -61,6 +61,21 @@ class Interrupter:
         with self._gate:
             self._running[msg_id] = _Execution(msg_id, threading.get_ident())
 
+    def again(self, msg_id: str) -> None:
+        """On the thread that executes: an interrupt came before *msg_id*'s own code had begun.
+
+        IPython shows what a hook raises and goes on, so it would be lost: it is sent again, in a moment.
+        """
+
+        def send() -> None:
+            with self._gate:
+                if msg_id in self._running:
+                    self._send()
+
+        timer = threading.Timer(GRACE, send)
+        timer.daemon = True
+        timer.start()
+
     def end(self, msg_id: str, *, interrupted: bool) -> str:
         """On the thread that executes: *msg_id* ends. *interrupted*: by a `KeyboardInterrupt`.
 

@@ -143,12 +143,16 @@ class Recorder:
         return parent if header and header.get("msg_type") == "execute_request" else None
 
     def _before(self, info: Any) -> None:
+        ident = ""
         try:
             if not info.store_history or info.silent or os.getpid() != self._pid:
                 return
             request = self._request()
             if request is not None:
+                ident = str(request["header"]["msg_id"])
                 self._start_cell(request, info.raw_cell, info)
+        except KeyboardInterrupt:
+            self.interrupter.again(ident)
         except Exception as exc:  # noqa: BLE001 - nothing of ours may reach the cell; it is told in `status`
             self._problem(f"a cell's beginning: {type(exc).__name__}: {exc}")
 
@@ -168,11 +172,19 @@ class Recorder:
 
     def _after(self, result: Any) -> None:
         try:
-            info = getattr(result, "info", None)
-            _, ident = self._infos.pop(id(info), (None, ""))
-            if not ident or os.getpid() != self._pid:
+            if os.getpid() != self._pid:
                 return
-            error = result.error_before_exec or result.error_in_exec
+            if result is None:
+                # ipykernel's way of ending a cell that was interrupted: the exception is on its way.
+                request = self._request() or {}
+                ident = str(request.get("header", {}).get("msg_id", ""))
+                self._infos = {key: one for key, one in self._infos.items() if one[1] != ident}
+                error = sys.exc_info()[1]
+            else:
+                _, ident = self._infos.pop(id(result.info), (None, ""))
+                error = result.error_before_exec or result.error_in_exec
+            if not ident:
+                return
             interrupted = isinstance(error, KeyboardInterrupt)
             who = self.interrupter.end(ident, interrupted=interrupted)
             name = "" if error is None else type(error).__name__
@@ -308,13 +320,17 @@ class Recorder:
         recorded = self._cells.get(message.parent)
         if recorded is None and message.parent in self._begun:
             # The count came before this, if it came at all.
-            self._create("" if message.kind == "execute_input" else message.parent)
+            self._create(message.parent if message.kind in _PUT_OUT else "")
             recorded = self._cells.get(message.parent)
         now = time.monotonic()
         if message.kind == "execute_input":
             self._count(message)
         elif message.kind == "update_display_data":
             self._update(message, now)
+        elif recorded is None and message.parent in self._begun and message.kind == "status":
+            if self._endpoint.content(message).get("execution_state") == "idle":
+                self._create(message.parent)
+                self._end(self._cells[message.parent], now)
         elif recorded is None:
             # Put out between the request's arrival and the hook, by a thread: its cell will begin at once.
             if message.kind in _PUT_OUT and len(message.content) <= _EARLY_SIZE // 4:
