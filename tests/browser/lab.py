@@ -212,7 +212,7 @@ class Notebook:
         self.page.context.close()
 
 
-def notebook_file(path: Path, *cells: str) -> None:
+def notebook_file(path: Path, *cells: str, kernel: str = "python3") -> None:
     """Write a notebook of code cells."""
     found = [
         {
@@ -225,5 +225,5 @@ def notebook_file(path: Path, *cells: str) -> None:
         }
         for n, cell in enumerate(cells)
     ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.write_text(json.dumps({"cells": found, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    metadata = {"kernelspec": {"name": kernel, "display_name": "Python 3", "language": "python"}}
+    path.write_text(json.dumps({"cells": found, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wsmonitor.notebook.bundle import PART_ENTRY, bundle, static, stylesheet
+from wsmonitor.notebook.bundle import ENTRY, PART_ENTRY, bundle, static, stylesheet
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -68,7 +68,7 @@ def test_nothing_in_the_front_end_parses_markup_or_code(word: str) -> None:
 
 
 def test_every_file_ships_and_is_used() -> None:
-    made = bundle() + bundle(entry="restore.js") + bundle(entry=PART_ENTRY)
+    made = "".join(bundle(entry=entry) for entry in (ENTRY, "restore.js", "revive.js", PART_ENTRY))
     for file in static().iterdir():
         if file.name.endswith(".js"):
             assert f"// ---- {file.name}\n" in made

@@ -5,6 +5,8 @@ front-ends interrupt and restart it, is read all the time; a front-end that expo
 a message of our own on it, over the kernel connection that is there anyway. `install` adds the handler where
 the kernel allows it; where not, comms are used and arrive later. The handler runs on the kernel's control
 thread and must not block: it looks the observer up and hands over.
+
+What is registered here is also announced to pages that open while a cell runs: see `revival`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import threading
 import weakref
 from typing import Any, Final, Protocol
+
+from .revival import revival
 
 MESSAGE: Final = "wsmonitor_request"
 REPLY: Final = "wsmonitor_reply"
@@ -33,12 +37,15 @@ def register(token: str, listener: Listener) -> None:
     with _lock:
         _listeners[token] = listener
     install()
+    revival.offer(listener)
 
 
 def forget(token: str) -> None:
     """No longer."""
     with _lock:
-        _listeners.pop(token, None)
+        listener = _listeners.pop(token, None)
+    if listener is not None:
+        revival.withdraw(listener)
 
 
 def _kernel() -> Any:
@@ -64,6 +71,8 @@ def _handler(kernel: Any) -> Any:
         content = parent.get("content") or {}
         with _lock:
             listener = _listeners.get(str(content.get("token")))
+        if content.get("do") == "hello":
+            revival.spoke()
         if listener is not None:
             listener.hear(content, live=True)
         reply = {"status": "ok" if listener is not None else "error"}
