@@ -8,7 +8,7 @@ import msgspec
 
 from tests.notebook.samples import T0, chain, live_status, lost_status, nightly, ns, sample_view, step
 from wsmonitor.notebook.view import LOG_LIMIT, Frame, Now, View
-from wsmonitor.protocol.entities import Entity, Failure, Problem, Producer, Session
+from wsmonitor.protocol.entities import PAUSES, Entity, Failure, Problem, Producer, Session
 from wsmonitor.protocol.messages import Event
 
 NOW = Now(1000.0, T0 + 134)
@@ -75,6 +75,46 @@ def test_attempts_of_one_step_are_one_row_with_its_bars() -> None:
     assert (row["state"], row["attempt"], row["also"]) == ("succeeded", 2, ["s:p1b"])
     assert [bar[2] for bar in row["bars"]] == ["failed", "succeeded"]
     assert row["bars"][0][0] < row["bars"][0][1] < row["bars"][1][0]
+
+
+def test_pauses_are_told_as_the_producer_tells_them_and_nonsense_is_left_out() -> None:
+    for told, shown in [
+        ([1000, 2000, 3000], [[1000, 2000], [3000, None]]),
+        ([1000, 2000], [[1000, 2000]]),
+        ([2000, 1000], None),
+        (["x"], None),
+        ("1000", None),
+        ([True], None),
+        (list(range(1, 101)), [[n, n + 1] for n in range(37, 100, 2)]),
+    ]:
+        view = View("x")
+        paused = msgspec.structs.replace(step("s", "s", chain="c"), attributes={PAUSES: told})
+        view.replace([("step", paused)], "e", 1)
+        assert rows_of(view.frame(NOW))["s:s"].get("pauses") == shown, told
+
+
+def test_a_later_attempt_may_be_known_before_the_first() -> None:
+    view = View("x")
+    apply(view, 1, "step", step("b", "fit", "running", chain="c", key="k", attempt=2, start=3))
+    assert list(rows_of(view.frame(NOW))) == ["s:b"]
+    apply(view, 2, "step", step("a", "fit", "failed", chain="c", key="k", attempt=1, start=1, end=2))
+    row = rows_of(view.frame(NOW))["s:b"]
+    assert (row["state"], row["attempt"], row["also"]) == ("running", 2, ["s:a"])
+    assert [bar[2] for bar in row["bars"]] == ["failed", "running"]
+
+
+def test_rows_tell_what_the_panes_need() -> None:
+    view = View("x")
+    broken = Failure(type="sqlite3.OperationalError", message="locked")
+    full = msgspec.structs.replace(
+        step("s", "s", "failed", chain="c", error=broken), log_count=7, commands=("retry",)
+    )
+    apply(view, 1, "step", full)
+    frame = view.frame(NOW)
+    row = rows_of(frame)["s:s"]
+    assert (row["err"], row["logs"], row["cmds"]) == ("OperationalError", 7, ["retry"])
+    assert frame is not None
+    assert frame["log"][-1]["row"] == "s:s"
 
 
 def test_the_same_key_and_attempt_twice_are_two_rows() -> None:

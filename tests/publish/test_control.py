@@ -96,6 +96,9 @@ def test_a_pause_takes_effect_at_the_next_item_and_not_before(fake: Fake, target
     program.finish()
     assert program.done == [0, 1, 2]
     assert fake.states(program.step.id) == ["running", "paused", "running", "succeeded"]
+    told = {"session": program.session, "chain": program.chain, "step": program.step}[target]
+    began, ended = fake.entity(told.id)["attributes"]["wsmonitor.pauses"]
+    assert 0 < began <= ended
 
 
 def test_a_session_is_paused_only_when_every_running_step_is(fake: Fake) -> None:

@@ -107,7 +107,15 @@ def bounded(head: Frame) -> Frame:
     }
     if len(_encode(shorter)) <= HEAD_BYTES:
         return shorter
-    return {**shorter, "offers": [{**offer, "args": []} for offer in shorter["offers"][:10]]}
+    return {
+        **shorter,
+        "link": {**head["link"], "looked": head["link"]["looked"][:3]},
+        "offers": [{**offer, "args": []} for offer in head["offers"][:8]],
+        "alarms": [{**alarm, "detail": ""} for alarm in head["alarms"][:2]],
+        "alarms_more": head["alarms_more"] + len(head["alarms"][2:]),
+        "asked": head["asked"][:3],
+        "producers": head["producers"][:3],
+    }
 
 
 # ---------------------------------------------------------------------- commands

@@ -34,17 +34,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from wsmonitor.protocol.entities import Chain, Failure, Step
+from wsmonitor.protocol.entities import PAUSES, Chain, Failure, Step
 
 from .pages import Pages
 
 Row: TypeAlias = dict[str, Any]
 
 BROKEN: Final = frozenset({"failed", "crashed"})
-PAUSES: Final = "wsmonitor.pauses"
-"""The attribute in which a producer tells when work was paused: integer milliseconds since 1970 UTC,
-alternately the beginning and the end of a pause, the oldest first."""
-
 ROW_LIMIT: Final = 100_000
 """How many rows a browser is given, if nothing else is said."""
 
@@ -133,7 +129,9 @@ def pauses_of(told: object) -> list[list[int | None]]:
     """The pauses that an attribute tells; what makes no sense of it (anybody may write it) is left out."""
     if not isinstance(told, list):
         return []
-    times = [int(at) for at in told if isinstance(at, (int, float)) and 0 < at < 2**53]
+    times = [
+        int(at) for at in told if isinstance(at, (int, float)) and not isinstance(at, bool) and 0 < at < 2**53
+    ]
     if len(times) != len(told) or times != sorted(times):
         return []
     found: list[list[int | None]] = [

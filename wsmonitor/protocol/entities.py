@@ -35,6 +35,10 @@ Scalar = str | bool | Number
 Attributes = dict[str, Scalar | list[Scalar]]
 """OpenTelemetry's attribute values: a scalar, or a list of scalars. Send integers from 2^53 on as strings."""
 
+PAUSES: Final = "wsmonitor.pauses"
+"""The attribute in which a producer tells when work was paused: integer milliseconds since 1970 UTC,
+alternately the beginning and the end of a pause, the oldest first; an odd one out lasts still."""
+
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Base of all records: immutable; defaults are not sent."""
@@ -303,6 +307,7 @@ class LogRecord(Record, frozen=True, kw_only=True):
 
 __all__ = [
     "KINDS",
+    "PAUSES",
     "KIND_OF",
     "Argument",
     "Attributes",

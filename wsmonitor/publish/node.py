@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from msgspec import structs
 
 from wsmonitor.protocol.changes import ChainChange, Change, SessionChange, StepChange
-from wsmonitor.protocol.entities import Failure, LogRecord, Progress, Value
+from wsmonitor.protocol.entities import PAUSES, Failure, LogRecord, Progress, Value
 from wsmonitor.protocol.states import TERMINAL, State, may_follow
 
 from .channel import LOG_HELD
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NodeKind = Literal["session", "chain", "step"]
 MAX_METRICS: Final = 64
+PAUSE_TIMES: Final = 32  # beginnings and ends that are kept
 MAX_ATTRIBUTES: Final = 64
 ATTRIBUTES_SIZE: Final = 6 * 1024  # characters of keys and values together: an event holds 32 KiB in all
 LOG_LENGTH: Final = 4096
@@ -150,8 +151,10 @@ class Node:
         with run.lock:
             if not self.announced or self.foreign or self.state == state or not may_follow(self.state, state):
                 return False
-            self.state = state
             fields: dict[str, Any] = {"state": state, "reason": run.capture.text(reason, 1024)}
+            if "paused" in (state, self.state):
+                fields["attributes"] = self._attributes_with_pause(state == "paused")
+            self.state = state
             if "started" not in self._fields and state != "cancelled":
                 fields["started"] = run.now()
             if state in TERMINAL:
@@ -160,6 +163,16 @@ class Node:
                 fields["commands"] = self._takes()
             self.set(urgent=True, **fields)
             return True
+
+    def _attributes_with_pause(self, begins: bool) -> dict[str, Any]:
+        """The attributes, in which a pause begins or ends now: no entity keeps the history of its states."""
+        attributes = dict(self._fields.get("attributes", {}))
+        told = attributes.get(PAUSES)
+        times = list(told) if isinstance(told, list) else []
+        if len(times) % 2 == (0 if begins else 1):
+            times.append(int(self.run.now()) // 1_000_000)
+        attributes[PAUSES] = times[-PAUSE_TIMES:] if len(times) % 2 == 0 else times[-PAUSE_TIMES - 1 :]
+        return attributes
 
     def end(self, state: State, reason: str = "", failure: Failure | None = None, at: str = "") -> bool:
         """Go to the terminal *state*; says whether it did (an ended node stays as it is)."""
