@@ -28,7 +28,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    found = browser.new_page(viewport={"width": 1200, "height": 900})
+    found = browser.new_page(viewport={"width": 1200, "height": 900}, timezone_id="UTC")
     trouble: list[str] = []
     found.on("pageerror", lambda error: trouble.append(str(error)))
     found.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))

@@ -261,7 +261,8 @@ export class Tree {
     this.timeline.measure(span.from, span.to, running.size > 0, asOf);
     this.timeline.paintScale();
     this.timeline.paintCursor(this.body, store.span ? asOf : NaN);
-    const top = this.view.scrollTop;
+    // Where fewer rows are left, the page takes its scrolling back a moment later.
+    const top = Math.min(this.view.scrollTop, Math.max(0, (n + 1) * ROW - this.view.clientHeight));
     const from = Math.max(0, Math.floor(top / ROW) - SPARE);
     const to = Math.min(n, Math.ceil((top + (this.view.clientHeight || 12 * ROW)) / ROW) + SPARE);
     const drawn = [];
