@@ -31,7 +31,7 @@ class _Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in {"meta", "rect"}:
+        if tag not in {"meta", "rect", "input"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -99,15 +99,23 @@ def test_the_document_holds_the_log_records_it_is_given() -> None:
     }
 
 
-def test_the_page_stands_alone_and_its_policy_allows_its_own_style_sheet_only() -> None:
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def test_the_page_stands_alone_and_its_policy_allows_what_is_in_it_only() -> None:
     page = to_html(etl(), LIVE)
     style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert script is not None
     policy = next(attrs["content"] for tag, attrs in _tags(page) if "http-equiv" in attrs)
-    assert policy == (f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'")
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{_digest(style[1])}'; "
+        f"script-src 'sha256-{_digest(script[1])}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
     for tag, attrs in _tags(page):
-        assert tag not in {"script", "link", "img", "iframe", "a", "object"}
+        assert tag not in {"link", "img", "iframe", "a", "object"}
         assert not set(attrs) & {"style", "src", "href"}
         assert not any(name.startswith("on") for name in attrs)
     assert "url(" not in page
@@ -131,13 +139,14 @@ def test_no_text_of_a_session_becomes_markup() -> None:
         ],
     )
     page = to_html(state, LIVE)
-    assert "<script" not in page
+    assert page.count("<script") == 1
     assert "\x00" not in page
     assert "\x1b" not in page
     assert "onclick" not in page
     assert {tag for tag, _ in _tags(page)} <= {
         "html", "head", "meta", "title", "style", "body", "main", "div", "h1", "h2", "h3", "span", "p", "b",
         "svg", "rect", "details", "summary", "pre", "table", "tr", "th", "td", "footer", "code",
+        "input", "select", "option", "button", "script",
     }  # fmt: skip
 
 
@@ -170,7 +179,7 @@ def test_a_very_deep_tree_does_not_nest_deeper_than_parsers_allow() -> None:
         "s", "e", 1, [("chain", Chain(id="c", name="c")), *(("step", step) for step in steps)]
     )
     page = to_html(state, LIVE)
-    assert page.count("<div class=row>") + page.count("<summary class=row>") == 801
+    assert page.count("<div class=row ") + page.count("<summary class=row ") == 801
     depth = deepest = 0
     for mark in re.findall(r"</?details", page):
         depth += 1 if mark == "<details" else -1
@@ -188,3 +197,77 @@ def test_a_very_deep_tree_does_not_nest_deeper_than_parsers_allow() -> None:
 )
 def test_html_that_was_published_is_shown_as_its_text(source: str, text: str) -> None:
     assert text_of_html(source) == text
+
+
+def recorded(*outputs: dict[str, object], state: str = "succeeded") -> SessionState:
+    document = msgspec.json.encode({"outputs": outputs, "dropped": {}}).decode()
+    cell = Step(
+        id="s", chain="c", name="cell", kind="cell", state=state, started=ns(0), ended=ns(1),  # type: ignore[arg-type]
+        output=value(document, mime="application/vnd.wsmonitor.outputs+json"),
+    )  # fmt: skip
+    entities = [("session", Session(id="s", name="s", kind="notebook")), ("chain", Chain(id="c", name="c"))]
+    return SessionState.restore("s", "e", 1, [*entities, ("step", cell)])
+
+
+def shown(**data: object) -> dict[str, object]:
+    mimes = {name.replace("__", "+").replace("_", "/", 1): datum for name, datum in data.items()}
+    return {"output_type": "display_data", "data": mimes, "metadata": {}}
+
+
+def test_outputs_of_recorded_cells_are_shown_and_can_do_no_harm() -> None:
+    state = recorded(
+        {"output_type": "stream", "name": "stdout", "text": "\x1b[31mred\x1b[0m <b>"},
+        {
+            "output_type": "error", "ename": "KeyError", "evalue": "x",
+            "traceback": ["\x1b[0;31mTrace\x1b[0m", "<i>"],
+        },
+        shown(image_png="iVBORw0K\nGgo=", text_plain="<figure>"),
+        shown(image_svg__xml="<svg><script>alert(1)</script></svg>"),
+        shown(text_html="<script>alert(1)</script><table>", text_plain="t"),
+        shown(text_plain="<plain>"),
+        shown(image_png='"><script>alert(1)</script>', text_plain="not a picture"),
+        shown(**{"application_x-odd": "<odd>"}),
+    )  # fmt: skip
+    page = to_html(state, LIVE)
+    assert "<pre>red &lt;b&gt;</pre>" in page
+    assert "<pre class=bad>Trace\n&lt;i&gt;</pre>" in page
+    assert '<img src="data:image/png;base64,iVBORw0KGgo=" alt="&lt;figure&gt;">' in page
+    assert '<img src="data:image/svg+xml;base64,' in page
+    assert '<iframe sandbox srcdoc="&lt;script&gt;alert(1)' in page
+    assert "<pre>&lt;plain&gt;</pre>" in page
+    assert "<pre>not a picture</pre>" in page
+    assert "<pre>&lt;odd&gt;</pre>" in page
+    assert page.count("<script") == 1
+
+
+def test_large_outputs_are_fetched_and_what_is_not_there_is_said() -> None:
+    data = b"iVBORw0KGgo="
+    digest = hashlib.sha256(data).hexdigest()
+    large = {"$value": {"sha256": digest, "size": len(data), "mime": "image/png"}}
+    state = recorded(shown(image_png=large, text_plain="a figure"))
+    assert "no longer kept" in to_html(state, LIVE)
+    page = to_html(state, LIVE, fetch=lambda sha256, size: data if sha256 == digest else None)
+    assert '<img src="data:image/png;base64,iVBORw0KGgo=" alt="a figure">' in page
+
+
+def test_of_very_many_rows_the_failed_and_the_open_are_kept_and_the_rest_is_counted() -> None:
+    steps = [
+        Step(
+            id=f"s{n}",
+            chain="c",
+            name=f"step {n}",
+            created=ns(n),
+            state="failed" if n == 990 else "succeeded",
+        )
+        for n in range(1_000)
+    ]
+    under = Step(id="u", chain="c", parent="s999", name="under", created=ns(1_001), state="running")
+    state = SessionState.restore(
+        "s", "e", 1, [("chain", Chain(id="c", name="c")), *(("step", step) for step in [*steps, under])]
+    )
+    page = to_html(state, LIVE, row_limit=100)
+    assert page.count("class=row ") == 100
+    assert "902 rows of 1,002 are not in this file" in page
+    for name in ("step 990", "step 999", "under", "step 0"):
+        assert f">{name}</span>" in page
+    assert "are not in this file" not in to_html(state, LIVE)

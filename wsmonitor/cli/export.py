@@ -20,12 +20,14 @@ from .options import Server, server_options
 
 if TYPE_CHECKING:
     from wsmonitor.client import Connection
+    from wsmonitor.export.recording import Fetch
     from wsmonitor.protocol.entities import LogRecord
     from wsmonitor.protocol.reducer import SessionState
 
 _FORMATS: Final = ("json", "html", "ipynb")
 _LINES: Final = 1000  # what a server keeps per step, and sends at once
 _AT_ONCE: Final = 16
+_VALUES: Final = 24 * 1024 * 1024  # bytes of recorded outputs in a page
 
 
 @click.command("export", short_help="Write a session to a file: JSON, an HTML page, or a recorded notebook.")
@@ -46,7 +48,7 @@ def export_command(
 ) -> int:
     """Write SESSION (a name means its newest run) to a file, as it is at this moment.
 
-    The HTML stands alone: no script, no network, light and dark. The JSON holds every record
+    The HTML stands alone: no network, light and dark, to be filtered and printed. The JSON holds every record
     in full; its form is in docs/reference/cli.md. Large values are in it as previews, with their
     size and SHA-256.
 
@@ -94,7 +96,10 @@ def export_command(
             version=status.welcome.server if status.welcome is not None else "",
         )
         lines, failed = _fetch_logs(connection, server, state) if logs else ({}, 0)
-    data = to_json(state, origin, lines) if form == "json" else to_html(state, origin, lines).encode()
+        if form == "json":
+            data = to_json(state, origin, lines)
+        else:
+            data = to_html(state, origin, lines, _fetcher(connection, server, state)).encode()
     if str(output) == "-":
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -106,6 +111,26 @@ def export_command(
     if failed:
         click.echo(f"  the log lines of {plural(failed, 'step')} could not be read", err=True)
     return Exit.OK
+
+
+def _fetcher(connection: Connection, server: Server, state: SessionState) -> Fetch:
+    """Gives the large values that recorded outputs refer to, up to `_VALUES` bytes in all."""
+    from wsmonitor.client.whole import read_value
+
+    room = _VALUES
+
+    def fetch(sha256: str, count: int) -> bytes | None:
+        nonlocal room
+        if count > room:
+            return None
+        try:
+            found = read_value(connection, state.topic, sha256, count, timeout=server.timeout)
+        except WsMonitorError:
+            return None
+        room -= count
+        return found
+
+    return fetch
 
 
 def _fetch_logs(

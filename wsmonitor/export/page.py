@@ -1,9 +1,10 @@
 """A session as one HTML file that stands alone.
 
-No script, no network: the style sheet is inside, allowed by its digest, and everything else is
-forbidden by the page's own content security policy. Every text of the session is escaped; HTML
-that a program published is shown as the text in it. Geometry is in SVG attributes, because the
-policy forbids inline styles.
+No network: the style sheet and one small script are inside, allowed by their digests, and everything
+else is forbidden by the page's own content security policy. All is there to be read without the script, which
+filters, opens and prints. Every text of the session is escaped; HTML that a program published is
+shown as the text in it, that of a recorded cell in a sealed frame (see `rendered`). Geometry is in SVG
+attributes, because the policy forbids inline styles.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from wsmonitor.protocol.states import TERMINAL
 
 from .document import Logs, Origin
 from .outline import Row, counts, outline, span, troubles
+from .recording import OUTPUTS, Fetch
+from .rendered import rendered
 from .words import OPEN, between, duration, look, moment, number, one_line, plural, size, state_word
 
 _DEEPEST: Final = 8  # rows beyond this depth are not indented further
 _NESTING: Final = 64  # parsers limit how deeply elements nest (Chromium: 512): deeper rows are siblings
 _LOUD: Final = 5  # failures that are named at the top
+ROW_LIMIT: Final = 10_000
+"""Rows of the file: what failed, what is open and what stands above these come first."""
 
 _ORDER: Final = (
     "succeeded",
@@ -44,9 +49,22 @@ _ORDER: Final = (
 )
 
 
-def to_html(state: SessionState, origin: Origin, logs: Logs | None = None) -> str:
-    """The page of *state* as text, to be written as UTF-8."""
-    return "".join(_Page(state, origin, logs or {}).parts())
+def to_html(
+    state: SessionState,
+    origin: Origin,
+    logs: Logs | None = None,
+    fetch: Fetch | None = None,
+    *,
+    row_limit: int = ROW_LIMIT,
+) -> str:
+    """The page of *state* as text, to be written as UTF-8.
+
+    Args:
+        logs: the steps' log records.
+        fetch: gives large values, for the outputs of recorded cells; without it they are said to be missing.
+        row_limit: how many rows the file has at the most; what is left out is counted in it.
+    """
+    return "".join(_Page(state, origin, logs or {}, fetch, row_limit).parts())
 
 
 def _text(value: str) -> str:
@@ -59,29 +77,36 @@ def _text(value: str) -> str:
 
 
 @cache
-def _style() -> tuple[str, str]:
-    text = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+def _inside(name: str) -> tuple[str, str]:
+    """A file of this package that is put into the page, and its digest for the policy."""
+    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     return text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 class _Page:
-    def __init__(self, state: SessionState, origin: Origin, logs: Logs) -> None:
+    def __init__(
+        self, state: SessionState, origin: Origin, logs: Logs, fetch: Fetch | None, row_limit: int
+    ) -> None:
         self.state = state
         self.origin = origin
         self.logs = logs
         self.as_of = int(origin.as_of)
+        self.fetch: Fetch = fetch or (lambda sha256, size: None)
         self.rows = outline(state)
+        self.kept = _kept(self.rows, row_limit)
         self.first, self.last = span(state, self.as_of)
         self.earlier = {row.attempts[-1].id: row.attempts[:-1] for row in self.rows if row.attempts}
 
     def parts(self) -> Iterator[str]:
-        style, digest = _style()
+        style, digest = _inside("page.css")
+        script, script_digest = _inside("page.js")
         name = self.state.session.name if self.state.session else self.state.topic
         yield (
             "<!doctype html>\n"
             '<html lang="en"><head><meta charset="utf-8">'
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            f"style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'\">"
+            f"style-src 'sha256-{digest}'; script-src 'sha256-{script_digest}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'\">"
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="referrer" content="no-referrer">'
             f"<title>{_text(name)} · wsmonitor</title><style>{style}</style></head>\n<body><main>\n"
@@ -102,7 +127,7 @@ class _Page:
             f"digest <code>{self.state.digest}</code>"
             + (f" · from <code>{_text(origin.server)}</code>" if origin.server else "")
             + (f" (server {_text(origin.version)})" if origin.version else "")
-            + "</footer>\n</main></body></html>\n"
+            + f"</footer>\n</main><script>{script}</script></body></html>\n"
         )
 
     # -- the top
@@ -199,21 +224,25 @@ class _Page:
     def tree(self) -> Iterator[str]:
         if not self.rows:
             return
+        yield "<h2>Steps</h2>"
+        yield from self.tools()
         yield (
-            "<h2>Steps</h2><div class=tree><div class='row axis'><span>Step</span><span>State</span>"
+            "<div class=tree><div class='row axis'><span>Step</span><span>State</span>"
             "<span class=time>Time</span><span class=when>"
             f"<span>{moment(self.first, date=False)}</span><span>{moment(self.last, date=False)} UTC</span>"
             "</span></div>\n"
         )
         open_at: list[int] = []  # depths of the <details> that are still open
-        for row in self.rows:
+        for place, row in enumerate(self.kept):
+            above = place + 1 < len(self.kept) and self.kept[place + 1].depth > row.depth
             while open_at and open_at[-1] >= row.depth:
                 open_at.pop()
                 yield "</details>"
             inside = "".join(self.facts(row.item)) if row.item is not None else ""
             css = "chain" if row.depth == 0 else "step"
-            if row.children and row.depth < _NESTING:
-                yield f"<details open class={css}><summary class=row>{self.cells(row, twist=True)}</summary>"
+            line = f'class=row data-state="{row.state}"'
+            if above and row.depth < _NESTING:
+                yield f"<details open class={css}><summary {line}>{self.cells(row, twist=True)}</summary>"
                 if inside:
                     yield "<details class=facts><summary>details</summary>"
                     yield f"<div class=body>{inside}</div></details>"
@@ -221,12 +250,32 @@ class _Page:
                 yield "\n"
             elif inside:
                 yield (
-                    f"<details class={css}><summary class=row>{self.cells(row, twist=True)}</summary>"
+                    f"<details class={css}><summary {line}>{self.cells(row, twist=True)}</summary>"
                     f"<div class=body>{inside}</div></details>\n"
                 )
             else:
-                yield f"<div class={css}><div class=row>{self.cells(row, twist=False)}</div></div>\n"
+                yield f"<div class={css}><div {line}>{self.cells(row, twist=False)}</div></div>\n"
         yield "</details>" * len(open_at) + "</div>"
+
+    def tools(self) -> Iterator[str]:
+        """What the script needs, hidden where there is none; and what is not in the file."""
+        left = len(self.rows) - len(self.kept)
+        if left:
+            yield (
+                f"<p class=note><b>{plural(left, 'row')} of {len(self.rows):,} are not in this file</b>, to "
+                "keep it readable: what failed and what was open is. "
+                "<code>wsmonitor export -o FILE.json</code> writes all of them.</p>"
+            )
+        states = dict.fromkeys(row.state for row in self.kept if row.attempts)
+        words = {state: state_word(state, known=self.origin.live) for state in states}
+        options = "".join(f'<option value="{state}">{_text(word)}</option>' for state, word in words.items())
+        yield (
+            "<div class=tools id=tools hidden>"
+            '<input type=search id=words placeholder="filter, e.g. failed read" aria-label="Filter rows">'
+            f'<select id=state aria-label="State"><option value="">all states</option>{options}</select>'
+            "<button type=button id=open>Open all</button> <button type=button id=close>Close all</button>"
+            "<span class=soft id=hits role=status></span></div>"
+        )
 
     def cells(self, row: Row, *, twist: bool) -> str:
         item = row.item
@@ -283,8 +332,16 @@ class _Page:
                 if earlier.error is not None:
                     yield f"<h3>Error of attempt {earlier.attempt}</h3>" + _error(earlier.error)
         for title, value in (("Input", item.input), ("Output", item.output)):
-            if value is not None:
-                yield f"<h3>{title}</h3>" + _value(value)
+            if value is None:
+                continue
+            yield f"<h3>{title}</h3>"
+            if value.mime == OUTPUTS and isinstance(item, Step):
+                heard = any(
+                    one.liveness == "live" and not one.closed for one in self.state.producers.values()
+                )
+                yield from rendered(item, self.fetch, self.logs.get(item.id, ()), _text, heard=heard)
+            else:
+                yield _value(value)
         pairs: list[tuple[str, str]] = []
         if metrics:
             pairs += [(key, number(value)) for key, value in item.metrics.items()]
@@ -303,17 +360,6 @@ class _Page:
             yield "</table>"
         if isinstance(item, Step) and item.log_count:
             yield from _log(item, self.logs.get(item.id, ()))
-
-    def _earlier(self, step: Step) -> tuple[Step, ...]:
-        return self._attempts_of.get(step.id, ())
-
-    @property
-    def _attempts_of(self) -> dict[str, tuple[Step, ...]]:
-        if not hasattr(self, "_attempts"):
-            self._attempts = {
-                row.attempts[-1].id: row.attempts[:-1] for row in self.rows if len(row.attempts) > 1
-            }
-        return self._attempts
 
     # -- the tables
 
@@ -349,6 +395,27 @@ class _Page:
                 heard += f", since {moment(record.since)}"
             rows.append((record.agent or record.id, record.subject, heard))
         yield _table("Producers", ("Program", "Subject", "Heard"), rows)
+
+
+def _kept(rows: list[Row], limit: int) -> list[Row]:
+    """The rows that are written: all, or what failed and what is open with all above it, then the first."""
+    if len(rows) <= limit:
+        return rows
+    path: list[int] = []
+    above: list[tuple[int, ...]] = []
+    for place, row in enumerate(rows):
+        del path[row.depth :]
+        above.append(tuple(path[-_NESTING:]))
+        path.append(place)
+    kept: set[int] = set()
+    urgent = [
+        place for place, row in enumerate(rows) if row.state in OPEN or row.state in ("failed", "crashed")
+    ]
+    for place in (*urgent, *range(len(rows))):
+        if len(kept) >= limit:
+            break
+        kept.update(above[place], (place,))
+    return [row for place, row in enumerate(rows) if place in kept]
 
 
 def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -140,7 +140,7 @@ def recording_of(state: SessionState) -> Recording:
         attributes = {**chain.attributes, **attributes}
     # A kernel that died says nothing of it: the server waits some minutes before it calls its cells crashed.
     heard = any(one.liveness == "live" and not one.closed for one in state.producers.values())
-    runs = tuple(_run(step, heard) for step in sorted(cells, key=_began))
+    runs = tuple(run_of(step, heard) for step in sorted(cells, key=_began))
     paths = [_text(attributes, "notebook")]
     paths += [_text(step.attributes, "notebook") for step in cells]
     return Recording(
@@ -161,7 +161,8 @@ def _began(step: Step) -> tuple[int, int, str]:
     return int(step.started or step.created or 0), _count(step.attributes) or 0, step.id
 
 
-def _run(step: Step, heard: bool) -> Run:
+def run_of(step: Step, heard: bool) -> Run:
+    """The execution that *step*, of the kind `CELL_KIND`, records. *heard*: whether its kernel is."""
     return Run(
         step=step.id,
         cell_id=_text(step.attributes, "cell_id"),

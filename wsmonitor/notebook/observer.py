@@ -228,26 +228,16 @@ class Observer(LiveWidget):
     def to_html(self, path: str | Path) -> Path:
         """Write the session as one HTML file that stands alone, and return its path.
 
+        While the link is there, log lines and recorded outputs are fetched for it, for 30 s at the most.
+
         Raises:
             UsageError: there is no session yet.
+            OSError: the file cannot be written.
         """
-        from wsmonitor.export import Origin, to_html
+        from .html_file import write
 
-        state, status = self._source.snapshot(), self._source.status()
-        if state is None or state.session is None:
-            raise UsageError("there is no session yet: nothing to write")
-        moment = now()
-        exported = moment.at(status.clock_offset)
-        as_of = exported if status.live else moment.of(status.last_frame_at, status.clock_offset) or exported
-        origin = Origin(
-            exported=f"{exported}000000",
-            as_of=f"{as_of}000000",
-            live=status.live,
-            server=status.url or "",
-            version=status.welcome.server if status.welcome else "",
-        )
         path = Path(path)
-        path.write_text(to_html(state, origin), encoding="utf-8")
+        write(self._source, path)
         return path
 
     def to_frame(self, what: Literal["steps", "events"] = "steps") -> pd.DataFrame:
