@@ -22,6 +22,7 @@ from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, Lab, Notebook, notebook_
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WATCH = 'import wsmonitor as wm\n\nwm.watch("nightly-etl")'
+DASHBOARD = "wm.SessionList()"
 PROGRAM = Path(__file__).with_name("nightly.py")
 # Under a name of its own: a traceback's path is not of interest.
 RUN = "import sys; exec(compile(sys.argv[1], 'nightly_etl.py', 'exec'))"
@@ -128,7 +129,7 @@ def shoot(browser: Browser, folder: Path, wanted: list[str], *, dark: bool) -> N
     kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     lab = Lab(folder / "lab", {**server.env(), **kernel}, dark=dark)
     for name in ("wide", "narrow"):
-        notebook_file(lab.root / f"{name}.ipynb", WATCH)
+        notebook_file(lab.root / f"{name}.ipynb", WATCH, DASHBOARD)
     lab.start()
     program = subprocess.Popen(
         [sys.executable, "-c", RUN, PROGRAM.read_text(encoding="utf-8")],
@@ -163,6 +164,12 @@ def shoot(browser: Browser, folder: Path, wanted: list[str], *, dark: bool) -> N
         program.stdin.flush()
         program.wait(60)
         each(failed)
+        for album, _ in albums:
+            album.page.bring_to_front()
+            album.notebook.run(1)
+            board = album.notebook.observer(1)
+            expect(board).to_contain_text("nightly-etl", timeout=PATIENCE)
+            album.take("sessions", board)
     finally:
         for album, _ in albums:
             album.page.context.close()

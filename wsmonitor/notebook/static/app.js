@@ -76,7 +76,7 @@ export function mount(store, el, send) {
       alarms.paint(from, v);
       summary.paint(from, v);
       tree.visible = detail.isOpen ? TALL : VISIBLE;
-      tree.paint(from, v, { replayable: !replay && Boolean(session && session.end) && store.rows.size > 0 });
+      tree.paint(from, v, { replayable: !replay && Boolean(session && session.end) && store.rows.size > 0 && !store.loading });
       detail.paint(from, v);
       commands.paint(from, v, tree.selected);
       log.paint(from);

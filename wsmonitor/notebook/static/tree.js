@@ -244,7 +244,7 @@ export class Tree {
     this.tools.paint(store, this, Boolean(options.replayable));
     shown(this.grid, n > 0);
     shown(this.empty, n === 0 && (filtered || Boolean(store.head && store.head.session)));
-    text(this.empty, filtered ? "No step matches." : "No steps yet.");
+    text(this.empty, filtered ? "No step matches." : store.loading ? "The steps are on their way." : "No steps yet.");
     attr(this.grid, "aria-rowcount", String(n + 1));
     this._size();
     // As high as its rows, up to eight: it grows as steps come, and never shrinks under the reader's eye.
