@@ -342,12 +342,20 @@ class Observer(LiveWidget):
         caller.wake(self)
 
     def _update_copy(self, snapshot: SessionSnapshot | None) -> None:
-        """Bring the static copy beside the view up to date: at the end, and once a minute."""
-        if snapshot is not None:
-            moment = now()
-            key = (snapshot.id, snapshot.state) if snapshot.terminal else None
-            at = moment.at(self.feed.status.clock_offset)
-            self._copy.update(lambda: trace(snapshot, at), moment.mono, key)
+        """Bring the static copies up to date: at the end, when the link is lost, and once a minute."""
+        if snapshot is None:
+            return
+        moment, status = now(), self.feed.status
+        key: tuple[object, ...] | None = None
+        if snapshot.terminal:
+            key = (snapshot.id, snapshot.state)
+        elif not status.live:
+            key = ("lost", status.lost_at)
+        at = moment.at(status.clock_offset)
+        if not status.live:
+            at = moment.of(status.last_frame_at, status.clock_offset) or at
+        for copy in (self._copy, *(part.copy for part in self.companions if part.copy is not None)):
+            copy.update(lambda: trace(snapshot, at, live=status.live), moment.mono, key)
 
 
 # ---------------------------------------------------------------------- one observer per target

@@ -28,6 +28,7 @@ from wsmonitor.protocol.errors import UsageError
 
 from . import kernel_channel
 from .bundle import PART_ENTRY, bundle
+from .copies import Copy
 from .feed import now
 from .live import caller, heard
 from .observer import Observer
@@ -103,6 +104,8 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
 
     observer: Observer
     closed = False
+    copy: Copy | None = None
+    """The static copy that it leaves beside itself, if it does."""
 
     _esm = bundle(entry=PART_ENTRY)
 
@@ -199,7 +202,9 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
         data, metadata = made if isinstance(made, tuple) else (made, {})
         html = (
             f"<p><b>wsmonitor</b> {self.words} of <b>{escape(self.observer.target)}</b>. "
-            "The live view needs a running kernel: run this cell.</p>"
+            "The live view needs a running kernel: run this cell."
+            + ("" if self.copy is None else " A static copy is below.")
+            + "</p>"
         )
         return {**(data or {}), "text/plain": repr(self), "text/html": html}, metadata
 
@@ -341,6 +346,7 @@ class SessionTree(Part):
         self._chosen = Chosen()
         self._choice: str | None = None
         self._taken: str | None = None
+        self.copy = Copy()
         super().__init__(target, **options)
 
     def facts(self) -> Mapping[str, Any]:
@@ -374,6 +380,17 @@ class SessionTree(Part):
         if row is not None:
             self._choice = row
             caller.wake(self)
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import publish_display_data
+
+        if self.closed:
+            publish_display_data({"text/plain": repr(self)})
+            return
+        publish_display_data(*self._repr_mimebundle_())
+        assert self.copy is not None
+        self.copy.display()
+        caller.wake(self.observer)
 
     @property
     def record(self) -> Session | Chain | Step | None:

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from wsmonitor.protocol.states import TERMINAL
+
 from .rows import failure_line, milliseconds
 from .snapshot import SessionSnapshot
 
@@ -60,8 +62,27 @@ def _length(started: str, ended: str) -> str:
     return "" if first is None or last is None else f"{(last - first) / 1000:.1f} s"
 
 
-def _state(state: str) -> str:
-    return f"{ICONS.get(state, '·')} {escape(state.replace('_', ' '))}"
+def _state(state: str, *, known: bool = True) -> str:
+    """The state with its icon; what may have changed since it was last known is told in the past tense."""
+    was = "was " if not known and state not in TERMINAL else ""
+    return f"{ICONS.get(state, '·')} {was}{escape(state.replace('_', ' '))}"
+
+
+def _doubts(snapshot: SessionSnapshot, as_of: int, live: bool) -> list[str]:
+    """Why what was open may not be so, in sentences. What has ended has ended, whatever is heard since."""
+    if snapshot.terminal:
+        return []
+    if not live:
+        return [
+            f"The link to the server was down: this is what was known at {_time(as_of)}; "
+            "what happened since is not in here."
+        ]
+    return [
+        f"The program {escape(one.agent or one.id)} was {'lost' if one.liveness == 'lost' else 'not heard'} "
+        f"since {_time(milliseconds(one.since))}."
+        for one in snapshot.producers.values()
+        if not one.closed and one.liveness != "live"
+    ]
 
 
 def _order(entity_created: str, started: str) -> int:
@@ -94,12 +115,20 @@ def _lines(snapshot: SessionSnapshot) -> Iterator[tuple[int, str, str, str, str]
             stack.extend((depth + 1, child) for child in reversed(below.get((step.chain, step.id), [])))
 
 
-def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None) -> str:
-    """The session as a heading and a table; *as_of* in milliseconds since 1970."""
+def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, live: bool = True) -> str:
+    """The session as a heading and a table.
+
+    Args:
+        as_of: up to when it is verified, in milliseconds since 1970.
+        limit: how many rows at the most.
+        live: whether the link to the server was there then.
+    """
+    doubts = _doubts(snapshot, as_of, live)
+    known = not doubts
     record = snapshot.record
     took = _length(record.started, record.ended)
     words = [
-        _state(snapshot.state),
+        _state(snapshot.state, known=known),
         *([f"in {took}"] if took else []),
         *([escape(snapshot.reason)] if snapshot.reason else []),
     ]
@@ -110,6 +139,7 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None) -> str
         f". As of {_time(as_of)}, event {snapshot.seq}; ",
         f"started {_time(milliseconds(record.started)) or 'not yet'}.</p>",
     ]
+    out += [f"<p>⚠ {doubt}</p>" for doubt in doubts]
     if record.error is not None:
         out.append(f"<p>✕ {escape(failure_line(record.error))}</p>")
     out.append(
@@ -122,17 +152,19 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None) -> str
             break
         label = f"<b>{escape(name)}</b>" if depth == 0 else "&nbsp;" * 4 * min(depth, 12) + escape(name)
         out.append(
-            f'<tr><td align="left">{label}</td><td align="left">{_state(state)}</td>'
+            f'<tr><td align="left">{label}</td><td align="left">{_state(state, known=known)}</td>'
             f'<td align="right">{length}</td><td align="left">{escape(remark)}</td></tr>'
         )
     out.append("</tbody></table>")
     return "".join(out)
 
 
-def trace(snapshot: SessionSnapshot, as_of: int) -> str:
-    """The static copy that stands beside the live view."""
-    summary = f"Static copy: {escape(snapshot.name)}, run {snapshot.run}, {escape(snapshot.state)}"
-    return f"<details><summary>{BEGIN}{summary}</summary>{body(snapshot, as_of, ROW_LIMIT)}{END}</details>"
+def trace(snapshot: SessionSnapshot, as_of: int, *, live: bool = True) -> str:
+    """The static copy that stands beside the live view; arguments as those of `body`."""
+    state = _state(snapshot.state, known=not _doubts(snapshot, as_of, live))
+    summary = f"Static copy: {escape(snapshot.name)}, run {snapshot.run}, {state}, as of {_time(as_of)}"
+    inside = body(snapshot, as_of, ROW_LIMIT, live=live)
+    return f"<details><summary>{BEGIN}{summary}</summary>{inside}{END}</details>"
 
 
 def static_list(table: str, total: int, as_of: int) -> str:
