@@ -1,21 +1,25 @@
 """Real kernels, spoken to as a front-end does: what is heard while a cell runs, magics, and what remains.
 
-The kernel is of the interpreter that runs the tests: another environment's tries another ipykernel.
+The kernel is the installed one; with ``--all`` each supported ipykernel takes its turn.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
+from tests.kernels import KERNELS
 from tests.notebook.samples import ns
 from wsmonitor.client import Connection, Target, connect
 from wsmonitor.client.types import PublicationListener
@@ -31,8 +35,9 @@ PATIENCE = 60.0
 class Kernel:
     """A kernel, and the messages that a front-end would see."""
 
-    def __init__(self, env: dict[str, str]) -> None:
-        self.manager = KernelManager()
+    def __init__(self, env: dict[str, str], specs: Path | None = None) -> None:
+        manager = KernelSpecManager(kernel_dirs=[str(specs)]) if specs is not None else KernelSpecManager()
+        self.manager = KernelManager(kernel_spec_manager=manager)
         paths = os.pathsep.join(path for path in sys.path if path)
         self.manager.start_kernel(env={**os.environ, "PYTHONPATH": paths, **env})
         self.client: BlockingKernelClient = self.manager.client()
@@ -114,10 +119,10 @@ def publisher(server: Any) -> Iterator[Connection]:
         yield handle
 
 
-@pytest.fixture(scope="module")
-def kernel(server: Any) -> Iterator[Kernel]:
-    env = {"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": server.token(sub="ada", role="command")}
-    found = Kernel(env)
+@pytest.fixture(scope="module", params=KERNELS, ids=str)
+def kernel(request: pytest.FixtureRequest, kernels: Path, server: Any) -> Iterator[Kernel]:
+    env = {"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": server.token(sub="ada", role="admin")}
+    found = Kernel(env, request.param.jupyter_path(kernels) / "kernels")
     try:
         yield found
     finally:
@@ -188,11 +193,107 @@ def test_a_word_that_an_observer_does_not_know_is_no_fault(
     assert kernel.run("print(obs.errors)").strip() == "()"
 
 
-def test_a_cell_that_is_run_again_leaves_one_observer(kernel: Kernel, watching: Callable[[str], str]) -> None:
+def test_a_question_is_answered_while_a_cell_runs_and_once(
+    kernel: Kernel, watching: Callable[[str], str], publisher: Connection
+) -> None:
+    token = watching("asking")
+    publication = publish(publisher, "asking")
+    cell = kernel.begin("obs.wait(60).state")
+    received: dict[str, Any] = {}
+    while received.get("ok") is not True:  # the view may still have no session
+        ident = secrets.token_hex(16)
+        assert kernel.control(do="details", id=ident, token=token, row="c:c") == {"status": "ok"}
+        told = kernel.next(lambda m, ident=ident: answer_of(m).get("id") == ident)
+        received = answer_of(told)
+    assert received["details"]["name"] == "chain"
+    publication.submit(SessionChange(state="succeeded", ended=ns(2)))
+    assert kernel.end(cell) == "'succeeded'"
+
+
+def answer_of(message: dict[str, Any]) -> dict[str, Any]:
+    """The answer that a message on IOPub holds, or {}."""
+    data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
+    found = data.get("content") if data.get("method") == "custom" else None
+    return found if isinstance(found, dict) and found.get("type") == "answer" else {}
+
+
+def test_an_interrupt_ends_a_wait_and_harms_nothing(
+    kernel: Kernel, watching: Callable[[str], str], publisher: Connection
+) -> None:
+    watching("interrupted")
+    publication = publish(publisher, "interrupted")
+    kernel.run("obs.wait(60, state='running')")
+    cell = kernel.begin("print('begins', flush=True)\nobs.wait()")
+    kernel.next(lambda m: m["msg_type"] == "stream" and "begins" in m["content"]["text"])
+    kernel.manager.interrupt_kernel()
+    assert "KeyboardInterrupt" in kernel.end(cell)
+    assert kernel.run("print(obs.feed.watch.waiting, obs.errors, obs.state)").split() == [
+        "0",
+        "()",
+        "running",
+    ]
+    awaiting = kernel.begin("(await obs.wait_async(60)).state")
+    publication.submit(SessionChange(state="succeeded", ended=ns(2)))
+    assert kernel.end(awaiting) == "'succeeded'"
+    assert kernel.run("obs.wait(60).state") == "'succeeded'"
+
+
+def test_waiting_for_the_end_of_ones_own_recording_is_refused(
+    kernel: Kernel, watching: Callable[[str], str]
+) -> None:
+    kernel.run("%load_ext wsmonitor")
+    kernel.run("%wsmonitor record own-notebook")
+    try:
+        watching("own-notebook")
+        kernel.run("obs.wait(60, state='running')")
+        for code in ("obs.wait(60)", "await obs.wait_async(60)", "obs.wait(60, state='failed')"):
+            assert kernel.run(code).startswith("UsageError: this would wait for ever"), code
+    finally:
+        kernel.run("%wsmonitor record off")
+    assert kernel.run("obs.wait(60).state") == "'succeeded'"
+
+
+def subscriptions(server: Any) -> int:
+    """How many subscriptions the server has."""
+    with connect(Target(url=server.url, token=server.token(sub="boss", role="admin"))) as admin:
+        found: int = admin.server_status().result(PATIENCE)["subscriptions"]
+        return found
+
+
+def test_a_cell_that_is_run_a_hundred_times_leaves_one_observer_and_nothing_else(
+    kernel: Kernel, watching: Callable[[str], str], publisher: Connection, server: Any
+) -> None:
+    publish(publisher, "again")
     first = watching("again")
-    for _ in range(3):
-        assert watching("again") == first
-        kernel.run("obs")
+    kernel.run("obs.wait(60, state='running')")
+    measure = (
+        "import asyncio, gc, os, psutil, threading\n"
+        "from comm import get_comm_manager\n"
+        "from ipywidgets.widgets.widget import _instances\n"
+        "from wsmonitor.notebook import kernel_channel, live\n"
+        "def measured():\n"
+        "    gc.collect()\n"
+        "    process = psutil.Process()\n"
+        "    counts = (sorted(t.name for t in threading.enumerate()), len(process.net_connections()),\n"
+        "        process.num_fds(), len(asyncio.all_tasks()), len(_instances),\n"
+        "        len(get_comm_manager().comms),\n"
+        "        len(kernel_channel._listeners), len(live.sender._outlets), len(live.caller._subjects))\n"
+        "    return counts, process.memory_info().rss\n"
+    )
+    for _ in range(20):
+        kernel.run("obs = wm.watch('again')\nobs")
+    kernel.run(f"{measure}before = measured()")
+    subscribed = subscriptions(server)
+    for _ in range(100):
+        kernel.run("obs = wm.watch('again')\nobs")
+    assert watching("again") == first
+    deadline = time.monotonic() + PATIENCE
+    compare = "after = measured()\nprint(after[0] == before[0] or (before[0], after[0]))"
+    while (told := kernel.run(compare).strip()) != "True":  # a thread of Jupyter's own may be on its way out
+        assert time.monotonic() < deadline, told
+    grown = int(kernel.run("print(after[1] - before[1])"))
+    assert grown <= 5_000_000, f"{grown:,} bytes"
+    assert subscriptions(server) == subscribed
     probe = (
         "import threading\nfrom wsmonitor.notebook.observer import observers\n"
         "from ipywidgets.widgets.widget import _instances\n"

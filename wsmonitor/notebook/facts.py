@@ -56,6 +56,11 @@ class Goal:
             raise UsageError(f"seq must not be below 0: {seq}")
         return cls(seq, states)
 
+    @property
+    def ends(self) -> bool:
+        """Whether only the session's end can settle it."""
+        return self.seq is None and self.states <= TERMINAL
+
     def judge(self, facts: Facts) -> bool:
         """Whether it is reached.
 

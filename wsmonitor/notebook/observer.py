@@ -32,6 +32,7 @@ from .copies import Copy
 from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
+from .own import is_own
 from .requests import Question
 from .rows import ROW_LIMIT
 from .snapshot import SessionSnapshot, take
@@ -112,7 +113,8 @@ class Observer(LiveWidget):
             SessionFailed: it ended as failed, cancelled or crashed, or without reaching what was asked.
             WaitTimeoutError: a `TimeoutError`; the message says what is known.
             ConnectionFailedError: the link is down for good.
-            UsageError: called from a callback (it would wait for itself), or on a closed observer.
+            UsageError: called from a callback (it would wait for itself), on a closed observer, or for the
+                end of this notebook's own recording.
         """
         if caller.here:
             raise UsageError(
@@ -158,6 +160,11 @@ class Observer(LiveWidget):
         if self.closed:
             raise UsageError("this observer is closed")
         watch, goal = self.feed.watch, Goal.of(seq, state, TRANSITIONS)
+        if goal.ends and is_own(self.target, watch.facts.session_id):
+            raise UsageError(
+                "this would wait for ever: it is this very notebook's recording, which goes on while this "
+                "cell runs. Wait for a state or a seq, or in another notebook"
+            )
         future: Future[Facts] = Future()
         # Judged on the client's thread, behind what was begun there before: a run that this process has
         # published a moment ago is the one that is meant, and not the end of the run before it.
