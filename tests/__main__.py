@@ -21,7 +21,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests import kernels, scale
+from tests import kernels, notebooks, scale
+from wsmonitor.notebook import tutorials
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
@@ -49,26 +50,17 @@ def _import_contracts() -> int:
 
 
 def _notebooks(times: int) -> int:
-    notebooks = sorted(path.relative_to(ROOT) for path in (ROOT / "notebooks").glob("*.ipynb"))
-    if not notebooks:
-        print("there are no notebooks")
-        return 0
-    sanitize = [
-        argument
-        for path in sorted(
-            [*(ROOT / "notebooks").glob("*.cfg"), *(ROOT / "wsmonitor" / "notebook").glob("*.cfg")]
-        )
-        for argument in ("--nbval-sanitize-with", str(path.relative_to(ROOT)))
-    ]
-    for done in range(times):
-        # Warnings of the notebook tools themselves are not this project's to make errors of.
-        status = _tool(
-            "pytest", "--nbval", *sanitize, "-W", "default", "-p", "no:xdist", *map(str, notebooks)
-        )
+    """Each tutorial *times* times in a row on the installed ipykernel; with ``--all`` also on the others."""
+    paths = [notebooks.FOLDER / name for name in tutorials.names()]
+    runs: list[kernels.Kernel] = [kernels.INSTALLED] * times
+    if times > 1:
+        runs += [kernel for kernel in kernels.ALL if not kernel.installed]
+    for done, kernel in enumerate(runs):
+        status = notebooks.check(paths, kernel)
         if status != 0:
-            print(f"after {done} good runs")
+            print(f"on {kernel}, after {done} good runs")
             return status
-    print(f"each notebook passed {times} times in a row")
+    print(f"{len(paths)} notebooks passed, {times} times in a row on {kernels.INSTALLED}")
     return 0
 
 
@@ -92,7 +84,9 @@ def _wheel() -> int:
             capture_output=True,
             text=True,
         ).stdout.split()
-        missing = {name.removeprefix("server/") for name in tracked if (ROOT / name).is_file()} - names
+        wanted = {name.removeprefix("server/") for name in tracked if (ROOT / name).is_file()}
+        wanted |= {f"wsmonitor/notebook/_tutorials/{name}" for name in tutorials.names()}
+        missing = wanted - names
         if missing:
             print("the wheel lacks " + ", ".join(sorted(missing)))
             return 1

@@ -104,10 +104,10 @@ class Demo:
         self.workload = self._spawn("workload", arguments)
 
     def start_lab(self) -> str:
-        """Start JupyterLab on a copy of the tutorial; return its address."""
+        """Start JupyterLab on a copy of the first tutorial, with the others beside it; return its address."""
         from wsmonitor.notebook import tutorials
 
-        shutil.copyfile(tutorials.path(NOTEBOOK), self.home / "notebooks" / NOTEBOOK)
+        tutorials.copy(self.home / "notebooks")
         quiet = self.home / "lab-settings" / "@jupyterlab" / "apputils-extension"
         quiet.mkdir(parents=True)
         news = {"fetchNews": "false", "checkForUpdates": False}

@@ -50,7 +50,7 @@ def placeholder(title: str) -> str:
 
 def empty_trace() -> str:
     """The static copy before there is anything to copy."""
-    return f"<details><summary>Static copy</summary>{BEGIN}<p>Nothing yet.</p>{END}</details>"
+    return f"<details><summary>{BEGIN}Static copy</summary><p>Nothing yet.</p>{END}</details>"
 
 
 def _time(at: int | None) -> str:
