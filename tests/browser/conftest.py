@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, free_port
 from wsmonitor.client.tokens import issue_token
+
+# What is expected is waited for, and a machine may be ten times slower than ours.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
