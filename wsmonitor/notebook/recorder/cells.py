@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wsmonitor.export.outputs import OutputLimits, Outputs, Redact, plain_text, references
+from wsmonitor.export.outputs import OutputLimits, Outputs, Redact, encode, plain_text, references
 
 from .progress import Progress, tqdm_text
 
@@ -209,4 +209,4 @@ class Cell:
         self._weight = self.outputs.weight
         self._due = None
         self._last = now
-        return self.outputs.document(), parts, new
+        return encode(outputs, self.outputs.dropped), parts, new
