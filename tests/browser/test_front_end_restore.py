@@ -264,6 +264,8 @@ def test_trust_is_given_to_nothing(page: Open, kernel: Kernel, own: bool, truste
     restore(shown)
     expected = own and trusted
     assert shown.evaluate("window.cells.map((cell) => cell.trusted)") == [expected, expected, trusted]
+    shown.get_by_text("Undo").click()
+    assert shown.evaluate("window.cells.map((cell) => cell.trusted)") == [True, True, trusted]
     assert ("by ada" in (shown.locator(".wsr-head").text_content() or "")) is not own
 
 

@@ -108,7 +108,9 @@ def outputs(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pause"), [(6, 0.05), pytest.param(60, 1, marks=pytest.mark.slow)], ids=["short", "minute"]
+    ("seconds", "pause"),
+    [(6, 0.05), pytest.param(60, 1, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])],
+    ids=["short", "minute"],
 )
 def test_what_a_closed_browser_missed_is_seen_and_given_back(
     browser: Browser, place: tuple[ServerProcess, Lab], tmp_path: Path, seconds: int, pause: float

@@ -53,12 +53,14 @@ export class OpenNotebook {
     return this.cells().every((cell) => cell.type !== "code" || cell.trusted);
   }
 
-  /** Give `cell` other outputs. The trust in them is Jupyter's decision: it is only ever taken away here. */
+  /** Give `cell` other outputs; `trusted` is whether Jupyter is to let them act. */
   put(cell, outputs, count, trusted) {
     if (!trusted && cell.trusted) cell.trusted = false;
     // Not the shared model's setOutputs: where a stream takes a stream's place, JupyterLab 4 shows its text twice.
     cell.outputs.fromJSON(outputs);
     cell.executionCount = count;
+    // Last: what was there until now may not act on its way out.
+    if (trusted && !cell.trusted) cell.trusted = true;
   }
 }
 

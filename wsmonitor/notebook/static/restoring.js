@@ -201,7 +201,8 @@ export class Restoring {
     if (notebook.source(cell) !== row.source) return "the cell was edited meanwhile";
     if (notebook.running(cell)) return "the cell runs now";
     const before = { outputs: notebook.outputs(cell), count: cell.executionCount, trusted: cell.trusted };
-    notebook.put(cell, data.outputs, data.count, trusted);
+    // Trust is Jupyter's decision: it is only ever taken away.
+    notebook.put(cell, data.outputs, data.count, trusted && cell.trusted);
     this.undoable.push({ row, before, after: notebook.outputs(cell).length, count: cell.executionCount });
     return "";
   }
