@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.notebook.samples import T0, live_status, ns
 from wsmonitor.client import connections
 from wsmonitor.notebook.listings import Listings, listing_row
 from wsmonitor.notebook.observer import observers
+from wsmonitor.notebook.sender import Large
 from wsmonitor.notebook.view import Now
 from wsmonitor.protocol.entities import Listing
 from wsmonitor_server.embedded import EmbeddedServer
@@ -73,15 +75,42 @@ def test_changes_are_told_once_and_nothing_is_told_when_nothing_changed() -> Non
     assert (key["n"], key["log"], [row["run"] for row in key["rows"]]) == (2, [], [2])
 
 
-def test_of_very_many_the_open_and_the_newest_are_shown_in_one_message() -> None:
+def test_very_many_travel_by_pages_the_open_and_the_newest_first() -> None:
     view = Listings()
+    assert isinstance(view, Large)
     view.replace([*(listing(n) for n in range(2, 20_000)), listing(1, state="running")])
-    view.frame(NOW)
+    frame = view.frame(NOW)
+    assert frame is not None
+    assert "rows" not in frame
     key = view.key(NOW)
-    assert len(json.dumps(key)) < 256 * 1024
-    assert key["head"]["total"] == 19_999
-    assert 500 < key["head"]["shown"] == len(key["rows"])
-    assert [row["run"] for row in key["rows"][:3]] == [1, 19_999, 19_998]
+    assert len(json.dumps(key)) < 100_000
+    assert (key["head"]["total"], key["head"]["shown"]) == (19_999, 5_000)
+    assert key["pages"] == frame["pages"] == [1] * view.pages
+    told = [row["run"] for page in range(view.pages) for row in view.page(page)]
+    assert sorted(told) == [1, *range(15_001, 20_000)]
+    view.put(listing(19_999, state="failed"))
+    view.drop(listing(19_998).id)
+    change = view.frame(NOW)
+    assert change is not None
+    assert [row["run"] for row in change["rows"]] == [19_999, 15_000]
+    assert len(change["on"]) == 2
+    assert change["gone"] == [listing(19_998).id]
+    assert len([row for page in range(view.pages) for row in view.page(page)]) == 5_000
+    assert view.page(99) == []
+
+
+def test_while_nobody_looks_the_rows_wait() -> None:
+    view = Listings()
+    view.replace([listing(1)])
+    view.frame(NOW)
+    assert view.glance(NOW) is None
+    view.put(listing(2, state="running"))
+    glance = view.glance(NOW)
+    assert glance is not None
+    assert (glance["head"]["total"], glance["behind"], "rows" in glance) == (2, 1, False)
+    frame = view.frame(NOW)
+    assert frame is not None
+    assert [row["run"] for row in frame["rows"]] == [2]
 
 
 @pytest.fixture
@@ -216,6 +245,36 @@ def test_opened_it_shows_the_chosen_session_and_closes_what_it_opened(place: dic
     board.selected = ""
     assert panel.children == (board,)
     assert not mine.closed, "somebody else has it"
+    board.close()
+
+
+def test_thousands_reach_the_browser_in_small_messages(place: dict[str, Any]) -> None:
+    board = wm.SessionList(**place)
+    eventually(lambda: board.live, "it is verified")
+    sent: list[tuple[dict[str, Any], list[bytes]]] = []
+    board.send_message = lambda message, buffers=None: sent.append((message, list(buffers or [])))
+    with board._lock:
+        board._whole = [listing(n) for n in range(1, 4_001)]
+    board.hear({"do": "hello"}, live=True)
+    board.changed()
+    asked = {"do": "pages", "want": list(range(8))}
+
+    def came() -> set[int]:
+        return {part["p"] for message, _ in sent if message["type"] == "page" for part in message["pages"]}
+
+    eventually(lambda: "pages" in board._key, "the key frame tells the pages")
+    board.hear(asked, live=True)
+    eventually(lambda: came() == set(range(8)), "all pages come")
+    for message, buffers in sent:
+        assert len(json.dumps(message)) + sum(map(len, buffers)) < 256 * 1024
+    rows = {
+        row["id"]
+        for message, buffers in sent
+        if message["type"] == "page"
+        for buffer in buffers
+        for row in json.loads(zlib.decompress(buffer))
+    }
+    assert len(rows) == 4_000
     board.close()
 
 

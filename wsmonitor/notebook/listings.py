@@ -33,12 +33,19 @@ from wsmonitor.protocol.entities import Listing
 from wsmonitor.protocol.states import TERMINAL
 
 from .head import Frame, link_head
+from .pages import Pages
 from .rows import Row, milliseconds, one_line
 from .view import Now
 
 ROW_LIMIT: Final = 5_000
-BYTES: Final = 180_000
-"""The rows that a browser is given fit into one message of this size, with room for the rest of it."""
+"""Sessions in a browser: what is open and the newest. More is a matter for the server's list by name."""
+
+KEY_BYTES: Final = 100_000
+FRAME_BYTES: Final = 140_000
+"""Bytes of rows in one message; more travels by pages, as a session's rows do (see `view`)."""
+
+GONE_LIMIT: Final = 1_000
+_GLANCE: Final = ("link", "sub", "states", "total")
 
 
 def listing_row(listing: Listing) -> Row:
@@ -71,11 +78,11 @@ def urgency(listing: Listing) -> tuple[bool, int, str]:
 class Listings:
     """Everything that one list of sessions shows. Not thread-safe: one thread owns it."""
 
-    def __init__(self, name: str = "", *, row_limit: int = ROW_LIMIT, size: int = BYTES) -> None:
+    def __init__(self, name: str = "", *, row_limit: int = ROW_LIMIT) -> None:
         self.name = name
         self.number = 0  # of the last frame
         self._limit = row_limit
-        self._size = size
+        self._pages = Pages()
         self._all: dict[str, Listing] = {}
         self._dirty = True
         self._shown: dict[str, Row] = {}
@@ -138,19 +145,11 @@ class Listings:
         return beat
 
     def _choose(self) -> None:
-        """The rows that are shown: all, or as many of the first as fit."""
+        """The rows that are shown: all, or the first."""
         if not self._dirty:
             return
         self._dirty = False
-        chosen: dict[str, Row] = {}
-        room = self._size
-        for listing in self.sessions[: self._limit]:
-            row = listing_row(listing)
-            room -= len(msgspec.json.encode(row)) + 1
-            if room < 0:
-                break
-            chosen[listing.id] = row
-        self._shown = chosen
+        self._shown = {one.id: listing_row(one) for one in self.sessions[: self._limit]}
 
     def head(self, now: Now) -> Frame:
         """All but the rows."""
@@ -175,17 +174,25 @@ class Listings:
             "name": self.name,
         }
 
-    def frame(self, now: Now) -> Frame | None:
-        """The change set since the last frame, or None when nothing changed."""
-        head = self.head(now)
+    def _changes(self) -> tuple[list[Row], list[str]]:
+        """The rows that differ from what was told, and the ids of those that are no longer shown."""
         rows = [row for ident, row in self._shown.items() if self._rows_sent.get(ident) != row]
-        gone = [ident for ident in self._rows_sent if ident not in self._shown]
-        # Made anew by `now`, though nothing changed: the instants of the link are those that were told.
+        return rows, [ident for ident in self._rows_sent if ident not in self._shown]
+
+    def _renewed(self, now: Now) -> Frame:
+        """The head; where only the rounding of the link's instants differs, with those that were told."""
+        head = self.head(now)
         sent = self._head_sent
         if sent is not None and self._same_link(sent["link"], head["link"]):
             head["link"] = sent["link"]
+        return head
+
+    def frame(self, now: Now) -> Frame | None:
+        """The change set since the last frame, or None when nothing changed."""
+        head = self._renewed(now)
+        rows, gone = self._changes()
         body: Frame = {}
-        if head != sent:
+        if head != self._head_sent:
             body["head"] = head
         if rows:
             body["rows"] = rows
@@ -195,7 +202,31 @@ class Listings:
             return None
         self._head_sent, self._rows_sent = head, dict(self._shown)
         self.number += 1
+        on = [self._pages.place(row["id"]) for row in rows]
+        for ident in gone:
+            self._pages.remove(ident)
+        self._pages.stamp(self.number)
+        if len(gone) > GONE_LIMIT or _size(rows) > FRAME_BYTES:
+            # Too much for one message: the pages that they are on are told instead, and follow.
+            body.pop("rows", None)
+            body.pop("gone", None)
+            body["pages"] = list(self._pages.versions)
+        elif rows:
+            body["on"] = on
         return {"type": "frame", "n": self.number, "at": now.at(self.offset), **body}
+
+    def glance(self, now: Now) -> Frame | None:
+        """A small frame for when nobody seems to look: the rows are kept for later."""
+        head = self._renewed(now)
+        sent = self._head_sent or {}
+        parts = {key: head[key] for key in _GLANCE if sent.get(key) != head[key]}
+        rows, gone = self._changes()
+        if not parts and not rows and not gone:
+            return None
+        self._head_sent = {**head, **sent, **parts}
+        self.number += 1
+        behind = {"behind": len(rows) + len(gone)} if rows or gone else {}
+        return {"type": "frame", "n": self.number, "at": now.at(self.offset), "head": parts, **behind}
 
     @staticmethod
     def _same_link(old: Frame, new: Frame) -> bool:
@@ -212,5 +243,22 @@ class Listings:
     def key(self, now: Now) -> Frame:
         """Everything, as of the last frame."""
         head = self._head_sent or self.head(now)
+        key: Frame = {"n": self.number, "at": now.at(self.offset), "head": head, "log": []}
         rows = list(self._rows_sent.values())
-        return {"n": self.number, "at": now.at(self.offset), "head": head, "rows": rows, "log": []}
+        if _size(rows) > KEY_BYTES:
+            return {**key, "pages": list(self._pages.versions)}
+        return {**key, "rows": rows}
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return len(self._pages)
+
+    def page(self, page: int) -> list[Row]:
+        """The rows of one page, as of the last frame; none of a page that there is not."""
+        idents = self._pages.rows(page) if 0 <= page < len(self._pages) else []
+        return [self._rows_sent[ident] for ident in idents]
+
+
+def _size(rows: list[Row]) -> int:
+    return len(msgspec.json.encode(rows))
