@@ -12,9 +12,9 @@ from tests.notebook.test_kernel import Kernel
 from wsmonitor_server.embedded import EmbeddedServer
 
 from .conftest import Recorded, make_recorded
-from .nasty import CELLS, SETUP
+from .nasty import CELLS, LATE, SETUP
 
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(1_500)]
 
 _VARIES = re.compile(r"0x[0-9a-f]{6,}|[0-9a-f]{32}|ipykernel_\d+/\d+\.py|/tmp/\S+|\(\d+\.py, line")
 
@@ -59,6 +59,23 @@ def said(kernel: Kernel, cell: str) -> list[Any]:
     return [*found, {key: content[key] for key in content if key not in ("engine_info",)}]
 
 
+def late(kernel: Kernel, cell: str, text: str) -> tuple[str, str]:
+    """The stream, and the kind of parent, by which *text* comes."""
+    ident = kernel.client.execute(cell)
+    found = kernel.next(lambda m: m["msg_type"] == "stream" and text in m["content"]["text"])
+    if not any(idle_of(message, ident) for message in kernel.seen):
+        kernel.next(lambda message: idle_of(message, ident))
+    assert found["parent_header"]["msg_id"] == ident
+    return found["content"]["name"], found["content"]["text"].strip()
+
+
+def idle_of(message: Any, ident: str) -> bool:
+    return bool(
+        message["parent_header"].get("msg_id") == ident
+        and message["content"].get("execution_state") == "idle"
+    )
+
+
 @pytest.fixture(scope="module")
 def both() -> Iterator[tuple[Kernel, Recorded]]:
     with EmbeddedServer.in_thread() as server:
@@ -82,9 +99,11 @@ def test_a_recorded_kernel_says_what_a_bare_one_says(both: tuple[Kernel, Recorde
         if with_ != without:
             different[cell] = (with_, without)
     assert not different
+    for cell, text in LATE.items():
+        assert late(recorded.kernel, cell, text) == late(bare, cell, text)
     # And it was recorded: one step for each cell that Jupyter executes.
     recorded.run("'the last'")
     steps = recorded.steps_of(recorded.state)
-    assert len(steps) == len(CELLS) + 3
+    assert len(steps) == len(CELLS) + len(LATE) + 3
     assert all(step.ended for step in steps)
     assert "missed" not in recorded.kernel.run("%wsmonitor record status")
