@@ -120,8 +120,9 @@ class Observer(LiveWidget):
             raise UsageError(
                 "wait() in a callback would wait for itself: use another thread, or the trait's change"
             )
-        future = self._wait(seq, state)
-        try:
+        future: Future[Facts] = Future()
+        try:  # from here on: an interrupt may come at any moment
+            self._wait(future, seq, state)
             future.result(timeout)
         except FutureTimeout:
             raise self._too_late(timeout) from None
@@ -142,8 +143,9 @@ class Observer(LiveWidget):
         state: str | Collection[str] | None = None,
     ) -> SessionSnapshot:
         """As `wait`, without blocking the loop."""
-        future = self._wait(seq, state)
+        future: Future[Facts] = Future()
         try:
+            self._wait(future, seq, state)
             async with asyncio.timeout(timeout):
                 await asyncio.wrap_future(future)
         except TimeoutError:
@@ -156,7 +158,7 @@ class Observer(LiveWidget):
         await asyncio.wrap_future(caller.flush(self))
         return self._known()
 
-    def _wait(self, seq: int | None, state: str | Collection[str] | None) -> Future[Facts]:
+    def _wait(self, future: Future[Facts], seq: int | None, state: str | Collection[str] | None) -> None:
         if self.closed:
             raise UsageError("this observer is closed")
         watch, goal = self.feed.watch, Goal.of(seq, state, TRANSITIONS)
@@ -165,12 +167,10 @@ class Observer(LiveWidget):
                 "this would wait for ever: it is this very notebook's recording, which goes on while this "
                 "cell runs. Wait for a state or a seq, or in another notebook"
             )
-        future: Future[Facts] = Future()
         # Judged on the client's thread, behind what was begun there before: a run that this process has
         # published a moment ago is the one that is meant, and not the end of the run before it.
         if not self._source.call_soon(lambda: watch.enter(future, goal)):
             watch.enter(future, goal)
-        return future
 
     def _known(self) -> SessionSnapshot:
         assert self.session is not None  # whoever waited for a fact has a session
