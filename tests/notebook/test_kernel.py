@@ -355,3 +355,39 @@ def test_the_magics_in_a_real_kernel(
     assert kernel.run("%wsmonitor wach magic").startswith("UsageError: %wsmonitor has no 'wach'")
     assert "Observer('magic')" in kernel.run("%wsmonitor watch magic")
     assert kernel.run("print(wm.watch('magic') is obs)").strip() == "True"
+
+
+def test_nest_lets_a_cell_run_a_loop_and_loses_no_message(server: Any) -> None:
+    env = {"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": server.token(sub="ada", role="command")}
+    kernel = Kernel(env)
+    try:
+        nested = "import asyncio\nasync def later():\n    await asyncio.sleep(0.01)\n    return 42\n"
+        assert "RuntimeError" in kernel.run(f"{nested}asyncio.run(later())")
+        kernel.run("%load_ext wsmonitor")
+        assert "until the kernel is restarted" in kernel.run("%wsmonitor nest")
+        assert kernel.run("asyncio.run(later())") == "42"
+        # A widget whose kernel-side callback a front-end calls while the nested loop turns.
+        kernel.run(
+            "import ipywidgets, threading, os, pathlib, tempfile\n"
+            "slider = ipywidgets.IntSlider(); heard = []\n"
+            "slider.observe(lambda change: heard.append(change['new']), 'value')\n"
+            "flag = pathlib.Path(tempfile.mkdtemp(), 'go')"
+        )
+        comm, flag = kernel.run("print(slider.comm.comm_id, flag)").split()
+        cell = kernel.begin(
+            "async def wait():\n"
+            "    while not flag.exists():\n"
+            "        await asyncio.sleep(0.01)\n"
+            "    return list(heard)\n"
+            "asyncio.run(wait())"
+        )
+        for value in range(1, 21):
+            data = {"method": "update", "state": {"value": value}, "buffer_paths": []}
+            message = kernel.client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+            kernel.client.shell_channel.send(message)
+        with open(flag, "w"):  # noqa: PTH123 - as short as it can be said
+            pass
+        assert kernel.end(cell) == "[]", "callbacks come after the cell"
+        assert kernel.run("print(heard)").strip() == str(list(range(1, 21))), "and all of them come"
+    finally:
+        kernel.close()

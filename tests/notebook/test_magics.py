@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ def said(shell: Any, code: str, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     shell.run_cell(code)
     shown = capsys.readouterr()
-    return shown.out + shown.err
+    return re.sub(r"\x1b\[[\d;]*m", "", shown.out + shown.err)
 
 
 @pytest.mark.parametrize("question", ["%wsmonitor", "%wsmonitor ?", "%wsmonitor help", "%wsmonitor --help"])
@@ -154,3 +156,54 @@ def test_every_subcommand_error_is_a_wsmonitor_error(shell: Any) -> None:
         if command.line:
             with pytest.raises(WsMonitorError):
                 shell.run_line_magic("wsmonitor", f"{name} --no-such-option 'a b' c d e")
+
+
+def steps(server: Any, name: str) -> list[tuple[str, str, str]]:
+    """Name, state and error of the steps of a session, when it has ended."""
+    observer = wm.watch(name, url=server.url, token=server.token(role="observe"))
+    try:
+        observer.wait(60, state=("succeeded", "failed", "cancelled"))
+        assert observer.session is not None
+        return [(one["name"], one["state"], one["error"]) for one in observer.session.records()]
+    finally:
+        observer.close()
+
+
+def test_a_cell_is_a_step_of_a_session_that_goes_on(
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedServer.in_thread() as server:
+        monkeypatch.setenv("WSMONITOR_URL", server.url)
+        monkeypatch.setenv("WSMONITOR_TOKEN", server.token())
+        shown = said(
+            shell, "%%wsmonitor step 'first part' --session cells\nx = 20\nprint('hello')\nx + 1\n", capsys
+        )
+        assert "hello" in shown
+        assert "21" in shown
+        assert shell.user_ns["x"] == 20
+        shown = said(shell, "%%wsmonitor step second\nx / 0\n", capsys)
+        assert shown.count("ZeroDivisionError: division by zero") == 1
+        for ours in ("stepping.py", "magics.py"):
+            assert ours not in shown, "our own frames are not the user's"
+        assert said(shell, "%wsmonitor step --end", capsys) == ""
+        assert steps(server, "cells") == [
+            ("first part", "succeeded", ""),
+            ("second", "failed", "division by zero"),
+        ]
+        assert "nothing to end" in said(shell, "%wsmonitor step --end", capsys)
+
+
+def test_a_cell_that_cannot_be_a_step_is_told_why(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "which name?" in said(shell, "%%wsmonitor step\nx = 1\n", capsys)
+    assert "a cell that awaits" in said(
+        shell, "%%wsmonitor step a\nimport asyncio\nawait asyncio.sleep(0)\n", capsys
+    )
+    assert "SyntaxError" in said(shell, "%%wsmonitor step a\nx = = 1\n", capsys)
+    assert "is for a whole cell" in said(shell, "%wsmonitor step a", capsys)
+
+
+def test_nest_says_what_is_missing(
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nest_asyncio2", None)
+    assert "%pip install nest-asyncio2" in said(shell, "%wsmonitor nest", capsys)

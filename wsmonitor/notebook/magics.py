@@ -38,12 +38,14 @@ class WsmonitorMagics(Magics):
     @line_cell_magic
     def wsmonitor(self, line: str, cell: str | None = None) -> Any:
         """Replaced below by the text that the table gives."""
+        __tracebackhide__ = True  # of an error in a cell that is a step, the cell's own lines are shown
         try:
             return self._run(line, cell)
         except WsMonitorError as exc:
             raise brief(exc) from None
 
     def _run(self, line: str, cell: str | None) -> Any:
+        __tracebackhide__ = True
         words = split(line)
         if not words or words[0] in HELP:
             print(help_text(words[1:]), end="")  # noqa: T201 - the answer to a question is text

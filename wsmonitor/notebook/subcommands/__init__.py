@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from wsmonitor.protocol.errors import UsageError
 
-HOMES: Final = ("asking", "recording", "restoring")
+HOMES: Final = ("asking", "recording", "restoring", "stepping", "nesting")
 """The modules of this package that register subcommands."""
 
 _SYNOPSIS_WIDTH: Final = 26
@@ -99,7 +99,7 @@ class Subcommand:
 
     def usage(self) -> str:
         """Its entry in the table: a line or a few, each with its end."""
-        head = f"{'%' if self.line else '%%'}wsmonitor {self.synopsis}"
+        head = f"{'%%' if self.cell else '%'}wsmonitor {self.synopsis}"
         first, *more = self.summary.splitlines()
         indent = " " * (_SYNOPSIS_WIDTH + 1)
         if len(head) > _SYNOPSIS_WIDTH:
