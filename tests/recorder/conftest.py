@@ -6,10 +6,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kernels import KERNELS
 from tests.notebook.test_kernel import PATIENCE, Kernel
 from wsmonitor.client import Connection, Target, connect
 from wsmonitor.client.whole import read_value
@@ -126,9 +128,14 @@ def server() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def recorded(server: Any) -> Iterator[Recorded]:
-    """A kernel, recorded as ``analysis``."""
-    for found in make_recorded(server, JPY_SESSION_NAME="/work/analysis.ipynb"):
-        found.record("")
-        yield found
+@pytest.fixture(scope="module", params=KERNELS, ids=str)
+def recorded(request: pytest.FixtureRequest, server: Any, kernels: Path) -> Iterator[Recorded]:
+    """A kernel, recorded as ``analysis``; with ``--all`` one of each ipykernel version."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in request.param.env(kernels).items():
+            patch.setenv(name, value)
+        for found in make_recorded(server, JPY_SESSION_NAME="/work/analysis.ipynb"):
+            version = found.kernel.run("import ipykernel; print(ipykernel.__version__)")
+            assert version.startswith(request.param.version)
+            found.record("")
+            yield found
