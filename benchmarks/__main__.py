@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import front_end, propagation, recording
+from . import front_end, notebook, propagation, recording
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -21,6 +21,10 @@ DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     front_end.NAME: ("the observer's front-end in Chromium: long tasks, frames, first paint", front_end.run),
     recording.NAME: ("what recording costs a cell, as a front-end sees it", recording.run),
+    notebook.NAME: (
+        "the observer in JupyterLab and Chromium: event to pixel, IOPub, gaps, reload, commands",
+        notebook.run,
+    ),
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 

@@ -21,10 +21,11 @@ def memory_gib() -> float:
 
 
 def describe() -> str:
-    """One line: date, cores, memory, system, Python, library versions."""
+    """One line: date, cores and what else kept them busy, memory, system, Python, library versions."""
     libraries = ", ".join(f"{name} {version(name)}" for name in ("wsmonitor", "websockets", "msgspec"))
+    load = f" (load {os.getloadavg()[2]:.1f} over 15 minutes)" if hasattr(os, "getloadavg") else ""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return (
-        f"{today}; {os.cpu_count()} cores, {memory_gib():.0f} GiB; {platform.system()} {platform.machine()}; "
-        f"Python {platform.python_version()}; {libraries}"
+        f"{today}; {os.cpu_count()} cores{load}, {memory_gib():.0f} GiB; "
+        f"{platform.system()} {platform.machine()}; Python {platform.python_version()}; {libraries}"
     )

@@ -90,7 +90,7 @@ def shows(notebook: Notebook, name: str) -> None:
     shown = notebook.observer(0)
     expect(shown.locator(".wsm-row", has_text=name)).to_be_visible(timeout=LONG)
     expect(shown).to_have_attribute("data-verdict", "live", timeout=LONG)
-    expect(notebook.page.locator(".wsm")).to_have_count(1)
+    expect(notebook.page.locator(".wsm")).to_have_count(1, timeout=LONG)
 
 
 @pytest.mark.parametrize(("kernel", "app", "block"), CASES, ids=lambda one: str(one).replace("/tree", ""))

@@ -127,6 +127,11 @@ class LiveWidget(anywidget.AnyWidget):
         sender.wake()
         caller.wake(self)
 
+    def announced(self) -> None:
+        """A page may have made this widget from an announcement (see `revival`): a key frame completes it."""
+        self.pacing.hurry()
+        sender.wake()
+
     # -- the sender's thread
 
     def work(self, moment: Now) -> None:

@@ -25,9 +25,13 @@ import traitlets
 
 from .bundle import bundle
 
-AFTER: Final = (0.5, 1.2, 3.0, 8.0)
+AFTER: Final = (0.4, 0.8, 1.2, 1.7, 2.5, 4.0, 8.0)
 """Seconds after a listener has come at which it is told, unless a page has spoken: the first may come too
 early for a page that is still being made, and a page that is not busy needs none of it."""
+
+COMPLETE: Final = 0.3
+"""Seconds after an announcement at which key frames are sent: a page's own request for one may wait for 3 s,
+in which its front-end holds all messages back because the kernel has not told who it is."""
 
 CLOSE_AFTER: Final = 20.0
 """Seconds after which an announcement is taken back: its page has long done what it says."""
@@ -161,6 +165,7 @@ class Revival:
             if not self._widgets:
                 _unmonitor(self._iopub)
         announced: list[tuple[float, _Reviver]] = []
+        complete: list[float] = []
         try:
             while True:
                 now = self._clock()
@@ -169,9 +174,16 @@ class Revival:
                     following = self._due.next()
                 if announce:
                     announced += [(now + CLOSE_AFTER, made) for made in self._announce()]
+                    complete.append(now + COMPLETE)
+                if complete and complete[0] <= now:
+                    complete.pop(0)
+                    for widget in self._open():
+                        if hasattr(widget, "announced"):
+                            widget.announced()
                 while announced and announced[0][0] <= now:
                     _take_back(announced.pop(0)[1])
-                times = [at for at in (following, announced[0][0] if announced else None) if at is not None]
+                times = [*complete[:1], *(at for at, _ in announced[:1])]
+                times += [following] if following is not None else []
                 wait = max(0, round((min(times) - now) * 1000)) + 1 if times else None
                 if not monitor.poll(wait):
                     continue
