@@ -163,6 +163,18 @@ def test_there_is_one_live_region_and_it_speaks_of_the_link(page: Page) -> None:
     expect(page.locator("[aria-live=polite]")).to_have_text("Reconnecting: nightly-etl was running")
 
 
+def test_what_moves_by_itself_is_never_drawn_anew(page: Page) -> None:
+    """Anything but these two would keep the page drawing each frame, for as long as a step runs."""
+    stage = Stage(page)
+    stage.key(offering())
+    moved = page.evaluate(
+        """() => document.getAnimations().flatMap((animation) => animation.effect.getKeyframes())
+          .flatMap((frame) => Object.keys(frame))
+          .filter((key) => !["offset", "computedOffset", "easing", "composite"].includes(key))"""
+    )
+    assert moved and set(moved) <= {"transform", "opacity"}
+
+
 def test_less_motion_is_no_motion(page: Page) -> None:
     stage, view = Stage(page), offering()
     stage.key(view)

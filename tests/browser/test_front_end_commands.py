@@ -77,6 +77,35 @@ def test_only_what_is_offered_and_taken_can_be_pressed(page: Page) -> None:
     expect(names(page).first).to_have_text("▶ Resume")
 
 
+def test_the_bar_is_there_only_with_something_in_it(page: Page) -> None:
+    """A recorded notebook takes commands for running cells alone: nothing chosen, nothing to show."""
+    view = sample_view(NOW)
+    cells = (CommandSpec(name="interrupt", targets=("step",)),)
+    made: list[tuple[str, Any]] = []
+    for kind, entity in nightly():
+        if isinstance(entity, Session):
+            entity = replace(entity, commands=cells)
+        if isinstance(entity, Step) and entity.id == "drift":
+            entity = replace(entity, commands=("interrupt",))
+        made.append((kind, entity))
+    view.replace(made, "epoch", 1161)
+    stage = Stage(page)
+    stage.key(view)
+    expect(stage.row("check drift")).to_be_visible()
+    expect(page.locator(".wsm-commands")).to_be_hidden()
+    stage.row("read manifest").click()
+    stage.pass_time(50)
+    expect(page.locator(".wsm-commands")).to_be_hidden()
+    stage.row("check drift").click()
+    stage.pass_time(50)
+    expect(names(page)).to_have_text(["■ Interrupt check drift"])
+    stage.row("read manifest").click()
+    stage.pass_time(50)
+    # What was there keeps its place, and says why it is empty.
+    expect(names(page)).to_have_count(0)
+    expect(page.locator(".wsm-command-reason")).to_have_text("no command fits now")
+
+
 def test_a_command_is_sent_once_shown_at_once_and_followed_to_its_end(page: Page) -> None:
     stage, view = Stage(page), offering()
     stage.key(view)

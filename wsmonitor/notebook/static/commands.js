@@ -16,6 +16,7 @@ export class Commands {
     this.sent = new Set(); // the ids of what was sent from here
     this.own = []; // commands sent from here that no head has told yet, newest first
     this.open = false;
+    this.seen = null; // the session in which there was something to press
     this.buttons = h("span", { class: "wsm-command-buttons" });
     this.reason = h("span", { class: "wsm-dim wsm-command-reason" });
     this.record = h("button", { type: "button", class: "wsm-quiet wsm-command-record", "aria-expanded": "false", onclick: () => { this.open = !this.open; later(); } });
@@ -45,13 +46,19 @@ export class Commands {
     const records = [...this.own, ...asked.map((record) => (this.sent.has(record.id) ? { ...record, via: "here", who: "" } : record))];
     // A replay's session has ended, whatever the instant says.
     const over = !session || Boolean(session.end) || Boolean(v.replay);
-    shown(this.el, Boolean(session) && ((offers.length > 0 && !over) || records.length > 0));
+    const row = selected ? store.rows.get(selected) : null;
+    const found = over ? [] : targets(offers, session, row);
+    // Once there was something to press, its place stays: the log below must not jump as steps come and go.
+    const id = session && session.id;
+    if (found.length) this.seen = id;
+    const kept = !over && this.seen === id && offers.length > 0;
+    shown(this.el, Boolean(session) && (found.length > 0 || kept || records.length > 0));
     if (this.el.hidden) return;
     const why = this._why(head, v, over);
-    const row = selected ? store.rows.get(selected) : null;
-    this._buttons(over ? [] : targets(offers, session, row), why);
-    text(this.reason, why);
-    shown(this.reason, why !== "");
+    this._buttons(found, why);
+    const words = why || (kept && !found.length ? "no command fits now" : "");
+    text(this.reason, words);
+    shown(this.reason, words !== "");
     this._records(records, v);
     // What is asked about must not be sent to something else, nor to nothing.
     if (this.asking && (why || !this.told.includes(this.asking))) this._leave(false);
