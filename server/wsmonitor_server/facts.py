@@ -1,8 +1,8 @@
 """What the authority keeps counted about a session's tail, so that no change costs a scan.
 
-Steps by state, problems and commands in the order they came, which large values are referred to,
-how many bytes are kept, and the first failure: all of it follows from the entities alone, and is built
-from them again when the tail is thrown away.
+Steps by state, each once whatever its attempts; problems and commands in the order they came; which large
+values are referred to, how many bytes are kept, and the first failure that stands: all of it follows from
+the entities alone, and is built from them again when the tail is thrown away.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import COMMAND_TERMINAL, TERMINAL
 
 from .merge import large_of
+from .tally import Tally
 
 _PROBLEM_LENGTH = 200
 _WORST = {"": 0, "live": 1, "stale": 2, "lost": 3}
@@ -32,7 +33,8 @@ class Facts:
     """Counted facts of one session; `replace` keeps them, entity by entity."""
 
     def __init__(self, state: SessionState, entity_bytes: int) -> None:
-        self.steps: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()  # every attempt
+        self.tally = Tally()
         self.problems: dict[str, None] = {}
         self.pending: dict[str, Command] = {}
         self.finished: dict[str, None] = {}
@@ -43,7 +45,8 @@ class Facts:
         self.entity_bytes = entity_bytes
         self._reference_changes: list[tuple[str, bool]] = []
         self.session: Session | None = None
-        self.problem = ""
+        self._failures: dict[tuple[str, str], Session | Chain | Step | Problem] = {}  # the first one first
+        self._repaired: dict[tuple[str, str], Step] = {}  # taken out of the failures when found
         self.open_entities: Counter[str] = Counter()  # by producer: how many are not in a terminal state
         for kind, entity in sorted(state, key=lambda item: item[1].seq):
             self.replace(kind, entity.id, None, entity)
@@ -62,6 +65,13 @@ class Facts:
                     self._count(old, -1)
                 if isinstance(new, Session | Chain | Step):
                     self._count(new, +1)
+                    self._fail(kind, new, failed=new.state == "failed")
+                else:
+                    self._forget(kind, ident)
+                if isinstance(old, Step | None) and isinstance(new, Step | None):
+                    self.tally.replace(old, new)
+                    if new is None and self._repaired:
+                        self._judge_again()
             case Command():
                 self.pending.pop(ident, None)
                 if isinstance(new, Command) and new.state not in COMMAND_TERMINAL:
@@ -75,9 +85,9 @@ class Facts:
             case Problem():
                 if isinstance(new, Problem):
                     self.problems[ident] = None
-                    if not self.problem and new.severity in ("error", "fatal"):
-                        self.problem = new.message[:_PROBLEM_LENGTH]
+                    self._fail(kind, new, failed=new.severity in ("error", "fatal"))
                 else:
+                    self._forget(kind, ident)
                     self.problems.pop(ident, None)
             case _:
                 pass
@@ -93,9 +103,35 @@ class Facts:
             self.steps[entity.state] += sign
         elif isinstance(entity, Session) and sign > 0:
             self.session = entity
-        if sign > 0 and not self.problem and entity.state == "failed":
-            error = entity.error
-            self.problem = (error.message or error.type if error else entity.reason)[:_PROBLEM_LENGTH]
+
+    def _fail(self, kind: str, entity: Session | Chain | Step | Problem, *, failed: bool) -> None:
+        key = (kind, entity.id)
+        if not failed:
+            self._forget(*key)
+        elif key not in self._repaired:
+            self._failures[key] = entity
+
+    def _forget(self, kind: str, ident: str) -> None:
+        self._failures.pop((kind, ident), None)
+        if self._repaired.pop((kind, ident), None) is not None:
+            self._judge_again()
+
+    def _judge_again(self) -> None:
+        """An attempt has gone: what it repaired may stand again."""
+        both = {**self._repaired, **self._failures}
+        self._failures = dict(sorted(both.items(), key=lambda item: item[1].seq))
+        self._repaired.clear()
+
+    @property
+    def problem(self) -> str:
+        """The message of the first failure that no further attempt has repaired, or ""."""
+        while self._failures:
+            key, first = next(iter(self._failures.items()))
+            if not (isinstance(first, Step) and self.tally.repaired(first)):
+                return _message(first)[:_PROBLEM_LENGTH]
+            self._repaired[key] = first
+            del self._failures[key]
+        return ""
 
     def _refer(self, sha256: str, size: int, sign: int) -> None:
         before = self.references[sha256]
@@ -111,6 +147,7 @@ class Facts:
 
     @property
     def step_count(self) -> int:
+        """How many steps are kept, every attempt counted."""
         return self.steps.total()
 
     @property
@@ -140,10 +177,17 @@ class Facts:
             state=session.state,
             reason=session.reason[:_PROBLEM_LENGTH],
             liveness=self.liveness,  # type: ignore[arg-type]  # one of the table's words
-            counts={state: count for state, count in sorted(self.steps.items()) if count},
+            counts={state: count for state, count in sorted(self.tally.counts.items()) if count},
             problem=self.problem,
             created=session.created,
             started=session.started,
             ended=session.ended,
             size=size,
         )
+
+
+def _message(failure: Session | Chain | Step | Problem) -> str:
+    if isinstance(failure, Problem):
+        return failure.message
+    error = failure.error
+    return error.message or error.type if error else failure.reason

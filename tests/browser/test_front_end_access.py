@@ -172,7 +172,8 @@ def test_what_moves_by_itself_is_never_drawn_anew(page: Page) -> None:
           .flatMap((frame) => Object.keys(frame))
           .filter((key) => !["offset", "computedOffset", "easing", "composite"].includes(key))"""
     )
-    assert moved and set(moved) <= {"transform", "opacity"}
+    assert moved
+    assert set(moved) <= {"transform", "opacity"}
 
 
 def test_less_motion_is_no_motion(page: Page) -> None:

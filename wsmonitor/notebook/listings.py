@@ -10,8 +10,8 @@ left out:
 ``kind``        the kind that the producer gave
 ``state``       the session's state; ``reason`` is why, in one line
 ``liveness``    ``stale`` or ``lost``: the worst of its open producers'
-``counts``      steps by state
-``problem``     the first failure, in one line
+``counts``      steps by state, each once whatever its attempts
+``problem``     the first failure that stands, in one line
 ``at``          when it was created, or first started: milliseconds since 1970 UTC, by the server's clock
 ``start``, ``end``  when it started and ended, likewise
 ==============  ======================================================================

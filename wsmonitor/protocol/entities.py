@@ -251,8 +251,8 @@ class Listing(Record, frozen=True, kw_only=True):
     state: State | Literal["absent"] = "pending"
     reason: str = ""
     liveness: Liveness | Literal[""] = ""  # the worst of its open producers'
-    counts: dict[str, Natural] = {}  # steps by state
-    problem: str = ""  # the first failure's message
+    counts: dict[str, Natural] = {}  # steps by state, each as its newest attempt
+    problem: str = ""  # the first failure that no further attempt has repaired
     created: OptionalNanoseconds = ""
     started: OptionalNanoseconds = ""
     ended: OptionalNanoseconds = ""
