@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tests.notebook.samples import T0, chain, live_status, lost_status, nightly, ns, sample_view, step
+from wsmonitor.notebook.rows import EARLIER, step_row
 from wsmonitor.notebook.view import LOG_LIMIT, Frame, Now, View
 from wsmonitor.protocol.entities import PAUSES, Entity, Failure, Problem, Producer, Session
 from wsmonitor.protocol.messages import Event
@@ -68,6 +69,18 @@ def test_only_what_changed_is_in_a_frame() -> None:
     assert frame is not None
     assert "log" not in frame, "progress is no news for the log"
     assert frame["head"]["sub"]["seq"] == 1161
+
+
+def test_of_very_many_attempts_the_newest_have_bars_and_all_others_one() -> None:
+    attempts = [
+        step(f"a{n}", "flaky", "failed", chain="c", key="k", attempt=n, start=n, end=n + 0.5)
+        for n in range(1, 301)
+    ]
+    bars = step_row(attempts)["bars"]
+    assert len(bars) == 101
+    assert bars[0] == [bars[0][0], bars[1][0], EARLIER]
+    assert bars[1][0] - bars[0][0] == 200_000
+    assert {bar[2] for bar in bars[1:]} == {"failed"}
 
 
 def test_attempts_of_one_step_are_one_row_with_its_bars() -> None:

@@ -22,7 +22,8 @@ A row is a plain JSON object. What is at its default is left out.
 ``cmds``   names of the session's commands that this step takes now
 ``pauses`` ``[start, end]`` of each pause of the newest attempt, as its producer tells them
            (`PAUSES`); ``end`` is null while it lasts
-``bars``   with several attempts: ``[start, end, state]`` of each, oldest first
+``bars``   with several attempts: ``[start, end, state]`` of each, oldest first; of very many the
+           newest, after one bar of the state ``earlier attempts`` for all the others
 =========  ==========================================================================
 """
 
@@ -49,6 +50,7 @@ _CAUSES: Final = 200
 _PAUSE_LIMIT: Final = 32
 _PATH_LIMIT: Final = 8
 _ATTEMPT_LIMIT: Final = 100
+EARLIER: Final = "earlier attempts"
 _COMMAND_LIMIT: Final = 16
 _LINE: Final = 240  # characters of one line of text; more does not fit any screen's row
 
@@ -179,6 +181,9 @@ def step_row(attempts: list[Step], row_id: str = "") -> Row:
             for step in newest
             if step.started
         ]
+        if newest[0] is not first and first.started and newest[0].started:
+            # One bar for all that came before them.
+            row["bars"].insert(0, [milliseconds(first.started), milliseconds(newest[0].started), EARLIER])
     return row
 
 

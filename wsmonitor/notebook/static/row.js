@@ -12,7 +12,7 @@ export function makeRow() {
     indent: h("span", { class: "wsm-indent" }),
     twist: h("span", { class: "wsm-twist", "aria-hidden": "true" }),
     icon: h("span", { class: "wsm-icon", "aria-hidden": "true" }),
-    name: h("span", { class: "wsm-label" }),
+    name: h("span", { class: "wsm-label", dir: "auto" }),
     chip: h("span", { class: "wsm-chip" }),
     chip2: h("span", { class: "wsm-chip" }),
     state: h("div", { class: "wsm-cell-state", role: "gridcell" }),
@@ -51,6 +51,7 @@ export function fillRow(p, node, timeline, stale) {
   text(p.twist, children ? (open ? "▾" : "▸") : "");
   text(p.icon, s.icon);
   attr(p.icon, "data-tone", stale ? "dim" : s.tone);
+  attr(p.icon, "data-wide", s.icon.length > 1);
   text(p.name, row.name);
   attr(p.name, "title", [row.name, row.label, row.error, row.note].filter(Boolean).join("\n"));
   const far = progress(row);
