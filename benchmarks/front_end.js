@@ -47,6 +47,12 @@ async (source) => {
     requestAnimationFrame(tick);
   });
   const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  // What comes before is not measured.
+  const begun = async () => {
+    await painted();
+    longTasks.length = 0;
+    performance.mark("begun");
+  };
   const told = (gaps) => ({
     p95: gaps[Math.floor(gaps.length * 0.95)], rate: (1000 * gaps.length) / gaps.reduce((sum, gap) => sum + gap, 0),
     long: longTasks.length, longest: Math.max(0, ...longTasks),
@@ -55,7 +61,7 @@ async (source) => {
     key(Array.from({ length: rows }, (_, i) => row(i)), rows);
     await painted();
     await painted();
-    longTasks.length = 0;
+    await begun();
     let tick = 0;
     const timer = setInterval(() => {
       tick += 1;
@@ -66,7 +72,7 @@ async (source) => {
     return told(gaps);
   };
   window.loading = async (rows, each) => {
-    longTasks.length = 0;
+    await begun();
     const begin = performance.now();
     key([], rows);
     frame(Array.from({ length: each }, (_, i) => row(i)), rows);
@@ -81,8 +87,26 @@ async (source) => {
     while (Number(grid.getAttribute("aria-rowcount")) < rows + 21) await painted();
     return { first, all: performance.now() - begin, long: longTasks.length, longest: Math.max(0, ...longTasks) };
   };
+  window.paging = async (told, rows) => {
+    const bytes = (text) => new DataView(Uint8Array.from(atob(text), (char) => char.charCodeAt(0)).buffer);
+    const [[first], ...pages] = told.map(([message, texts]) => [message, texts.map(bytes)]);
+    await begun();
+    const begin = performance.now();
+    const grid = document.querySelector("[role=treegrid]");
+    const until = async (count) => { while (Number(grid.getAttribute("aria-rowcount")) < count) await painted(); };
+    held._key = first;
+    handlers["change:_key"]();
+    const seen = until(2).then(() => performance.now() - begin);
+    for (const [message, buffers] of pages) {
+      handlers["msg:custom"](message, buffers);
+      // Messages are tasks of their own.
+      await new Promise((done) => setTimeout(done));
+    }
+    await until(rows + 1);
+    return { first: await seen, all: performance.now() - begin, long: longTasks.length, longest: Math.max(0, ...longTasks) };
+  };
   window.scrolling = async (ms, pixels) => {
-    longTasks.length = 0;
+    await begun();
     const view = document.querySelector(".wsm-view");
     view.dispatchEvent(new WheelEvent("wheel", { deltaY: 1 }));
     let tick = 0;
@@ -92,7 +116,7 @@ async (source) => {
     return told(gaps);
   };
   window.filtering = async (words) => {
-    longTasks.length = 0;
+    await begun();
     const box = document.querySelector(".wsm-filter");
     const begin = performance.now();
     box.value = words;

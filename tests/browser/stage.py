@@ -7,6 +7,7 @@ import re
 from base64 import b64encode
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 
 from tests.notebook.samples import T0
@@ -46,6 +47,15 @@ MODEL = """async (source) => {
   };
   window.away = () => { unmount(); forget(); return Object.keys(handlers); };
 }"""
+
+
+def accessible(page: Page, *parts: str) -> None:
+    """axe finds nothing in the *parts* of the page, which are told by selectors."""
+    # Of whole pages, and these are none.
+    rules = {"page-has-heading-one": {"enabled": False}, "region": {"enabled": False}}
+    for part in parts:
+        found = Axe().run(page, context=part, options={"resultTypes": ["violations"], "rules": rules})
+        assert found.violations_count == 0, found.generate_report()
 
 
 class Stage:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.stage import accessible
 from tests.export.recorded import PNG, Values, display, ran, recorded, stream
 from wsmonitor.export.notebook import Report
 from wsmonitor.export.recording import Recording, recording_of
@@ -320,3 +321,16 @@ def test_a_refusal_is_told_and_can_be_tried_again(page: Open, kernel: Kernel) ->
     shown.get_by_text("Look again").click()
     restore(shown)
     assert outputs(shown) == [[stream("1")]]
+
+
+def test_axe_finds_nothing_before_or_after(page: Open, kernel: Kernel) -> None:
+    values = kernel.values
+    kernel.holds(
+        ran(values, 1, "new()", [stream("1\n")]),
+        ran(values, 2, "other()", [stream("2\n")]),
+    )
+    shown = page(cell("cell-1", "new()"), cell("cell-2", "edited()", stream("old\n")))
+    phase(shown, "ready")
+    accessible(shown, ".wsr")
+    restore(shown)
+    accessible(shown, ".wsr")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.stage import accessible
 from tests.browser.test_front_end import NOW, Stage
 from tests.notebook.samples import lost_status, sample_view
 from wsmonitor.notebook.bundle import PART_ENTRY, bundle
@@ -141,3 +142,14 @@ def test_an_observer_that_was_closed_is_told(page: Page) -> None:
     expect(page.locator("#heartbeat")).to_have_text(
         "The observer that this belongs to was closed. Run the cell again."
     )
+
+
+def test_axe_finds_nothing_in_any_part(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    page.evaluate(PART, [bundle(entry=PART_ENTRY), KINDS])
+    stage.pass_time(1_100)
+    expect(page.locator("#tree .wsm-row", has_text="window 90d")).to_be_visible()
+    # axe waits with timers.
+    page.clock.resume()
+    accessible(page, *(f"#{kind}" for kind in KINDS))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.stage import NOW, PAGE
+from tests.browser.stage import NOW, PAGE, accessible
 from tests.browser.test_front_end import WELCOME
 from tests.browser.test_front_end_access import CONTRAST
 from tests.notebook.samples import live_status, lost_status, ns
@@ -264,3 +264,23 @@ def test_nothing_is_left_when_the_view_goes(page: Page) -> None:
     board.key(view)
     assert page.evaluate("window.away()") == []
     expect(board.root).to_have_count(0)
+
+
+def test_axe_finds_nothing_live_or_lost(page: Page) -> None:
+    board, view = Board(page), sample()
+    board.key(view)
+    row(page, "nightly-etl~3").locator(".wsm-twist").click()
+    row(page, "train~7").click()
+    page.clock.run_for(50)
+    # axe waits with timers.
+    page.clock.resume()
+    accessible(page, ".wsm")
+    view.connection(lost_status(NOW))
+    page.evaluate(
+        "m => window.message(m)",
+        json.loads(
+            json.dumps({**(view.frame(NOW) or {}), "due": 60_000, "beat": view.beat(NOW, lost_status(NOW))})
+        ),
+    )
+    expect(board.root).to_have_attribute("data-verdict", "waiting", timeout=30_000)
+    accessible(page, ".wsm")

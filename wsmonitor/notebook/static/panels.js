@@ -91,7 +91,7 @@ export class Summary {
     const from = session.start ?? NaN;
     const to = session.end ?? v.asOf;
     const ran = duration(to - from, !session.end);
-    text(this.elapsed, ran ? `${session.end ? "took" : unsure ? "elapsed at last word" : "elapsed"} ${ran}` : "");
+    text(this.elapsed, ran ? `${session.end ? "took" : unsure ? "elapsed at last word" : session.state === "pending" ? "waiting" : "elapsed"} ${ran}` : "");
     const left = session.end ? "" : remaining(session, v.asOf);
     text(this.eta, left ? `ETA ${unsure ? "not known" : left}` : "");
     shown(this.eta, left !== "");
