@@ -91,6 +91,19 @@ def test_the_chosen_row_stays_in_the_page_for_a_screen_reader_wherever_one_scrol
     assert indices == sorted(indices), "the order of the page is that of the rows"
 
 
+def test_the_chosen_row_stays_in_sight_as_the_details_close(page: Page) -> None:
+    stage = Stage(page)
+    stage.key(many(14))
+    page.get_by_role("treegrid").press("Home")
+    page.get_by_role("treegrid").press("Enter")
+    stage.pass_time(100)
+    stage.row("step 11").click()
+    stage.pass_time(100)
+    page.get_by_role("button", name="Close details").click()
+    stage.pass_time(100)
+    assert "step 11" in shown(page)
+
+
 def test_following_stops_when_the_reader_scrolls_and_says_so(page: Page) -> None:
     stage, view = Stage(page), many()
     stage.key(view)

@@ -33,6 +33,7 @@ export class Tree {
     this.arranged = null;
     this.drawn = []; // the row elements, reused
     this.visible = VISIBLE; // rows in sight at the most; the page may give less
+    this.roomy = VISIBLE; // the same, as of the last painting
     this.typed = { word: "", at: -Infinity };
 
     this.timeline = new Timeline(later);
@@ -251,6 +252,9 @@ export class Tree {
     this.tallest = Math.max(this.tallest || 0, Math.min(n, this.visible));
     const tall = `${(Math.min(this.tallest, this.visible) + 1) * ROW}px`;
     if (this.view.style.height !== tall) this.view.style.height = tall;
+    // What was chosen stays in sight as the details beside it close.
+    if (this.visible < this.roomy) this._scrollTo(this.arranged.place(this.selected));
+    this.roomy = this.visible;
 
     const session = store.head && store.head.session;
     const unsure = unsettled(store.head, v);
