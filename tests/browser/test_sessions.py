@@ -284,3 +284,20 @@ def test_axe_finds_nothing_live_or_lost(page: Page) -> None:
     )
     expect(board.root).to_have_attribute("data-verdict", "waiting", timeout=30_000)
     accessible(page, ".wsm")
+
+
+@pytest.mark.parametrize("width", [1000, 600])
+def test_a_count_is_never_cut_to_another(page: Page, width: int) -> None:
+    board, view = Board(page, width=width), Listings()
+    view.connection(live_status(NOW))
+    view.subscription("live", "")
+    view.position("e", 9)
+    counts = {"small": (4_800, 1), "large": (49_999, 1), "huge": (999_999, 234_568)}
+    view.replace(
+        listing(name, 1, created=ns(n), counts={"succeeded": good, "failed": bad})
+        for n, (name, (good, bad)) in enumerate(counts.items())
+    )
+    board.key(view)
+    cells = board.rows.locator(".wsm-list-steps")
+    expect(cells).to_have_text(["999.9k/1.2M", "49.9k/50k", "4,800/4,801"])
+    assert cells.evaluate_all("all => all.every((el) => el.scrollWidth <= el.clientWidth)")

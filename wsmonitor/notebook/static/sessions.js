@@ -19,6 +19,20 @@ const COLUMNS = [
   ["problem", "Problem"],
 ];
 
+/** A count in at most six characters; cut and not rounded, so that what is not complete never looks so. */
+function few(n) {
+  if (n < 10_000) return count(n);
+  const [by, unit] = n < 1e6 ? [1e3, "k"] : [1e6, "M"];
+  return `${Math.floor((10 * n) / by) / 10}${unit}`;
+}
+
+/** The day of `ms`, with its year if that is not this year. */
+function day(ms, now) {
+  const d = new Date(ms);
+  const same = Number.isFinite(now) && d.getFullYear() === new Date(now).getFullYear();
+  return d.toLocaleDateString(undefined, same ? { day: "numeric", month: "short" } : { year: "2-digit", month: "numeric", day: "numeric" });
+}
+
 let lists = 0;
 
 /** Show the list in `store` in `el`. `model` holds what is chosen. Returns what takes it away. */
@@ -323,7 +337,7 @@ class SessionGrid {
       indent: h("span", { class: "wsm-indent" }),
       twist: h("span", { class: "wsm-twist", "aria-hidden": "true" }),
       icon: h("span", { class: "wsm-icon", "aria-hidden": "true" }),
-      name: h("span", { class: "wsm-label" }),
+      name: h("span", { class: "wsm-label", dir: "auto" }),
       run: h("span", { class: "wsm-chip" }),
       state: h("div", { role: "gridcell", class: "wsm-list-state" }),
       bar: h("span", { class: "wsm-bar", "aria-hidden": "true" }),
@@ -370,7 +384,7 @@ class SessionGrid {
     attr(p.state, "title", [`${s.word}${heard}`, row.reason].filter(Boolean).join(": "));
     this._steps(p, row);
     const now = v.asOf;
-    text(p.at, Number.isFinite(row.at) ? (Number.isFinite(now) && now - row.at < 86400e3 ? `${age(now - row.at)} ago` : new Date(row.at).toLocaleDateString()) : "");
+    text(p.at, Number.isFinite(row.at) ? (Number.isFinite(now) && now - row.at < 86400e3 ? `${age(now - row.at)} ago` : day(row.at, now)) : "");
     attr(p.at, "title", Number.isFinite(row.at) ? `${new Date(row.at).toLocaleDateString()} ${clockTime(row.at)}` : null);
     text(p.time, row.start === undefined ? "" : row.end !== undefined ? duration(row.end - row.start) : going && !row.liveness && Number.isFinite(now) ? duration(now - row.start, true) : "");
     text(p.problem, row.problem || (row.state === "cancelled" ? row.reason || "" : ""));
@@ -391,7 +405,7 @@ class SessionGrid {
     }));
     shown(p.bar, all > 0);
     const over = states.filter(([state]) => state === "succeeded" || state === "skipped").reduce((sum, [, k]) => sum + k, 0);
-    text(p.steps, all ? `${count(over)}/${count(all)}` : "");
-    attr(p.steps, "title", states.map(([state, k]) => `${count(k)} ${stateOf(state).word}`).join(", "));
+    text(p.steps, all ? `${few(over)}/${few(all)}` : "");
+    attr(p.steps, "title", [`${count(over)} of ${count(all)}`, ...states.map(([state, k]) => `${count(k)} ${stateOf(state).word}`)].join(", "));
   }
 }
