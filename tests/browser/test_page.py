@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.stage import accessible
 from tests.browser.test_front_end_access import CONTRAST
 from tests.export.samples import etl, ns, value
 from wsmonitor.export import Origin, to_html
-from wsmonitor.protocol.entities import Chain, LogRecord, Session, Step
+from wsmonitor.protocol.entities import Chain, Failure, LogRecord, Session, Step
 from wsmonitor.protocol.reducer import SessionState
 
 pytestmark = pytest.mark.browser
@@ -142,6 +143,25 @@ def test_all_text_has_contrast_and_nothing_is_cut_on_a_narrow_screen(opened: Ope
     page.locator("#open").click()
     assert page.evaluate(ANYWHERE) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 600
+
+
+def test_axe_finds_nothing_with_all_open(opened: Opened) -> None:
+    page = opened(to_html(etl(), LIVE))
+    page.locator("#open").click()
+    accessible(page, "main")
+
+
+@pytest.mark.parametrize("width", [1100, 600])
+def test_a_long_name_without_spaces_makes_nothing_wider(opened: Opened, width: int) -> None:
+    name = "Reconciliation_of_all_records_" * 12
+    error = Failure(type=name, message=name)
+    step = Step(id="s", chain="c", name=name, state="failed", created=ns(0), started=ns(0), error=error)
+    whole = [("session", Session(id="s~1", name=name)), ("chain", Chain(id="c", name=name)), ("step", step)]
+    state = SessionState.restore("s~1", "e", 1, whole)
+    page = opened(to_html(state, LIVE), viewport={"width": width, "height": 900})
+    page.locator("#open").click()
+    expect(page.locator(".alarm")).to_contain_text(name)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_fifty_thousand_steps_open_and_filter(opened: Opened) -> None:
