@@ -21,7 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "sessions": ("sessions", "List the sessions and their states."),
     "watch": ("watch", "Watch a session live."),
     "command": ("command", "Send a command to a session and wait for what becomes of it."),
-    "export": ("export", "Write a session to a file: JSON or a self-contained HTML page."),
+    "export": ("export", "Write a session to a file: JSON, an HTML page, or a recorded notebook."),
     "status": ("server", "Tell which server is used, why, and how it is."),
     "stop": ("server", "Stop the local server."),
     "logs": ("server", "Show the local server's log."),
