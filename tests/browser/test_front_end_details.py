@@ -111,8 +111,8 @@ def test_a_large_value_comes_page_by_page_and_a_character_may_lie_across_two(pag
     stage.key(view)
     opened(stage, view, "window 7d", output=BIG)
     panel = page.get_by_role("tabpanel")
-    expect(panel).to_contain_text("⚠ 3.9 KB of 391 KB")
-    panel.get_by_role("button", name="Load next 192 KB").click()
+    expect(panel).to_contain_text("⚠ 3.9 KiB of 391 KiB")
+    panel.get_by_role("button", name="Load next 192 KiB").click()
     stage.pass_time(50)
     asked = stage.asked("value")[-1]
     assert (asked["sha256"], asked["offset"], asked["length"]) == ("ab" * 32, 4_000, 192 * 1024)

@@ -44,7 +44,7 @@ def test_a_live_frame() -> None:
     assert first.startswith("● Live │ nightly-etl run 3  ▶ running 2:20")
     assert first.endswith("♥ server 4 ms · 3 s   ♥ producer   3 watching")
     assert alarm == "✕ check drift failed: KeyError: 'segment'  features"
-    assert "4/6 steps  ✓ 3 succeeded  ✕ 1 failed  ▶ 1 running  ○ 1 pending" in sums
+    assert "3/6 steps  ✓ 3 succeeded  ✕ 1 failed  ▶ 1 running  ○ 1 pending" in sums
     assert [row.split("  ")[0].strip() for row in rows[:2]] == ["▾ ✓ load", ""]
     window = next(row for row in rows if "window 90d" in row)
     assert "48 % · batch 48" in window
@@ -72,7 +72,7 @@ def test_an_overdue_heartbeat_is_shown_before_the_link_is_given_up() -> None:
     assert in_time.known
     overdue = scene(replace(LIVE, last_frame_at=81.0, heartbeat_due_at=96.0))
     assert not overdue.known
-    assert "◐ Quiet: no data for 19 s" in shown(overdue)
+    assert "◐ No data for 19 s" in shown(overdue)
     assert "the server's heartbeat is overdue" in shown(overdue)
     assert "was running" in shown(overdue)
 
@@ -80,9 +80,9 @@ def test_an_overdue_heartbeat_is_shown_before_the_link_is_given_up() -> None:
 @pytest.mark.parametrize(
     ("producer", "words"),
     [
-        (Producer(id="p", since=ns(120), liveness="stale"), "♡ producer quiet for 20 s"),
-        (Producer(id="p", since=ns(80), liveness="lost"), "♡ producer lost for 1 min"),
-        (Producer(id="p", since=ns(80), liveness="stale", closed=True), "producer said goodbye"),
+        (Producer(id="p", since=ns(120), liveness="stale"), "♡ producer silent for 20 s"),
+        (Producer(id="p", since=ns(80), liveness="lost"), "♡ producer lost for 60 s"),
+        (Producer(id="p", since=ns(80), liveness="stale", closed=True), "producer finished"),
     ],
 )
 def test_the_producers_link_is_told_apart_from_ours(producer: Producer, words: str) -> None:
@@ -92,6 +92,25 @@ def test_the_producers_link_is_told_apart_from_ours(producer: Producer, words: s
     text = shown(scene(state=state))
     assert words in text
     assert "● Live" in text
+
+
+def test_what_ran_when_its_producer_fell_silent_is_told_in_the_past_and_its_time_stands_still() -> None:
+    state = etl()
+    state.drop("producer", "p1")
+    state.put("producer", Producer(id="p", since=ns(120), liveness="lost"))
+    text = shown(scene(state=state))
+    assert "▶ was running 2:00 at 11:08:40 UTC" in text
+    window = next(line for line in text.splitlines() if "window 90d" in line)
+    assert "was running" in window
+    assert "13 s" in window  # and not the 33 s that have passed
+    assert "┄" in window
+    assert "1 was running" in text
+
+
+def test_of_a_session_that_has_ended_nothing_is_said_to_run() -> None:
+    text = shown(scene(state=etl(state="failed")))
+    assert "✕ failed 2:20" in text
+    assert "1 was running" in text
 
 
 def test_before_there_is_a_server_it_tells_where_it_looked() -> None:
@@ -105,7 +124,7 @@ def test_before_there_is_a_server_it_tells_where_it_looked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "words"), [("syncing", "◐ Synchronising"), ("not_available", "✕ Not available")]
+    ("phase", "words"), [("syncing", "◐ Syncing"), ("not_available", "✕ Not available")]
 )
 def test_a_subscription_that_is_not_verified_is_not_called_live(phase: str, words: str) -> None:
     text = shown(scene(phase=phase))

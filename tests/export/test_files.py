@@ -13,7 +13,7 @@ import pytest
 from wsmonitor.export import Origin, from_json, to_html, to_json
 from wsmonitor.export.document import FORMAT
 from wsmonitor.export.page import text_of_html
-from wsmonitor.protocol.entities import Chain, LogRecord, Session, Step
+from wsmonitor.protocol.entities import Chain, LogRecord, Producer, Session, Step
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.reducer import SessionState
 
@@ -161,6 +161,23 @@ def test_a_copy_made_while_the_link_was_down_says_so_and_speaks_in_the_past_tens
 def test_a_live_copy_of_an_open_session_says_that_it_may_have_ended_since() -> None:
     assert "may have ended since" in to_html(etl(), LIVE)
     assert "may have ended since" not in to_html(etl(state="succeeded"), LIVE)
+
+
+def test_a_copy_made_while_a_program_was_not_heard_says_since_when_and_speaks_in_the_past_tense() -> None:
+    state = etl()
+    state.put("producer", Producer(id="p1", since=ns(120), liveness="lost"))
+    page = to_html(state, LIVE)
+    assert "<b>A program was not heard</b> since 2026-11-18 11:08:40 UTC" in page
+    assert "▶ was running" in page
+    assert "1 was running" in page
+    assert "<span class=soft>2:00</span>" in page
+
+
+def test_of_a_session_that_has_ended_nothing_is_said_to_run() -> None:
+    page = to_html(etl(state="failed"), LIVE)
+    assert "✕ failed" in page
+    assert "1 was running" in page
+    assert "was not heard" not in page
 
 
 def test_what_is_cut_says_how_much_is_missing() -> None:

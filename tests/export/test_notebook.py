@@ -184,7 +184,7 @@ def test_what_was_dropped_running_or_cut_off_by_a_crash_is_said() -> None:
     report = Report()
     notes = [cell.outputs[-1].text for cell in written(recorded(*steps), values, report).cells]
     assert "too much: 1,200 characters\n" in notes[0]
-    assert "too much: 2.0 KiB\n" in notes[0]
+    assert "too much: 2 KiB\n" in notes[0]
     assert "kernel was lost" in notes[1]
     assert "still running" in notes[2]
     assert (report.partial, report.missing) == (3, 0)

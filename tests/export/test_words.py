@@ -17,14 +17,14 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "now"), (8, "8 s"), (300, "5 min"), (7200, "2 h"), (1_036_800, "12 d")]
+    ("seconds", "text"), [(0.4, "now"), (8, "8 s"), (97, "97 s"), (300, "5 min"), (7200, "2 h"), (1_036_800, "12 d")]
 )
 def test_ages(seconds: float, text: str) -> None:
     assert words.age(seconds) == text
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(512, "512 B"), (4096, "4.0 KiB"), (19_084_000, "18.2 MiB"), (2**50, "1024.0 TiB")]
+    ("count", "text"), [(512, "512 B"), (4096, "4 KiB"), (19_084_000, "18.2 MiB"), (2**50, "1024 TiB")]
 )
 def test_sizes(count: int, text: str) -> None:
     assert words.size(count) == text

@@ -1,7 +1,7 @@
 """What the terminal view shows, at one moment. Pure: the two clocks are read by the caller.
 
 Two links are told apart: ours to the server, and the producer's. Whatever is not known to be
-current is said to be so: `Scene.known` decides the tense, the timers and the colours.
+current is said to be so: `Scene.current` decides the tense, the timers and the colours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
-from wsmonitor.export.outline import Row, Trouble, outline, troubles
+from wsmonitor.export.outline import Row, Trouble, outline, present, troubles
 from wsmonitor.export.words import NANO, Tone, age
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import Producer
@@ -75,7 +75,7 @@ class Scene:
 
     @property
     def known(self) -> bool:
-        """Whether what is shown is current, as far as can be told."""
+        """Whether what is shown is what the server says now."""
         welcome = self.status.welcome
         patience = welcome.quiet_after if welcome is not None else Timing().quiet_after
         return self.status.live and self.phase in ("live", "absent") and self.quiet_for <= patience
@@ -92,6 +92,22 @@ class Scene:
         return self.wall + int(((self.status.clock_offset or 0.0) - frozen) * NANO)
 
     @property
+    def _present(self) -> tuple[bool, int]:
+        state = self.picture.state if self.picture is not None else None
+        session, producers = (state.session, state.producers.values()) if state is not None else (None, ())
+        return present(session, producers, self.as_of, live=self.known)
+
+    @property
+    def current(self) -> bool:
+        """Whether what is said to go on does so now: the server is heard, and so are the producers."""
+        return self._present[0]
+
+    @property
+    def until(self) -> int:
+        """The server's time up to which it is known what goes on, nanoseconds."""
+        return self._present[1]
+
+    @property
     def headline(self) -> tuple[str, Tone, str]:
         """Icon, tone and words for the state of our own link."""
         status = self.status
@@ -99,10 +115,10 @@ class Scene:
             if self.phase == "not_available":
                 return "✕", "bad", "Not available"
             if not self.known and self.phase in ("live", "absent"):
-                return "◐", "wait", f"Quiet: no data for {age(self.data_age or 0)}"
+                return "◐", "wait", f"No data for {age(self.data_age or 0)}"
             if self.phase in ("live", "absent"):
                 return "●", "good", "Live"
-            return "◐", "wait", "Synchronising"
+            return "◐", "wait", "Syncing"
         if status.phase == "waiting":
             left = max(0.0, (status.next_attempt_at or self.now) - self.now)
             word = "Reconnecting" if status.connections else "Looking for the server"
@@ -150,11 +166,11 @@ class Scene:
         if not producers:
             return "producer: none yet", "idle"
         if not awake:
-            return "producer said goodbye", "idle"
+            return "producer finished", "idle"
         worst: Producer = max(awake, key=lambda p: ("live", "stale", "lost").index(p.liveness))
         label = "producer" if len(awake) == 1 else f"{len(awake)} producers"
         if worst.liveness == "live":
             return f"♥ {label}", "good"
         since = age(max(0.0, (self.as_of - int(worst.since)) / NANO))
-        word = "quiet" if worst.liveness == "stale" else "lost"
+        word = "silent" if worst.liveness == "stale" else "lost"
         return f"♡ {label} {word} for {since}", "wait" if worst.liveness == "stale" else "bad"

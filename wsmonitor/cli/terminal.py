@@ -81,21 +81,26 @@ def state_line(scene: Scene) -> Text:
     session = scene.picture.state.session if scene.picture is not None else None
     if session is None:
         return Text(one_line(scene.target, 60), style="bold")
-    known = scene.known or session.state in TERMINAL
+    known = scene.current or session.state in TERMINAL
     appearance = look(session.state)
     text = Text(one_line(session.name, 60), style="bold")
     if session.run:
         text.append(f" run {session.run}", style="not bold bright_black")
     style = STYLES[appearance.tone] if known else "yellow"
     text.append(f"  {appearance.icon} {state_word(session.state, known=known)}", style=f"not bold {style}")
-    elapsed = between(session.started, session.ended or scene.as_of)
+    elapsed = between(session.started, session.ended or scene.until)
     if elapsed is not None:
         text.append(f" {duration(elapsed)}", style="not bold")
     if not known:
-        text.append(f" at {moment(scene.as_of, date=False)} UTC", style="not bold yellow")
+        text.append(f" at {moment(scene.until, date=False)} UTC", style="not bold yellow")
     if session.reason:
         text.append(f"  {one_line(session.reason, 60)}", style="not bold bright_black")
     return text
+
+
+def _style(scene: Scene, state: str) -> str:
+    """The colour of *state*: grey where it may have changed since it was last known."""
+    return STYLES[look(state).tone] if scene.current or state in TERMINAL else "bright_black"
 
 
 def _strip(scene: Scene, width: int) -> list[Text]:
@@ -157,15 +162,14 @@ def _sums(scene: Scene, width: int) -> list[Text]:
     for state in order:
         done += tally[state]
         upto = round(cells * done / total)
-        line.append("━" * (upto - drawn), style=STYLES[look(state).tone] if scene.known else "bright_black")
+        line.append("━" * (upto - drawn), style=_style(scene, state))
         drawn = upto
-    ended = sum(count for state, count in tally.items() if state in TERMINAL)
-    line.append(f"  {ended:,}", style="bold")
+    line.append(f"  {tally['succeeded'] + tally['skipped']:,}", style="bold")
     line.append(f"/{plural(total, 'step')} ")
     for state in order:
         appearance = look(state)
-        words = state_word(state, known=scene.known)
-        line.append(f" {appearance.icon} {tally[state]:,} {words} ", style=STYLES[appearance.tone])
+        words = state_word(state, known=scene.current)
+        line.append(f" {appearance.icon} {tally[state]:,} {words} ", style=_style(scene, state))
     session = scene.picture.state.session
     for key, value in list((session.metrics if session else {}).items())[:4]:
         line.append(f"  {one_line(key, 24)} ", style="bright_black")
@@ -255,7 +259,7 @@ def _fold_chains(rows: Sequence[Row], quiet: Sequence[bool], chosen: list[int], 
 def _tree(scene: Scene, picture: Picture, width: int, room: int) -> list[Text]:
     bars = (width - 4) // 3 if width >= _TIMELINE_FROM else 0
     label = max(20, width - _STATE_WIDTH - _TIME_WIDTH - bars - (2 if bars else 0))
-    start, end = span(picture.state, scene.as_of)
+    start, end = span(picture.state, scene.until)
     lines = []
     for row, hidden in visible(picture.rows, room):
         if row is None:
@@ -268,7 +272,7 @@ def _tree(scene: Scene, picture: Picture, width: int, room: int) -> list[Text]:
 def _row(scene: Scene, row: Row, hidden: int, label: int, axis: tuple[int, int, int]) -> Text:
     item = row.item
     appearance = look(row.state)
-    tone = STYLES[appearance.tone] if scene.known or row.state in TERMINAL else "bright_black"
+    tone = _style(scene, row.state)
     indent = "  " * min(row.depth, _DEEPEST)
     twist = " " if not row.children else "▸" if hidden >= row.children else "▾"
     line = Text(f"{indent}{twist} ")
@@ -291,10 +295,10 @@ def _row(scene: Scene, row: Row, hidden: int, label: int, axis: tuple[int, int, 
         line.append("  " + one_line(headline(item.error), 80), style="red")
     line.truncate(label - 1, overflow="ellipsis")
     line.append(" " * (label - line.cell_len))
-    line.append(set_cell_size(state_word(row.state, known=scene.known), _STATE_WIDTH), style=tone)
+    line.append(set_cell_size(state_word(row.state, known=scene.current), _STATE_WIDTH), style=tone)
     elapsed = None
     if item is not None and not (item.state == "crashed" and not item.ended):
-        elapsed = between(item.started, item.ended or scene.as_of)
+        elapsed = between(item.started, item.ended or scene.until)
     told = duration(elapsed) if elapsed is not None else ""
     line.append(" " * (_TIME_WIDTH - 1 - cell_len(told)) + told + " ", style="bright_black")
     if axis[2]:
@@ -311,11 +315,11 @@ def _bar(scene: Scene, row: Row, axis: tuple[int, int, int]) -> Text:
             continue
         begin = int(item.started)
         still = item.state in OPEN
-        until = int(item.ended) if item.ended else scene.as_of if still else begin
+        until = int(item.ended) if item.ended else max(begin, scene.until) if still else begin
         first = max(0, min(cells - 1, (begin - start) * cells // max(end - start, 1)))
         last = max(first, min(cells - 1, (until - start) * cells // max(end - start, 1)))
-        mark = ("━" if scene.known else "┄") if still else "━"
-        style = STYLES[look(item.state).tone] if scene.known or not still else "bright_black"
+        mark = "┄" if still and not scene.current else "━"
+        style = _style(scene, item.state)
         line[first : last + 1] = [(mark, style)] * (last + 1 - first)
     return Text.assemble(
         *(("".join(mark for mark, _ in run), style) for style, run in groupby(line, key=lambda cell: cell[1]))

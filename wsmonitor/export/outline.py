@@ -7,10 +7,11 @@ orphan, and a ring of parents (a faulty producer) is cut open at its oldest step
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from wsmonitor.protocol.entities import Chain, Failure, Session, Step
+from wsmonitor.protocol.entities import Chain, Failure, Producer, Session, Step
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TERMINAL
 
@@ -175,6 +176,20 @@ def troubles(state: SessionState, rows: list[Row]) -> list[Trouble]:
         error = session.error or Failure(message=session.reason)
         failed.append((-1, Trouble("", session.name, error, session.ended)))
     return [trouble for index, trouble in failed if (index, trouble.error.message) not in passed_up]
+
+
+def present(
+    session: Session | None, producers: Iterable[Producer], as_of: int, *, live: bool
+) -> tuple[bool, int]:
+    """Whether what is said to go on does so at *as_of*, and up to when it is known to, in nanoseconds.
+
+    It is not known without a link to the server, nor while a program that has not said goodbye is not heard.
+    Of a session that has ended nothing goes on, whatever its steps said last.
+    """
+    if session is not None and session.state in TERMINAL:
+        return False, min(as_of, int(session.ended)) if session.ended else as_of
+    unheard = [int(one.since) for one in producers if not one.closed and one.liveness != "live"]
+    return live and not unheard, min([as_of, *unheard])
 
 
 def span(state: SessionState, as_of: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TERMINAL
 
 from .document import Logs, Origin
-from .outline import Row, counts, outline, span, troubles
+from .outline import Row, counts, outline, present, span, troubles
 from .recording import OUTPUTS, Fetch
 from .rendered import rendered
 from .words import OPEN, between, duration, look, moment, number, one_line, plural, size, state_word
@@ -94,7 +94,10 @@ class _Page:
         self.fetch: Fetch = fetch or (lambda sha256, size: None)
         self.rows = outline(state)
         self.kept = _kept(self.rows, row_limit)
-        self.first, self.last = span(state, self.as_of)
+        self.known, self.until = present(
+            state.session, state.producers.values(), self.as_of, live=origin.live
+        )
+        self.first, self.last = span(state, self.until)
         self.earlier = {row.attempts[-1].id: row.attempts[:-1] for row in self.rows if row.attempts}
 
     def parts(self) -> Iterator[str]:
@@ -141,8 +144,8 @@ class _Page:
             )
             return
         appearance = look(session.state)
-        known = self.origin.live or session.state in TERMINAL
-        elapsed = between(session.started, session.ended or self.as_of)
+        known = self.known or session.state in TERMINAL
+        elapsed = between(session.started, session.ended or self.until)
         run = f"<span class=soft>run {session.run}</span>" if session.run else ""
         yield (
             f"<div class=head><h1>{_text(session.name)}</h1>{run}"
@@ -165,6 +168,11 @@ class _Page:
             yield (
                 f"<p class=note><b>The link to the server was down.</b> This is what was known at "
                 f"{moment(self.as_of)}; what happened since is not in here.</p>"
+            )
+        elif session.state in OPEN and not self.known:
+            yield (
+                f"<p class=note><b>A program was not heard</b> since {moment(self.until)}: what went on then "
+                "may have ended.</p>"
             )
         elif session.state in OPEN:
             yield (
@@ -204,7 +212,7 @@ class _Page:
         yield f"</svg><span><b>{total:,}</b> {'step' if total == 1 else 'steps'}</span>"
         for state in ordered:
             appearance = look(state)
-            word = state_word(state, known=self.origin.live)
+            word = state_word(state, known=self.known)
             yield f"<span class={appearance.tone}>{appearance.icon} {tally[state]:,} {word}</span>"
         session = self.state.session
         for key, value in (session.metrics if session else {}).items():
@@ -267,7 +275,7 @@ class _Page:
                 "<code>wsmonitor export -o FILE.json</code> writes all of them.</p>"
             )
         states = dict.fromkeys(row.state for row in self.kept if row.attempts)
-        words = {state: state_word(state, known=self.origin.live) for state in states}
+        words = {state: state_word(state, known=self.known) for state in states}
         options = "".join(f'<option value="{state}">{_text(word)}</option>' for state, word in words.items())
         yield (
             "<div class=tools id=tools hidden>"
@@ -291,7 +299,7 @@ class _Page:
             tags.append((" bad", one_line(headline(item.error), 80)))
         if isinstance(item, Step) and item.log_count:
             tags.append(("", plural(item.log_count, "log line")))
-        elapsed = between(item.started, item.ended or self.as_of) if item is not None else None
+        elapsed = between(item.started, item.ended or self.until) if item is not None else None
         if item is not None and item.state == "crashed" and item.ended == "":
             elapsed = None  # when it really ended is not known
         return (
@@ -300,7 +308,7 @@ class _Page:
             + f'</span><span class="icon {appearance.tone}">{appearance.icon}</span>'
             f'<span class=label title="{_text(one_line(row.name))}">{_text(one_line(row.name))}</span>'
             + "".join(f'<span class="tag{css}">{_text(text)}</span>' for css, text in tags)
-            + f"</span><span class={appearance.tone}>{state_word(row.state, known=self.origin.live)}</span>"
+            + f"</span><span class={appearance.tone}>{state_word(row.state, known=self.known)}</span>"
             f"<span class=time>{duration(elapsed) if elapsed is not None else ''}</span>{self.bars(row)}"
         )
 
@@ -312,7 +320,7 @@ class _Page:
             if item.started == "":
                 continue
             start = int(item.started)
-            end = int(item.ended) if item.ended else (self.as_of if item.state in OPEN else start)
+            end = int(item.ended) if item.ended else max(start, self.until) if item.state in OPEN else start
             x = min(100 * (start - self.first) / width, 99.5)
             extent = max(100 * (end - start) / width, 0.5)
             css = look(item.state).tone + (" open" if not item.ended else "")

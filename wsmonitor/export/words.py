@@ -1,6 +1,6 @@
 """Durations, sizes, moments and states in words, the same ones wherever a session is shown.
 
-Pure. Times are integer nanoseconds since 1970 UTC, durations are seconds, sizes are bytes.
+The browser's are those of ``notebook/static/format.js`` and ``texts.js``; a test compares them. Pure. Times are integer nanoseconds since 1970 UTC, durations are seconds, sizes are bytes.
 """
 
 from __future__ import annotations
@@ -74,24 +74,25 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """A coarse age: ``now``, ``8 s``, ``5 min``, ``3 h``, ``12 d``."""
+    """A coarse age: ``now``, ``97 s``, ``5 min``, ``3 h``, ``12 d``."""
     if seconds < 1:
         return "now"
-    for limit, unit, word in ((60, 1, "s"), (3600, 60, "min"), (172_800, 3600, "h")):
+    for limit, unit, word in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
             return f"{int(seconds // unit)} {word}"
     return f"{int(seconds // 86_400)} d"
 
 
 def size(count: float) -> str:
-    """``512 B``, ``4.0 KiB``, ``18.2 MiB``."""
+    """``512 B``, ``4 KiB``, ``18.2 MiB``."""
     if count < 1024:
         return f"{int(count)} B"
-    for unit in ("KiB", "MiB", "GiB"):
+    units = iter(("KiB", "MiB", "GiB", "TiB"))
+    unit = "B"
+    while count >= 1024 and unit != "TiB":
         count /= 1024
-        if count < 1024:
-            return f"{count:.1f} {unit}"
-    return f"{count / 1024:.1f} TiB"
+        unit = next(units)
+    return f"{count:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def number(value: float) -> str:

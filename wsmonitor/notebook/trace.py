@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from wsmonitor.protocol.states import TERMINAL
+from wsmonitor.export.words import between, duration, look, state_word
 
 from .rows import failure_line, milliseconds
 from .snapshot import SessionSnapshot
@@ -23,11 +23,6 @@ END: Final = "<!-- /wsmonitor:volatile -->"
 ROW_LIMIT: Final = 400  # a notebook is a document: more is in `to_html`
 
 STATIC_ROWS: Final = 100  # of a list of sessions
-
-ICONS: Final = {
-    "pending": "○", "running": "▶", "paused": "❚❚", "awaiting_input": "?", "cancelling": "◌",
-    "cancelled": "■", "succeeded": "✓", "failed": "✕", "skipped": "–", "crashed": "✕",
-}  # fmt: skip
 
 
 def sanitize_file() -> Path:
@@ -58,14 +53,13 @@ def _time(at: int | None) -> str:
 
 
 def _length(started: str, ended: str) -> str:
-    first, last = milliseconds(started), milliseconds(ended)
-    return "" if first is None or last is None else f"{(last - first) / 1000:.1f} s"
+    seconds = between(started, ended)
+    return "" if seconds is None else duration(seconds)
 
 
 def _state(state: str, *, known: bool = True) -> str:
     """The state with its icon; what may have changed since it was last known is told in the past tense."""
-    was = "was " if not known and state not in TERMINAL else ""
-    return f"{ICONS.get(state, '·')} {was}{escape(state.replace('_', ' '))}"
+    return f"{look(state).icon} {escape(state_word(state, known=known))}"
 
 
 def _doubts(snapshot: SessionSnapshot, as_of: int, live: bool) -> list[str]:

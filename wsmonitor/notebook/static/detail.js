@@ -242,7 +242,7 @@ function pathOf(store, row) {
 /** "running for 27 s · 48 % · ETA 0:29", or what was known of it at the last word. */
 function stateLine(store, v, row) {
   const s = stateOf(row.state);
-  const unsure = unsettled(store.head, v) && s.active;
+  const unsure = unsettled(store.head, v) && s.open;
   const start = row.start ?? NaN;
   const far = progress(row.progress ? { ...row, ...row.progress } : row);
   const words = [];

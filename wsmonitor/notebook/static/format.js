@@ -1,20 +1,21 @@
 // Words, numbers and times for people. Pure.
 
-/** How each state is told: by icon, word and colour class; `past` when it is not known to be current. */
+/** How each state is told: by icon, word and colour class; `past` when it is not known to be current. As in export/words.py.
+ *  `open`: it may change yet; `active`: time passes in it. */
 export const STATES = {
-  pending: { icon: "○", word: "pending", past: "was pending", tone: "dim" },
-  running: { icon: "▶", word: "running", past: "was running", tone: "run", active: true },
-  paused: { icon: "❚❚", word: "paused", past: "was paused", tone: "warn", active: true },
-  awaiting_input: { icon: "?", word: "awaiting input", past: "was awaiting input", tone: "warn", active: true },
-  cancelling: { icon: "◌", word: "cancelling", past: "was cancelling", tone: "warn", active: true },
-  cancelled: { icon: "■", word: "cancelled", past: "cancelled", tone: "dim" },
+  pending: { icon: "○", word: "pending", past: "was pending", tone: "dim", open: true },
+  running: { icon: "▶", word: "running", past: "was running", tone: "run", open: true, active: true },
+  paused: { icon: "‖", word: "paused", past: "was paused", tone: "warn", open: true, active: true },
+  awaiting_input: { icon: "?", word: "awaiting input", past: "was awaiting input", tone: "warn", open: true, active: true },
+  cancelling: { icon: "◌", word: "cancelling", past: "was cancelling", tone: "warn", open: true, active: true },
+  cancelled: { icon: "⊘", word: "cancelled", past: "cancelled", tone: "warn" },
   succeeded: { icon: "✓", word: "succeeded", past: "succeeded", tone: "good" },
   failed: { icon: "✕", word: "failed", past: "failed", tone: "bad" },
-  skipped: { icon: "–", word: "skipped", past: "skipped", tone: "dim" },
-  crashed: { icon: "✕", word: "crashed", past: "crashed", tone: "bad" },
+  skipped: { icon: "↷", word: "skipped", past: "skipped", tone: "dim" },
+  crashed: { icon: "†", word: "crashed", past: "crashed", tone: "bad" },
 };
 
-const UNKNOWN = { icon: "·", word: "unknown", past: "unknown", tone: "dim" };
+const UNKNOWN = { icon: "•", word: "unknown", past: "unknown", tone: "dim" };
 
 /** The entry of STATES for a state, also for one that this version does not know. */
 export function stateOf(name) {
@@ -23,16 +24,16 @@ export function stateOf(name) {
 
 const pad = (n) => String(n).padStart(2, "0");
 
-/** A length of time: "240 ms", "4.2 s", "97 s", "2:14", "1:02:14", "3 d 4 h". `whole` for what is still running. */
+/** A length of time: "240 ms", "4.2 s", "37 s", "2:14", "1:02:14", "3 d 4 h". `whole` for what is still running. */
 export function duration(ms, whole = false) {
   if (!Number.isFinite(ms)) return "";
   ms = Math.max(0, ms);
-  if (ms < 1000 && !whole) return `${Math.round(ms)} ms`;
+  if (ms < 999.5 && !whole) return `${Math.round(ms)} ms`;
   if (ms < 9950 && !whole) return `${(ms / 1000).toFixed(1)} s`;
   const s = whole ? Math.floor(ms / 1000) : Math.round(ms / 1000);
-  if (s < 100) return `${s} s`;
+  if (s < 60) return `${s} s`;
   if (s < 3600) return `${Math.floor(s / 60)}:${pad(s % 60)}`;
-  if (s < 86400) return `${Math.floor(s / 3600)}:${pad(Math.floor(s / 60) % 60)}:${pad(s % 60)}`;
+  if (s < 172800) return `${Math.floor(s / 3600)}:${pad(Math.floor(s / 60) % 60)}:${pad(s % 60)}`;
   return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 

@@ -118,8 +118,8 @@ export class Summary {
     const own = progress(session);
     this.words.replaceChildren(all, ...states.map((s) => {
       const state = stateOf(s);
-      const word = unsure && state.active ? (head.counts[s] === 1 ? state.past : state.past.replace(/^was/, "were")) : state.word;
-      return h("span", { "data-tone": unsure && state.active ? "dim" : state.tone }, `${state.icon} ${count(head.counts[s])} ${word}`);
+      const word = unsure && state.open ? (head.counts[s] === 1 ? state.past : state.past.replace(/^was/, "were")) : state.word;
+      return h("span", { "data-tone": unsure && state.open ? "dim" : state.tone }, `${state.icon} ${count(head.counts[s])} ${word}`);
     }), ...(own ? [h("span", {}, own)] : []));
     if (head.shown - head.chains < head.steps) {
       this.words.append(h("span", { "data-tone": "warn" }, `⚠ ${count(head.shown - head.chains)} of ${count(head.steps)} steps shown`));

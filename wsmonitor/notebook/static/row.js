@@ -51,7 +51,6 @@ export function fillRow(p, node, timeline, stale) {
   text(p.twist, children ? (open ? "▾" : "▸") : "");
   text(p.icon, s.icon);
   attr(p.icon, "data-tone", stale ? "dim" : s.tone);
-  attr(p.icon, "data-wide", s.icon.length > 1);
   text(p.name, row.name);
   attr(p.name, "title", [row.name, row.label, row.error, row.note].filter(Boolean).join("\n"));
   const far = progress(row);

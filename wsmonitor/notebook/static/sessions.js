@@ -101,7 +101,7 @@ function notes(head, v) {
 }
 
 const total = (row) => Object.values(row.counts || {}).reduce((sum, k) => sum + k, 0);
-const open = (row) => !row.end && Boolean(stateOf(row.state).active || row.state === "pending");
+const open = (row) => !row.end && Boolean(stateOf(row.state).open);
 
 /** What a column is sorted by; the larger comes first, but for names. */
 function rank(row, key, now) {
@@ -318,10 +318,10 @@ class SessionGrid {
   }
 
   _states(states, v) {
-    const active = Object.entries(states).filter(([state]) => stateOf(state).active || state === "pending").reduce((sum, [, k]) => sum + k, 0);
+    const active = Object.entries(states).filter(([state]) => stateOf(state).open).reduce((sum, [, k]) => sum + k, 0);
     const all = Object.values(states).reduce((sum, k) => sum + k, 0);
     const chips = [["", `All ${count(all)}`], ...(active ? [["open", `${v.frozen ? "Were open" : "Open"} ${count(active)}`]] : []),
-      ...Object.entries(states).filter(([state]) => !stateOf(state).active && state !== "pending").map(([state, k]) => [state, `${stateOf(state).icon} ${stateOf(state).word} ${count(k)}`])];
+      ...Object.entries(states).filter(([state]) => !stateOf(state).open).map(([state, k]) => [state, `${stateOf(state).icon} ${stateOf(state).word} ${count(k)}`])];
     const told = JSON.stringify([chips, this.state]);
     if (told === this.chips) return;
     this.chips = told;

@@ -2,16 +2,11 @@
 
 import { attr, h, shown, text } from "./dom.js";
 import { clockTime, count, stateOf } from "./format.js";
+import { bytes } from "./texts.js";
 
 const ROWS = 1000; // rows that are drawn; there is a word about the others
 
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
-
-/** Bytes in words: "512 B", "4.0 KiB", "18.2 MiB". */
-export function bytes(n) {
-  if (n < 1024) return `${n} B`;
-  return n < 1048576 ? `${(n / 1024).toFixed(1)} KiB` : `${(n / 1048576).toFixed(1)} MiB`;
-}
 
 function day(ms) {
   const d = new Date(ms);

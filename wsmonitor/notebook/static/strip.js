@@ -78,11 +78,11 @@ export class Strip {
     const s = stateOf(session.state);
     const from = session.start ?? NaN;
     const unsure = v.frozen || v.doubt;
-    attr(this.state, "data-tone", unsure && s.active ? "dim" : s.tone);
-    let words = s.active && unsure ? s.past : s.word;
+    attr(this.state, "data-tone", unsure && s.open ? "dim" : s.tone);
+    let words = s.open && unsure ? s.past : s.word;
     attr(this.title, "title", session.name);
     if (session.end) words += ` in ${duration(session.end - from)}`;
-    else if (s.active && unsure && Number.isFinite(v.asOf)) {
+    else if (s.open && unsure && Number.isFinite(v.asOf)) {
       // Apart, because it is what a narrow view can spare: the data's age is told anyway.
       shown(this.asOf, true);
       text(this.asOf, `at ${clockTime(v.asOf)}`);

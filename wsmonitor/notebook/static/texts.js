@@ -58,14 +58,16 @@ export function layOut(json) {
   return out.join("");
 }
 
-/** A number of bytes: "512 bytes", "4 KB", "18.2 MB". */
+/** A number of bytes: "512 B", "4 KiB", "18.2 MiB". */
 export function bytes(n) {
-  if (n < 1024) return `${n} ${n === 1 ? "byte" : "bytes"}`;
-  for (const unit of ["KB", "MB", "GB"]) {
+  if (n < 1024) return `${Math.floor(n)} B`;
+  const units = ["KiB", "MiB", "GiB", "TiB"];
+  let unit = -1;
+  while (n >= 1024 && unit < units.length - 1) {
     n /= 1024;
-    if (n < 1000 || unit === "GB") return `${n < 9.95 || unit !== "KB" ? Math.round(n * 10) / 10 : Math.round(n)} ${unit}`;
+    unit += 1;
   }
-  return "";
+  return `${n.toFixed(1).replace(/\.0$/, "")} ${units[unit]}`;
 }
 
 /** A measured number, short: "18.4 M", "12,400", "0.0312", "1.2e-9". */

@@ -315,6 +315,6 @@ export class Tree {
     attr(el, "aria-selected", String(row.id === this.selected));
     const place = `translateY(${i * ROW}px)`;
     if (el.style.transform !== place) el.style.transform = place;
-    fillRow(parts, node, this.timeline, unsure && Boolean(stateOf(row.state).active));
+    fillRow(parts, node, this.timeline, unsure && Boolean(stateOf(row.state).open));
   }
 }
