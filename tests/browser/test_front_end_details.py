@@ -111,7 +111,7 @@ def test_a_large_value_comes_page_by_page_and_a_character_may_lie_across_two(pag
     stage.key(view)
     opened(stage, view, "window 7d", output=BIG)
     panel = page.get_by_role("tabpanel")
-    expect(panel).to_contain_text("⚠ 3.9 KiB of 391 KiB")
+    expect(panel).to_contain_text("⚠ 3.9 KiB of 390.6 KiB")
     panel.get_by_role("button", name="Load next 192 KiB").click()
     stage.pass_time(50)
     asked = stage.asked("value")[-1]

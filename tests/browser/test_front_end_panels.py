@@ -27,7 +27,7 @@ def test_the_time_that_is_left_is_told_where_it_can_be_known_and_not_without_the
     stage, view = Stage(page), measured(progress=Progress(done=2, total=3, unit="chains"))
     stage.key(view)
     eta = page.locator(".wsm-eta")
-    expect(eta).to_have_text("ETA 67 s")
+    expect(eta).to_have_text("ETA 1:07")
     view.connection(lost_status(NOW), NOW)
     stage.message(view.frame(NOW), view)
     expect(eta).to_have_text("ETA not known")

@@ -134,7 +134,7 @@ def test_it_shows_what_there_is_and_what_is_not_known(page: Page) -> None:
     expect(etl).to_contain_text("run 3 · 2 more")
     expect(etl.locator(".wsm-list-state")).to_have_text("running")
     expect(etl.locator(".wsm-list-steps")).to_have_text("4/6")
-    expect(etl.locator(".wsm-list-time")).to_have_text("74 s")
+    expect(etl.locator(".wsm-list-time")).to_have_text("1:14")
     lost = row(page, "train~7")
     expect(lost.locator(".wsm-list-state")).to_have_text("was running · producer lost")
     expect(lost.locator(".wsm-list-time")).to_have_text("")

@@ -123,9 +123,7 @@ def test_before_there_is_a_server_it_tells_where_it_looked() -> None:
     assert "WSMONITOR_URL: not set; the local server's file x.json: there is none" in text
 
 
-@pytest.mark.parametrize(
-    ("phase", "words"), [("syncing", "◐ Syncing"), ("not_available", "✕ Not available")]
-)
+@pytest.mark.parametrize(("phase", "words"), [("syncing", "◐ Syncing"), ("not_available", "✕ Not available")])
 def test_a_subscription_that_is_not_verified_is_not_called_live(phase: str, words: str) -> None:
     text = shown(scene(phase=phase))
     assert words in text

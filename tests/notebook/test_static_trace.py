@@ -13,7 +13,7 @@ import pytest
 
 from tests.notebook.samples import T0, nightly, ns
 from wsmonitor.notebook.snapshot import SessionSnapshot, take
-from wsmonitor.notebook.trace import BEGIN, END, trace
+from wsmonitor.notebook.trace import BEGIN, END, LEFT, trace
 from wsmonitor.protocol.entities import Producer, Session
 from wsmonitor.protocol.reducer import SessionState
 
@@ -30,11 +30,13 @@ CELLS = [
     "except ValueError:\n"
     "    pass\n"
     "obs.wait(60, state='failed').state",
-    "board = wm.SessionList()\nboard",
+    "import time\nboard = wm.SessionList()\nwhile not board.count:\n    time.sleep(0.05)\nboard",
     "wm.SessionTree(obs)",
+    "import ipywidgets as w\nw.VBox([w.HTML('ours:'), "
+    "w.HBox([wm.Heartbeat(obs), wm.ConnectionStatus(obs)]), board])",
+    "w.VBox([w.HTML('none of ours')])",
     # Until the copies that stand beside them have been sent.
-    "import time\nwhile not (board.count and board._copy._at > 0 and wm.SessionTree(obs).copy._at > 0):\n"
-    "    time.sleep(0.05)",
+    "while not (board.copies.told and obs.copies.told):\n    time.sleep(0.05)",
 ]
 TIME = r"as of 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
 
@@ -79,15 +81,17 @@ def test_markdown_tells_the_last_state_with_its_time(left: Path) -> None:
     convert(left, "left.ipynb", "markdown")
     text = (left / "left.md").read_text(encoding="utf-8")
     words = read(text)
-    assert len(re.findall(f"Static copy: nightly-etl, run 1, ✕ failed, {TIME}", words)) == 2, (
-        "observer and tree"
+    assert len(re.findall(f"Static copy: nightly-etl, run 1, ✕ failed, {TIME}", words)) == 3, (
+        "observer, tree, and the box with two parts of one observer"
     )
-    assert re.search(f"Static copy: 1 session, {TIME}", words)
+    assert len(re.findall(f"Static copy: 1 session, {TIME}", words)) == 2
     assert "check drift ✕ failed" in words
     assert "ValueError: no good" in words
     assert "read &lt;manifest&gt;" in text
     assert "<script" not in text
-    assert "style=" not in text.split("board", 1)[0], "GitHub takes style sheets away: nothing depends on one"
+    cells = re.findall(r"<t[hd] ([^>]*style=[^>]*)>", text.split("board", 1)[0])
+    assert cells
+    assert set(cells) == {LEFT}, "GitHub takes styles away: nothing depends on one"
 
 
 def test_html_tells_it_without_a_kernel_and_without_the_widgets(left: Path) -> None:
@@ -108,8 +112,11 @@ def test_the_notebook_has_a_fallback_where_the_widgets_state_was_not_saved(left:
     ]
     assert ["".join(data["text/plain"]) for data in views] == [
         "Observer('nightly-etl')", "SessionList()", "SessionTree('nightly-etl')",
+        "VBox(children=(HTML(value='ours:'), HBox(children=(Heartbeat('nightly-etl'), "
+        "ConnectionStatus('nightly-etl')))…",
+        "VBox(children=(HTML(value='none of ours'),))",
     ]  # fmt: skip
-    for data in views:
+    for data in views[:3]:
         assert "The live view needs a running kernel: run this cell. A static copy is below." in "".join(
             data["text/html"]
         )

@@ -13,8 +13,8 @@ import pytest
 from wsmonitor.export import words
 from wsmonitor.notebook.bundle import static
 
-SECONDS = [0, 0.0004, 0.42, 0.9994, 0.99951, 1, 4.26, 9.94, 9.96, 37.4, 59.4, 59.7, 60, 134, 3599.4, 3723, 86_399,
-           90_000, 172_799, 172_801, 270_000]  # fmt: skip
+SECONDS = [0, 0.0004, 0.42, 0.9994, 0.99951, 1, 4.26, 9.94, 9.96, 37.4, 59.4, 59.7, 60, 134, 3599.4, 3723,
+           86_399, 90_000, 172_799, 172_801, 270_000]  # fmt: skip
 AGES = [1, 8, 59, 61, 119, 121, 3599, 7199, 7201, 172_799, 172_801, 1_036_800]
 SIZES = [0, 1, 512, 1023, 1024, 1536, 4096, 10_240, 1_048_575, 1_048_576, 19_084_000, 2**40, 2**50]
 PROGRAM = """
@@ -35,7 +35,8 @@ def browser() -> Any:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: .ci/run installs it")
-    source = quote("".join((static() / name).read_text(encoding="utf-8") for name in ("format.js", "texts.js")))
+    files = (static() / name for name in ("format.js", "texts.js"))
+    source = quote("".join(file.read_text(encoding="utf-8") for file in files))
     done = subprocess.run(
         [node, "--input-type=module", "-e", PROGRAM, f"data:text/javascript,{source}",
          json.dumps([SECONDS, AGES, SIZES])],

@@ -1,6 +1,7 @@
 """Durations, sizes, moments and states in words, the same ones wherever a session is shown.
 
-The browser's are those of ``notebook/static/format.js`` and ``texts.js``; a test compares them. Pure. Times are integer nanoseconds since 1970 UTC, durations are seconds, sizes are bytes.
+The browser's are those of ``notebook/static/format.js`` and ``texts.js``; a test compares them. Pure. Times
+are integer nanoseconds since 1970 UTC, durations are seconds, sizes are bytes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from wsmonitor.protocol.entities import ErrorInfo, Listing
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.ids import directory_topic
 
-from .copies import Copy
+from .copies import EVERY, Copies
 from .feed import ERROR_LIMIT, now
 from .listings import Listings
 from .live import LiveWidget, caller
@@ -120,7 +120,7 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         self._position = ("", 0)
         self._phase: PhaseChanged = PhaseChanged("waiting")
         super().__init__(Listings(self.target), _part="sessions")
-        self._copy = Copy()
+        self.copies = Copies()
         self._connection = connect(Target(url=url, token=token, name=name or "", start=False))
         self._status = self._connection.status
         self._subscription: Subscription | None = None
@@ -275,7 +275,7 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
             if tuple(self._problems) != self.errors:
                 self.set_trait("errors", tuple(self._problems))
         if self._position[0]:
-            self._copy.update(lambda: self._static_copy(listed), now().mono, key=None)
+            self.copies.update(lambda: self._static_copy(listed), now().mono)
 
     def _should_send_property(self, key: str, value: Any) -> bool:
         taken = key == "selected" and value == self._taken
@@ -338,7 +338,17 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
             view = "application/vnd.jupyter.widget-view+json"
             data = {**data, view: self._panel._repr_mimebundle_()[view]}
         publish_display_data(data, metadata)
-        self._copy.display()
+        self.leave_copy()
+
+    def copied(self) -> Copies:
+        """What its static copies are."""
+        return self.copies
+
+    def leave_copy(self) -> None:
+        """Display a static copy in the cell that runs now; it is kept up to date."""
+        listed = self.sessions
+        known = bool(self._position[0])
+        self.copies.display(self._static_copy(listed) if known else "", now().mono if known else -EVERY)
         caller.wake(self)
 
     def _static_copy(self, listed: tuple[Listing, ...]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import anywidget
 import traitlets
 
-from . import kernel_channel
+from . import boxes, kernel_channel
 from .bundle import bundle, stylesheet
 from .callbacks import Caller
 from .feed import now
@@ -99,6 +99,7 @@ class LiveWidget(anywidget.AnyWidget):
     def serve(self) -> None:
         """From here on it is shown, and heard."""
         self._serving = True
+        boxes.teach()
         self.on_msg(heard(weakref.ref(self)))
         kernel_channel.register(self._token, self)
         caller.add(self)

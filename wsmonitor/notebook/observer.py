@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -28,7 +28,7 @@ from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutErro
 from wsmonitor.protocol.states import TRANSITIONS
 
 from .answers import questions
-from .copies import Copy
+from .copies import Copies
 from .facts import Facts, Goal
 from .feed import Feed, now
 from .live import LiveWidget, caller
@@ -43,6 +43,9 @@ from .view import Frame, Now, View
 
 if TYPE_CHECKING:
     import pandas as pd
+
+STEPS_AT_ONCE: Final = 2_000
+"""Steps of a session whose static copy is made while its cell waits: some milliseconds."""
 
 HISTORY_PATIENCE: Final = 10.0
 """Seconds that ``to_frame("events")`` waits for what the server keeps."""
@@ -84,7 +87,7 @@ class Observer(LiveWidget):
         super().__init__(View(target, row_limit=row_limit))
         self._errors_told = 0
         self._ended = False
-        self._copy = Copy()
+        self.copies = Copies()
         self.companions: list[Any] = []  # the parts that show a piece of it
         self.feed = Feed(self.view, source.live_state, self.changed)
         self.serve()
@@ -305,7 +308,7 @@ class Observer(LiveWidget):
                 self.set_trait("seq", 0 if snapshot is None else snapshot.seq)
                 self.set_trait("run", 0 if snapshot is None else snapshot.run)
                 self.set_trait("state", "" if snapshot is None else snapshot.state)
-        self._update_copy(snapshot)
+        self._update_copies(snapshot)
 
     # -- the sender's thread
 
@@ -345,24 +348,39 @@ class Observer(LiveWidget):
             return
         data, metadata = self._repr_mimebundle_()
         publish_display_data(data, metadata)
-        self._copy.display()
+        self.leave_copy()
+
+    def copied(self) -> Copies:
+        """What its static copies are; they are its parts' too."""
+        return self.copies
+
+    def leave_copy(self) -> None:
+        """Display a static copy in the cell that runs now; it is kept up to date."""
+        state = self._source.snapshot()
+        # Of very many steps the copy is made by another thread: a cell is not to wait for it.
+        snapshot = take(state) if state is not None and len(state.steps) <= STEPS_AT_ONCE else None
+        if snapshot is None:
+            self.copies.display()
+        else:
+            as_of, key = self._copied_at(snapshot)
+            self.copies.display(trace(snapshot, as_of, live=self.feed.status.live), now().mono, key)
         caller.wake(self)
 
-    def _update_copy(self, snapshot: SessionSnapshot | None) -> None:
+    def _update_copies(self, snapshot: SessionSnapshot | None) -> None:
         """Bring the static copies up to date: at the end, when the link is lost, and once a minute."""
-        if snapshot is None:
-            return
+        if snapshot is not None:
+            as_of, key = self._copied_at(snapshot)
+            live = self.feed.status.live
+            self.copies.update(lambda: trace(snapshot, as_of, live=live), now().mono, key)
+
+    def _copied_at(self, snapshot: SessionSnapshot) -> tuple[int, Hashable]:
+        """Up to when *snapshot* is verified, in milliseconds, and what is told at once when it changes."""
         moment, status = now(), self.feed.status
-        key: tuple[object, ...] | None = None
-        if snapshot.terminal:
-            key = (snapshot.id, snapshot.state)
-        elif not status.live:
-            key = ("lost", status.lost_at)
-        at = moment.at(status.clock_offset)
-        if not status.live:
-            at = moment.of(status.last_frame_at, status.clock_offset) or at
-        for copy in (self._copy, *(part.copy for part in self.companions if part.copy is not None)):
-            copy.update(lambda: trace(snapshot, at, live=status.live), moment.mono, key)
+        key = (snapshot.id, snapshot.state) if snapshot.terminal else None
+        if status.live:
+            return moment.at(status.clock_offset), key
+        as_of = moment.of(status.last_frame_at, status.clock_offset) or moment.at(status.clock_offset)
+        return as_of, key or ("lost", status.lost_at)
 
 
 # ---------------------------------------------------------------------- one observer per target

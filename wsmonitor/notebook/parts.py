@@ -26,9 +26,9 @@ import traitlets
 from wsmonitor.protocol.entities import Chain, Session, Step
 from wsmonitor.protocol.errors import UsageError
 
-from . import kernel_channel
+from . import boxes, kernel_channel
 from .bundle import PART_ENTRY, bundle
-from .copies import Copy
+from .copies import Copies
 from .feed import now
 from .live import caller, heard
 from .observer import Observer
@@ -104,8 +104,6 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
 
     observer: Observer
     closed = False
-    copy: Copy | None = None
-    """The static copy that it leaves beside itself, if it does."""
 
     _esm = bundle(entry=PART_ENTRY)
 
@@ -135,6 +133,7 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
         observer.observe(self._looked, ["connection", "session", "seq", "watching"])
         caller.wake(self)
         kernel_channel.register(self._token, self)
+        boxes.teach()
         self.on_msg(heard(weakref.ref(self)))
 
     def close(self) -> None:
@@ -202,11 +201,26 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
         data, metadata = made if isinstance(made, tuple) else (made, {})
         html = (
             f"<p><b>wsmonitor</b> {self.words} of <b>{escape(self.observer.target)}</b>. "
-            "The live view needs a running kernel: run this cell."
-            + ("" if self.copy is None else " A static copy is below.")
-            + "</p>"
+            "The live view needs a running kernel: run this cell. A static copy is below.</p>"
         )
         return {**(data or {}), "text/plain": repr(self), "text/html": html}, metadata
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import publish_display_data
+
+        if self.closed:
+            publish_display_data({"text/plain": repr(self)})
+            return
+        publish_display_data(*self._repr_mimebundle_())
+        self.leave_copy()
+
+    def copied(self) -> Copies:
+        """Its static copies are its observer's."""
+        return self.observer.copies
+
+    def leave_copy(self) -> None:
+        """Display a static copy in the cell that runs now; it is kept up to date."""
+        self.observer.leave_copy()
 
 
 class Chosen:
@@ -346,7 +360,6 @@ class SessionTree(Part):
         self._chosen = Chosen()
         self._choice: str | None = None
         self._taken: str | None = None
-        self.copy = Copy()
         super().__init__(target, **options)
 
     def facts(self) -> Mapping[str, Any]:
@@ -380,17 +393,6 @@ class SessionTree(Part):
         if row is not None:
             self._choice = row
             caller.wake(self)
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import publish_display_data
-
-        if self.closed:
-            publish_display_data({"text/plain": repr(self)})
-            return
-        publish_display_data(*self._repr_mimebundle_())
-        assert self.copy is not None
-        self.copy.display()
-        caller.wake(self.observer)
 
     @property
     def record(self) -> Session | Chain | Step | None:

@@ -24,6 +24,9 @@ ROW_LIMIT: Final = 400  # a notebook is a document: more is in `to_html`
 
 STATIC_ROWS: Final = 100  # of a list of sessions
 
+LEFT: Final = 'align="left" style="text-align: left"'
+"""Twice, because JupyterLab's style sheet overrules the attribute, and GitHub takes the style away."""
+
 
 def sanitize_file() -> Path:
     """The file for ``pytest --nbval-sanitize-with``."""
@@ -137,7 +140,8 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, liv
     if record.error is not None:
         out.append(f"<p>✕ {escape(failure_line(record.error))}</p>")
     out.append(
-        "<table><thead><tr><th>Step</th><th>State</th><th>Time</th><th>Remark</th></tr></thead><tbody>"
+        f"<table><thead><tr><th {LEFT}>Step</th><th {LEFT}>State</th><th>Time</th><th {LEFT}>Remark</th></tr>"
+        "</thead><tbody>"
     )
     for number, (depth, name, state, length, remark) in enumerate(_lines(snapshot)):
         if limit is not None and number >= limit:
@@ -146,8 +150,8 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, liv
             break
         label = f"<b>{escape(name)}</b>" if depth == 0 else "&nbsp;" * 4 * min(depth, 12) + escape(name)
         out.append(
-            f'<tr><td align="left">{label}</td><td align="left">{_state(state, known=known)}</td>'
-            f'<td align="right">{length}</td><td align="left">{escape(remark)}</td></tr>'
+            f"<tr><td {LEFT}>{label}</td><td {LEFT}>{_state(state, known=known)}</td>"
+            f'<td align="right">{length}</td><td {LEFT}>{escape(remark)}</td></tr>'
         )
     out.append("</tbody></table>")
     return "".join(out)

@@ -25,6 +25,7 @@ export function mount(store, el, send) {
     if (planned === null) planned = requestAnimationFrame(paint);
   };
   const strip = new Strip({
+    later,
     reconnect: () => send({ do: "reconnect" }),
     session: () => {
       if (store.head && store.head.session) detail.open("", true);

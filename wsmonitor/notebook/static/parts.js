@@ -58,11 +58,11 @@ function sinceHeard(store) {
 const seconds = (ms) => (Number.isFinite(ms) ? ms / 1000 : null);
 
 class StatusPiece {
-  constructor(store, out) {
+  constructor(store, out, later) {
     this.words = "connection status";
     this.store = store;
     this.out = out;
-    this.strip = new Strip({ reconnect: () => store.send({ do: "reconnect" }), collapse: () => {} });
+    this.strip = new Strip({ reconnect: () => store.send({ do: "reconnect" }), collapse: () => {}, later });
     this.strip.fold.remove();
     this.parts = [this.strip.el, this.strip.reasons];
   }

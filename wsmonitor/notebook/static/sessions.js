@@ -49,7 +49,7 @@ export function mountSessions(store, el, send, model) {
     n += 1;
     send({ do: "select", row: id, by, n });
   });
-  const strip = new Strip({ reconnect: () => send({ do: "reconnect" }), collapse: () => {} });
+  const strip = new Strip({ reconnect: () => send({ do: "reconnect" }), collapse: () => {}, later });
   for (const part of [strip.fold, strip.run, strip.state, strip.asOf, strip.producer, strip.watching]) part.remove();
   const note = h("p", { class: "wsm-list-note" });
   const root = h("section", { class: "wsm wsm-list", "aria-label": "wsmonitor sessions" }, strip.el, strip.reasons, grid.tools, note, grid.el);

@@ -7,8 +7,9 @@ import { silentProducers } from "./verdict.js";
 const EXPLAINED = new Set(["waiting", "failed", "absent", "not_available"]);
 
 export class Strip {
-  /** `act` has `reconnect()` and `collapse()`, and perhaps `session()`: more of the session was asked for. */
+  /** `act` has `reconnect()`, `collapse()` and `later()`: to paint soon; and perhaps `session()`: more of it was asked for. */
   constructor(act) {
+    this.act = act;
     this.icon = h("span", { class: "wsm-dot", "aria-hidden": "true" });
     this.word = h("strong", { class: "wsm-word" });
     this.detail = h("span", { class: "wsm-detail" });
@@ -34,6 +35,7 @@ export class Strip {
   _toggle() {
     this.chosen = true;
     this._open(this.reasons.hidden);
+    this.act.later();
   }
 
   _open(open) {
