@@ -24,7 +24,17 @@ MODEL = """async (source) => {
   const handlers = {};
   const held = { _key: {}, _token: "t" };
   window.sent = [];
+  const signal = () => {
+    const heard = new Set();
+    return {
+      connect: (fn) => heard.add(fn),
+      disconnect: (fn) => heard.delete(fn),
+      emit: (value) => heard.forEach((fn) => fn(null, value)),
+    };
+  };
+  window.kernel = { statusChanged: signal(), connectionStatusChanged: signal(), disposed: signal() };
   const model = {
+    widget_manager: { kernel: window.kernel },
     get: (name) => held[name],
     on: (name, fn) => { handlers[name] = fn; },
     off: (name) => { delete handlers[name]; },

@@ -97,6 +97,30 @@ def test_a_silent_kernel_is_told_within_three_seconds_and_timers_stop(page: Page
     expect(stage.root).to_have_attribute("data-verdict", "quiet")
 
 
+def test_a_page_that_does_not_reach_jupyter_does_not_say_that_the_kernel_is_gone(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    page.evaluate("window.kernel.connectionStatusChanged.emit('connecting')")
+    stage.pass_time(20)
+    expect(stage.root).to_have_attribute("data-verdict", "cut")
+    expect(stage.root).to_have_attribute("data-frozen", "true")
+    strip = page.locator(".wsm-strip")
+    expect(strip).to_contain_text("Page offline")
+    expect(strip).to_contain_text("was running")
+    page.locator(".wsm-why").click()
+    stage.pass_time(20)
+    expect(page.locator(".wsm-reasons")).to_contain_text("The kernel may go on")
+    expect(page.locator(".wsm-reasons")).not_to_contain_text("gone")
+    page.evaluate("window.kernel.connectionStatusChanged.emit('connected')")
+    stage.pass_time(20)
+    expect(stage.root).to_have_attribute("data-verdict", "live")
+    page.evaluate("window.kernel.statusChanged.emit('restarting')")
+    page.evaluate("window.kernel.connectionStatusChanged.emit('connected')")
+    stage.pass_time(20)
+    expect(stage.root).to_have_attribute("data-verdict", "gone")
+    expect(strip).to_contain_text("the kernel was restarted")
+
+
 def test_a_page_from_a_file_never_looks_alive(page: Page) -> None:
     stage = Stage(page)
     expect(stage.root).to_have_attribute("data-verdict", "starting")

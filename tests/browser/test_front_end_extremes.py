@@ -115,3 +115,29 @@ def test_many_commands_leave_the_steps_their_room_and_can_all_be_reached(page: P
     last.click()
     stage.pass_time(50)
     expect(page.locator(".wsm-confirm")).to_contain_text("Command 39")
+
+
+@pytest.mark.parametrize("width", [1100, 600, 478])
+def test_with_an_alarm_it_has_room_for_some_steps_the_commands_and_the_log(page: Page, width: int) -> None:
+    commands = tuple(CommandSpec(name=name, targets=("session",)) for name in ("pause", "cancel"))
+    session = Session(
+        id="x~1", name="odd-run", run=1, state="running", created=ns(0), started=ns(0), commands=commands
+    )
+    error = Failure(type="ValueError", message="no price list for the north", traceback="T")
+    steps = [step(f"s{n}", f"part {n}", "succeeded", chain="c", start=n, end=n + 1) for n in range(30)]
+    bad = step("bad", "bad", "failed", chain="c", start=40, end=41, error=error)
+    view = showing(*[("chain", chain("c", "load", start=0)), *(("step", one) for one in (*steps, bad))],
+                   session=session)  # fmt: skip
+    view.log(0, "good", "full state verified", "", "at seq 79")
+    stage = Stage(page, width=width)
+    stage.key(view)
+    root = page.locator(".wsm").bounding_box()
+    assert root is not None
+    assert root["height"] <= 421
+    for part in (".wsm-alarm", ".wsm-commands", ".wsm-log"):
+        box = page.locator(part).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= root["y"] + root["height"] + 1, part
+    seen = page.locator(".wsm-view").bounding_box()
+    assert seen is not None
+    assert seen["height"] >= 100

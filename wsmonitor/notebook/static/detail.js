@@ -12,7 +12,7 @@ import { ValueView } from "./value.js";
 const TABS = ["input", "output", "error", "logs", "metrics", "more", "events"];
 const NAMES = { input: "Input", output: "Output", error: "Error", logs: "Logs", metrics: "Metrics", more: "Attributes", events: "Events" };
 const ASK_PAUSE = 1000; // milliseconds between two questions about a row that goes on changing
-const UNHEARD = new Set(["gone", "silent", "starting"]); // verdicts with which the kernel cannot be asked
+const UNHEARD = new Set(["gone", "cut", "silent", "starting"]); // verdicts with which the kernel cannot be asked
 let panes = 0;
 
 export class Detail {

@@ -155,7 +155,7 @@ export class Line {
   }
 }
 
-/** Call `gone(why)` when the kernel of `model` dies or restarts, `gone("")` when only the browser's link to it is back. */
+/** Call `gone(why, cut)` when the kernel of `model` cannot be heard: for good, or, with `cut`, until `gone("")`. */
 export function watchKernel(model, gone) {
   const kernel = connectionOf(model);
   if (!kernel || !kernel.statusChanged) return () => {};
@@ -171,7 +171,7 @@ export function watchKernel(model, gone) {
   };
   const onConnection = (_, status) => {
     if (forEver) return;
-    gone(status === "connected" ? "" : "this page has lost its connection to Jupyter");
+    gone(status === "connected" ? "" : "this page has lost its connection to Jupyter", status !== "connected");
   };
   const onDisposed = () => {
     if (!forEver) gone("the kernel was shut down");

@@ -49,8 +49,8 @@ function initialize({ model }) {
   // What the model holds may come from the kernel a moment ago, or from a file written last year.
   store.receiveKey(model.get("_key"), false);
   const unlisten = store.listen(acknowledge);
-  const unwatch = watchKernel(model, (why) => {
-    store.kernelGone(why);
+  const unwatch = watchKernel(model, (why, cut) => {
+    store.kernelGone(why, cut);
     line.lost(why);
   });
   store.send = (message) => line.tell(message);

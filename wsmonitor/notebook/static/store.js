@@ -49,6 +49,7 @@ export class Store {
     this.lastAt = NaN; // the `at` of what was last heard
     this.due = 1000;
     this.gone = ""; // why the kernel cannot be heard any more, in words
+    this.cut = false; // only the browser's link to it is lost, and may come back
     this.listeners = new Set();
     this.trackers = new Set();
     this.pages = null; // of very many rows: what is on each page, and whether it is here
@@ -96,10 +97,11 @@ export class Store {
     for (const fn of this.listeners) fn();
   }
 
-  /** The kernel was lost for good ("restarted"), or "" when it is back. */
-  kernelGone(why) {
-    if (this.gone !== why) {
+  /** The kernel cannot be heard, for good or (`cut`) because only the browser's link to it is down; "" when it is back. */
+  kernelGone(why, cut = false) {
+    if (this.gone !== why || this.cut !== cut) {
       this.gone = why;
+      this.cut = cut;
       this.changed();
     }
   }

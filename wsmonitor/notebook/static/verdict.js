@@ -23,6 +23,12 @@ export function verdict(store, perf = store.clock.perf()) {
     key, tone: "warn", icon, word, text, frozen: true, asOf, why, reconnect: false, doubt: false, ...more,
   });
 
+  if (store.gone && store.cut) {
+    return lost("cut", "◐", "Page offline", store.gone, store.lastAt, [
+      "This page does not reach Jupyter: the network between is down, or Jupyter's server has ended. The kernel may go on, and what it watches.",
+      "Jupyter tries again by itself. When it is back, this view catches up; if its server was started anew, run the cell again.",
+    ]);
+  }
   if (store.gone) {
     return lost("gone", "✕", "Kernel gone", store.gone, store.lastAt, [
       `The kernel behind this output is gone: ${store.gone}.`,
