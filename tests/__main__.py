@@ -5,8 +5,8 @@ only if all passed. ``--all`` adds the slow tests, draws twenty times as many ex
 notebook twenty times in a row; ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes
 to pytest, e.g. ``python -m tests --only tests -- tests/protocol -k digest``.
 
-Tests that are marked ``serial`` or ``browser`` run alone and one after the other; all others share
-two worker processes.
+Tests in a browser and tests with asyncio do not share a process: they are two stages, each with two
+workers. In a browser the tests of one file stay together, since they share a JupyterLab.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _tool(module: str, *arguments: str) -> int:
 
 
 def _pytest(marks: str, arguments: Sequence[str], *extra: str) -> int:
-    status = _tool("pytest", "-m", marks, *extra, *arguments)
+    status = _tool("pytest", "-m", marks, "-n", "2", *extra, *arguments)
     # With chosen tests it is no fault that one of the stages has none of them.
     return 0 if status == NOTHING_COLLECTED and arguments else status
 
@@ -134,8 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "format": lambda: _tool("ruff", "format", "--check", "."),
         "mypy": lambda: _tool("mypy"),
         "imports": _import_contracts,
-        "tests": lambda: _pytest(f"not browser and not serial{speed}", chosen, "-n", "2", *patience),
-        "serial": lambda: _pytest(f"(browser or serial){speed}", chosen, "-p", "no:xdist", *patience),
+        "tests": lambda: _pytest(f"not browser{speed}", chosen, *patience),
+        "browser": lambda: _pytest(
+            f"browser{speed}", chosen, "--dist", "loadfile", "--no-loadscope-reorder", *patience
+        ),
         "notebooks": lambda: _notebooks(scale.ALL if options.all else 1),
         "wheel": _wheel,
     }

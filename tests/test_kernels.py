@@ -13,7 +13,7 @@ from jupyter_client.manager import KernelManager
 from tests.kernels import ALL, INSTALLED, KERNELS, Kernel, env_of_all
 
 # jupyter_client's blocking client leaves a loop of its own to the garbage collector.
-pytestmark = [pytest.mark.serial, pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
 
 
 def run(manager: KernelManager, code: str) -> str:

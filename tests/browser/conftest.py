@@ -19,6 +19,11 @@ from wsmonitor.client.tokens import issue_token
 expect.set_options(timeout=30_000)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a JupyterLab takes longest, and goes first: else one worker ends with it alone."""
+    items.sort(key=lambda item: not hasattr(item.module, "Lab"))  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
