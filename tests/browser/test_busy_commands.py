@@ -55,6 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[t
 class Scene:
     """A session with a command of its own, a notebook that watches it, and a cell that blocks it."""
 
+    lab: Lab
     notebook: Notebook
     shown: Locator
     go: Path
@@ -71,6 +72,12 @@ class Scene:
 
     def press(self) -> None:
         self.shown.locator(".wsm-command", has_text="Mark").click(timeout=LONG)
+
+    @property
+    def kernel_state(self) -> str:
+        """What the Jupyter server says of the notebook's kernel."""
+        found = next(one for one in self.lab.api("sessions") if one["path"] == self.notebook.path)
+        return str(found["kernel"]["execution_state"])
 
     @property
     def record(self) -> Locator:
@@ -111,7 +118,7 @@ def scene(
         notebook.run(0)
         shown = notebook.observer(0)
         expect(shown).to_have_attribute("data-verdict", "live", timeout=LONG)
-        found = Scene(notebook, shown, go, ended)
+        found = Scene(lab, notebook, shown, go, ended)
 
         def mark() -> str:
             found.done.append("marked")
@@ -142,6 +149,8 @@ def test_it_is_applied_while_the_cell_runs(
     pane = at.shown.get_by_role("complementary")
     pane.get_by_role("tab", name="Input").click(timeout=LONG)
     expect(pane).to_contain_text("data.csv", timeout=LONG)
+    # What was said to the kernel meanwhile has not made Jupyter show it as idle.
+    assert at.kernel_state == "busy"
     assert not at.ended.exists()
     at.release()
     assert at.output(2).strip() == "[('mark', 'applied')]"

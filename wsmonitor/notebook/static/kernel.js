@@ -140,6 +140,8 @@ export class Line {
         this.works = true;
         if (reply.content && reply.content.status === "ok") received();
         else alsoByComm();
+        // The kernel publishes no status for it (see kernel_channel.py), and the front-end would wait for one.
+        setTimeout(() => future.dispose && future.dispose(), 0);
       };
       // Where it went unanswered the last time, both ways are used at once: nothing is done twice.
       if (this.works === false) alsoByComm();
