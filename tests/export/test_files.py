@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from html.parser import HTMLParser
 
@@ -12,7 +13,8 @@ import pytest
 
 from wsmonitor.export import Origin, from_json, to_html, to_json
 from wsmonitor.export.document import FORMAT
-from wsmonitor.export.page import text_of_html
+from wsmonitor.export.frames import HIGHEST, LOWEST, STYLES
+from wsmonitor.export.pieces import text_of_html
 from wsmonitor.protocol.entities import Chain, LogRecord, Producer, Session, Step
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.reducer import SessionState
@@ -31,7 +33,7 @@ class _Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append((tag, dict(attrs)))
-        if tag not in {"meta", "rect", "input"}:
+        if tag not in {"meta", "rect", "input", "img"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -250,11 +252,49 @@ def test_outputs_of_recorded_cells_are_shown_and_can_do_no_harm() -> None:
     assert "<pre class=bad>Trace\n&lt;i&gt;</pre>" in page
     assert '<img src="data:image/png;base64,iVBORw0KGgo=" alt="&lt;figure&gt;">' in page
     assert '<img src="data:image/svg+xml;base64,' in page
-    assert '<iframe sandbox srcdoc="&lt;script&gt;alert(1)' in page
+    frames = [attrs for tag, attrs in _tags(page) if tag == "iframe"]
+    assert [set(attrs) for attrs in frames] == [{"sandbox", "srcdoc", "height", "title"}]
+    assert not frames[0]["sandbox"]
+    assert str(frames[0]["srcdoc"]).endswith("</style><script>alert(1)</script><table>")
     assert "<pre>&lt;plain&gt;</pre>" in page
     assert "<pre>not a picture</pre>" in page
     assert "<pre>&lt;odd&gt;</pre>" in page
     assert page.count("<script") == 1
+
+
+def _styled(*pages: str) -> tuple[str, list[str]]:
+    """The file of a cell with these HTML outputs: its policy's word on styles, and the frames' heights."""
+    outputs = [{"output_type": "display_data", "metadata": {}, "data": {"text/html": page}} for page in pages]
+    tags = _tags(to_html(recorded(*outputs), LIVE))
+    policy = next(str(attrs["content"]) for _, attrs in tags if "http-equiv" in attrs)
+    told = re.search(r"style-src ([^;]*);", policy)
+    assert told is not None
+    return told[1], [str(attrs["height"]) for tag, attrs in tags if tag == "iframe"]
+
+
+def test_the_styles_of_recorded_html_are_named_by_the_policy_and_no_others() -> None:
+    sheet, attribute = "\n.a > b { color: red }\r\n", 'color: blue; content: "é"'
+    page = f"<style scoped>{sheet}</style><p style='{html.escape(attribute)}'>x</p><i style>y</i>"
+    told, _ = _styled(page)
+    assert f"'sha256-{_digest(sheet.replace(chr(13), ''))}'" in told
+    assert f"'sha256-{_digest(attribute)}'" in told
+    assert "'unsafe-hashes'" in told
+    assert told.count("sha256-") == 4, "the page's own, that of all frames, and these two"
+    assert "unsafe-inline" not in told
+    plain, _ = _styled("<p>x</p>")
+    assert plain.count("sha256-") == 2
+    assert "unsafe" not in plain
+
+
+def test_a_table_with_very_many_styles_does_not_make_the_policy_longer_than_its_bound() -> None:
+    told, _ = _styled("".join(f"<p style='width: {n}px'>x</p>" for n in range(STYLES * 2)))
+    assert told.count("sha256-") == STYLES + 1
+
+
+def test_a_frame_is_about_as_high_as_what_is_in_it() -> None:
+    _, (low, some, high) = _styled("<b>x</b>", "<table>" + "<tr><td>1" * 6, "<table>" + "<tr><td>1" * 500)
+    assert (int(low), int(high)) == (LOWEST, HIGHEST)
+    assert 150 <= int(some) <= 220
 
 
 def test_large_outputs_are_fetched_and_what_is_not_there_is_said() -> None:

@@ -18,7 +18,7 @@ from wsmonitor.client.types import (
     SyncCompleted,
     Update,
 )
-from wsmonitor.export.page import headline
+from wsmonitor.export.pieces import headline
 from wsmonitor.export.words import NANO, Tone, duration, look, one_line, plural
 from wsmonitor.protocol.entities import Chain, Command, Entity, Problem, Producer, Session, Step
 from wsmonitor.protocol.errors import StateError

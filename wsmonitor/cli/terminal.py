@@ -15,7 +15,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from wsmonitor.export.outline import Row, counts, span
-from wsmonitor.export.page import headline, progress_words
+from wsmonitor.export.pieces import headline, progress_words
 from wsmonitor.export.words import (
     OPEN,
     Tone,

@@ -9,27 +9,23 @@ attributes, because the policy forbids inline styles.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 from collections.abc import Iterator, Sequence
 from functools import cache
-from html.parser import HTMLParser
 from importlib.resources import files
 from typing import Final
 
-import msgspec
-
 from wsmonitor._version import __version__
-from wsmonitor.protocol.entities import Chain, Failure, LogRecord, Session, Step, Value
+from wsmonitor.protocol.entities import Chain, Session, Step
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TERMINAL
 
 from .document import Logs, Origin
+from .frames import Frames, digest
 from .outline import Row, counts, outline, present, span, troubles
+from .pieces import error_html, escaped, headline, log_html, progress_words, scalar, value_html
 from .recording import OUTPUTS, Fetch
 from .rendered import rendered
-from .words import OPEN, between, duration, look, moment, number, one_line, plural, size, state_word
+from .words import OPEN, between, duration, look, moment, number, one_line, plural, state_word
 
 _DEEPEST: Final = 8  # rows beyond this depth are not indented further
 _NESTING: Final = 64  # parsers limit how deeply elements nest (Chromium: 512): deeper rows are siblings
@@ -67,20 +63,10 @@ def to_html(
     return "".join(_Page(state, origin, logs or {}, fetch, row_limit).parts())
 
 
-def _text(value: str) -> str:
-    """*value* escaped; control characters, which HTML may not hold, become visible pictures of themselves."""
-    return html.escape(
-        "".join(c if c >= " " or c in "\n\t" else chr(0x2400 + ord(c)) for c in value).replace(
-            "\x7f", "\u2421"
-        )
-    )
-
-
 @cache
-def _inside(name: str) -> tuple[str, str]:
-    """A file of this package that is put into the page, and its digest for the policy."""
-    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return text, base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+def _inside(name: str) -> str:
+    """A file of this package that is put into the page."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 class _Page:
@@ -91,6 +77,7 @@ class _Page:
         self.origin = origin
         self.logs = logs
         self.as_of = int(origin.as_of)
+        self.frames = Frames(_inside("frame.css"))
         self.fetch: Fetch = fetch or (lambda sha256, size: None)
         self.rows = outline(state)
         self.kept = _kept(self.rows, row_limit)
@@ -101,35 +88,31 @@ class _Page:
         self.earlier = {row.attempts[-1].id: row.attempts[:-1] for row in self.rows if row.attempts}
 
     def parts(self) -> Iterator[str]:
-        style, digest = _inside("page.css")
-        script, script_digest = _inside("page.js")
+        style, script = _inside("page.css"), _inside("page.js")
+        # First, because the policy names the styles that are in it.
+        body = [*self.head(), *self.alarms(), *self.sums(), *self.tree(), *self.own_facts()]
+        body += [*self.commands(), *self.problems(), *self.producers()]
+        styles = " ".join((digest(style), *self.frames.styles))
         name = self.state.session.name if self.state.session else self.state.topic
         yield (
             "<!doctype html>\n"
             '<html lang="en"><head><meta charset="utf-8">'
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            f"style-src 'sha256-{digest}'; script-src 'sha256-{script_digest}'; img-src data:; "
+            f"style-src {styles}; script-src {digest(script)}; img-src data:; "
             "base-uri 'none'; form-action 'none'\">"
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="referrer" content="no-referrer">'
-            f"<title>{_text(name)} · wsmonitor</title><style>{style}</style></head>\n<body><main>\n"
+            f"<title>{escaped(name)} · wsmonitor</title><style>{style}</style></head>\n<body><main>\n"
         )
-        yield from self.head()
-        yield from self.alarms()
-        yield from self.sums()
-        yield from self.tree()
-        yield from self.own_facts()
-        yield from self.commands()
-        yield from self.problems()
-        yield from self.producers()
+        yield from body
         origin = self.origin
         yield (
             "<footer>"
-            f"wsmonitor {_text(__version__)} · session <code>{_text(self.state.topic)}</code> · "
-            f"epoch <code>{_text(self.state.epoch)}</code> · event {self.state.seq:,} · "
+            f"wsmonitor {escaped(__version__)} · session <code>{escaped(self.state.topic)}</code> · "
+            f"epoch <code>{escaped(self.state.epoch)}</code> · event {self.state.seq:,} · "
             f"digest <code>{self.state.digest}</code>"
-            + (f" · from <code>{_text(origin.server)}</code>" if origin.server else "")
-            + (f" (server {_text(origin.version)})" if origin.version else "")
+            + (f" · from <code>{escaped(origin.server)}</code>" if origin.server else "")
+            + (f" (server {escaped(origin.version)})" if origin.version else "")
             + f"</footer>\n</main><script>{script}</script></body></html>\n"
         )
 
@@ -139,7 +122,7 @@ class _Page:
         session = self.state.session
         if session is None:
             yield (
-                f"<div class=head><h1>{_text(self.state.topic)}</h1></div>"
+                f"<div class=head><h1>{escaped(self.state.topic)}</h1></div>"
                 f"<p class=under>No such session as of {moment(self.as_of)}.</p>"
             )
             return
@@ -148,8 +131,8 @@ class _Page:
         elapsed = between(session.started, session.ended or self.until)
         run = f"<span class=soft>run {session.run}</span>" if session.run else ""
         yield (
-            f"<div class=head><h1>{_text(session.name)}</h1>{run}"
-            f'<span class="state {appearance.tone}">{appearance.icon} '
+            f"<div class=head><h1>{escaped(session.name)}</h1>{run}"
+            f'<span class="state {self.tone(session.state)}">{appearance.icon} '
             f"{state_word(session.state, known=known)}</span>"
             + (f"<span class=soft>{duration(elapsed)}</span>" if elapsed is not None else "")
             + "</div>"
@@ -159,8 +142,8 @@ class _Page:
             for word, ns in (("started", session.started), ("ended", session.ended))
             if ns
         ]
-        told = [*times, *([_text(one_line(session.reason))] if session.reason else [])]
-        told += [_text(tag) for tag in session.tags]
+        told = [*times, *([escaped(one_line(session.reason))] if session.reason else [])]
+        told += [escaped(tag) for tag in session.tags]
         yield f"<p class=under>{' · '.join(told)}</p>" if told else ""
         yield f"<p class=under>Copied {moment(self.origin.exported)}"
         yield " from a verified, live view.</p>" if self.origin.live else ".</p>"
@@ -186,10 +169,10 @@ class _Page:
             return
         yield '<div class="alarm" role="note">'
         for trouble in standing[:_LOUD]:
-            told = _text(one_line(headline(trouble.error)))
+            told = escaped(one_line(headline(trouble.error)))
             yield (
-                f"<p><b class=bad>✕ {_text(trouble.name)}</b> failed: {told}"
-                + (f" <span class=soft>{_text(trouble.where)}</span>" if trouble.where else "")
+                f"<p><b class=bad>✕ {escaped(trouble.name)}</b> failed: {told}"
+                + (f" <span class=soft>{escaped(trouble.where)}</span>" if trouble.where else "")
                 + (f" <span class=soft>{moment(trouble.ended, date=False)}</span>" if trouble.ended else "")
                 + "</p>"
             )
@@ -207,16 +190,16 @@ class _Page:
         ordered = [s for s in _ORDER if s in tally] + [s for s in tally if s not in _ORDER]
         for state in ordered:
             width = 100 * tally[state] / total
-            yield f'<rect class={look(state).tone} x="{place:.3f}%" width="{width:.3f}%" height="10"/>'
+            yield f'<rect class={self.tone(state)} x="{place:.3f}%" width="{width:.3f}%" height="10"/>'
             place += width
         yield f"</svg><span><b>{total:,}</b> {'step' if total == 1 else 'steps'}</span>"
         for state in ordered:
             appearance = look(state)
             word = state_word(state, known=self.known)
-            yield f"<span class={appearance.tone}>{appearance.icon} {tally[state]:,} {word}</span>"
+            yield f"<span class={self.tone(state)}>{appearance.icon} {tally[state]:,} {word}</span>"
         session = self.state.session
         for key, value in (session.metrics if session else {}).items():
-            yield f"<span>{_text(key)} <b>{number(value)}</b></span>"
+            yield f"<span>{escaped(key)} <b>{number(value)}</b></span>"
         yield "</div>"
 
     def own_facts(self) -> Iterator[str]:
@@ -276,7 +259,9 @@ class _Page:
             )
         states = dict.fromkeys(row.state for row in self.kept if row.attempts)
         words = {state: state_word(state, known=self.known) for state in states}
-        options = "".join(f'<option value="{state}">{_text(word)}</option>' for state, word in words.items())
+        options = "".join(
+            f'<option value="{state}">{escaped(word)}</option>' for state, word in words.items()
+        )
         yield (
             "<div class=tools id=tools hidden>"
             '<input type=search id=words placeholder="filter, e.g. failed read" aria-label="Filter rows">'
@@ -285,9 +270,13 @@ class _Page:
             "<span class=soft id=hits role=status></span></div>"
         )
 
+    def tone(self, state: str) -> str:
+        """The colour of *state*: none where it may have changed since it was last known."""
+        return "idle" if state in OPEN and not self.known else look(state).tone
+
     def cells(self, row: Row, *, twist: bool) -> str:
         item = row.item
-        appearance = look(row.state)
+        icon, tone = look(row.state).icon, self.tone(row.state)
         tags: list[tuple[str, str]] = []
         if len(row.attempts) > 1:
             tags.append(("", f"attempt {row.attempts[-1].attempt}"))
@@ -305,10 +294,10 @@ class _Page:
         return (
             f'<span class="name d{min(row.depth, _DEEPEST)}"><span class=twist>'
             + ("" if twist else "&nbsp;")
-            + f'</span><span class="icon {appearance.tone}">{appearance.icon}</span>'
-            f'<span class=label title="{_text(one_line(row.name))}">{_text(one_line(row.name))}</span>'
-            + "".join(f'<span class="tag{css}">{_text(text)}</span>' for css, text in tags)
-            + f"</span><span class={appearance.tone}>{state_word(row.state, known=self.known)}</span>"
+            + f'</span><span class="icon {tone}">{icon}</span>'
+            f'<span class=label title="{escaped(one_line(row.name))}">{escaped(one_line(row.name))}</span>'
+            + "".join(f'<span class="tag{css}">{escaped(text)}</span>' for css, text in tags)
+            + f"</span><span class={tone}>{state_word(row.state, known=self.known)}</span>"
             f"<span class=time>{duration(elapsed) if elapsed is not None else ''}</span>{self.bars(row)}"
         )
 
@@ -323,7 +312,7 @@ class _Page:
             end = int(item.ended) if item.ended else max(start, self.until) if item.state in OPEN else start
             x = min(100 * (start - self.first) / width, 99.5)
             extent = max(100 * (end - start) / width, 0.5)
-            css = look(item.state).tone + (" open" if not item.ended else "")
+            css = self.tone(item.state) + (" open" if not item.ended else "")
             extent = min(extent, 100 - x)
             rects.append(
                 f'<rect class="{css}" x="{x:.2f}%" y="2" width="{extent:.2f}%" height="10" rx="2.5"/>'
@@ -334,11 +323,11 @@ class _Page:
 
     def facts(self, item: Session | Chain | Step, *, metrics: bool = True) -> Iterator[str]:
         if item.error is not None:
-            yield "<h3>Error</h3>" + _error(item.error)
+            yield "<h3>Error</h3>" + error_html(item.error)
         if isinstance(item, Step):
             for earlier in self.earlier.get(item.id, ()):
                 if earlier.error is not None:
-                    yield f"<h3>Error of attempt {earlier.attempt}</h3>" + _error(earlier.error)
+                    yield f"<h3>Error of attempt {earlier.attempt}</h3>" + error_html(earlier.error)
         for title, value in (("Input", item.input), ("Output", item.output)):
             if value is None:
                 continue
@@ -347,9 +336,11 @@ class _Page:
                 heard = any(
                     one.liveness == "live" and not one.closed for one in self.state.producers.values()
                 )
-                yield from rendered(item, self.fetch, self.logs.get(item.id, ()), _text, heard=heard)
+                lines = self.logs.get(item.id, ())
+                shown = list(rendered(item, self.fetch, lines, escaped, self.frames, heard=heard))
+                yield from shown or ["<p class=soft>none</p>"]
             else:
-                yield _value(value)
+                yield value_html(value)
         pairs: list[tuple[str, str]] = []
         if metrics:
             pairs += [(key, number(value)) for key, value in item.metrics.items()]
@@ -359,15 +350,15 @@ class _Page:
             pairs.append(("progress", progress_words(item)))
         if not isinstance(item, Session) and item.tags:
             pairs.append(("tags", ", ".join(item.tags)))
-        pairs += [(key, _scalar(value)) for key, value in item.attributes.items()]
+        pairs += [(key, scalar(value)) for key, value in item.attributes.items()]
         # As text, not as links: a published address is not to be one click away from a trusted file.
         pairs += [(link.title or link.rel, link.href) for link in item.links]
         if pairs:
             yield "<h3>Facts</h3><table class=pairs>"
-            yield from (f"<tr><th>{_text(key)}</th><td>{_text(value)}</td></tr>" for key, value in pairs)
+            yield from (f"<tr><th>{escaped(key)}</th><td>{escaped(value)}</td></tr>" for key, value in pairs)
             yield "</table>"
         if isinstance(item, Step) and item.log_count:
-            yield from _log(item, self.logs.get(item.id, ()))
+            yield from log_html(item, self.logs.get(item.id, ()))
 
     # -- the tables
 
@@ -377,7 +368,7 @@ class _Page:
             step = self.state.steps.get(record.step)
             chain = self.state.chains.get(record.chain)
             target = step.name if step else chain.name if chain else "session"
-            args = ", ".join(f"{key}={_scalar(value)}" for key, value in record.args.items())
+            args = ", ".join(f"{key}={scalar(value)}" for key, value in record.args.items())
             took = between(record.requested, record.ended)
             by = f"{record.actor} via {record.via}" if record.via else record.actor
             became = record.state + (f" in {duration(took)}" if took is not None else "")
@@ -430,100 +421,5 @@ def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]
     if not rows:
         return ""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<h2>{title}</h2><table><tr>{head}</tr>{body}</table>\n"
-
-
-def headline(error: Failure) -> str:
-    """A failure in one line: the exception's short name and its message, else its code."""
-    kind = error.type.rpartition(".")[2]
-    return f"{kind}: {error.message}" if kind and error.message else kind or error.message or error.code
-
-
-def _error(error: Failure) -> str:
-    told = f"<p class=bad>{_text(headline(error))} <code>[{_text(error.code)}]</code></p>"
-    return told + (f"<pre class=bad>{_text(error.traceback)}</pre>" if error.traceback else "")
-
-
-def progress_words(item: Session | Chain | Step) -> str:
-    """``3 of 12 files``; "" where there is no progress to tell."""
-    progress = item.progress
-    if progress is None:
-        return ""
-    if progress.unit == "%" and progress.total == 100:
-        return f"{number(progress.done)} %"
-    unit = f" {progress.unit}" if progress.unit else ""
-    if not progress.total:
-        return f"{number(progress.done)}{unit}"
-    return f"{number(progress.done)} of {number(progress.total)}{unit}"
-
-
-def _scalar(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _value(value: Value) -> str:
-    shown = value.text
-    if value.mime == "text/html":
-        shown = text_of_html(shown)
-    elif value.mime == "application/json" and not value.truncated:
-        try:
-            shown = msgspec.json.format(shown, indent=2)
-        except msgspec.DecodeError:
-            shown = value.text  # shown as it is: the file does not judge what was published
-    told = f"<pre>{_text(shown)}</pre>" if shown else ""
-    if value.truncated:
-        told += (
-            f"<p class=cut>⚠ the first {size(len(value.text.encode()))} of {size(value.size)} "
-            f"({_text(value.mime)}, sha256 <code>{value.sha256}</code>)</p>"
-        )
-    return told
-
-
-def _log(step: Step, records: Sequence[LogRecord]) -> Iterator[str]:
-    yield f"<h3>Log: {plural(step.log_count, 'line')}"
-    if records and len(records) < step.log_count:
-        yield f", the last {len(records):,} of them"
-    yield "</h3>"
-    if not records:
-        yield f"<pre>{_text(step.log_last)}</pre><p class=cut>only the last line is in this file</p>"
-        return
-    text = "\n".join(
-        f"{moment(record.at, date=False, millis=True)} {record.level:<7} {record.text}" for record in records
-    )
-    yield f"<pre>{_text(text)}</pre>"
-
-
-class _TextOfHtml(HTMLParser):
-    """The text of an HTML preview: a line per block or table row, a tab between cells."""
-
-    _BREAK: Final = frozenset({"p", "div", "br", "tr", "li", "h1", "h2", "h3", "h4", "table", "pre"})
-    _HIDDEN: Final = frozenset({"style", "script", "template"})
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self.hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden += tag in self._HIDDEN
-        if tag in self._BREAK:
-            self.pieces.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden = max(0, self.hidden - (tag in self._HIDDEN))
-        if tag in {"td", "th"}:
-            self.pieces.append("\t")
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.pieces.append(" ".join(data.split()))
-
-
-def text_of_html(source: str) -> str:
-    """The text in *source*, never its markup: what others published is not rendered."""
-    parser = _TextOfHtml()
-    parser.feed(source)
-    parser.close()
-    lines = ("".join(parser.pieces)).split("\n")
-    return "\n".join(line.rstrip("\t ") for line in lines if line.strip())

@@ -1,8 +1,7 @@
 """A recorded cell's outputs as HTML that can do no harm: text, pictures, and HTML in a sealed frame. Pure.
 
 Pictures are data in the file itself. SVG is shown as a picture, in which browsers run no script. HTML stands
-in an ``iframe`` with an empty ``sandbox``: it has an origin of its own, no script, no forms, and the
-page's policy forbids it every request.
+in a frame of its own (see `frames`).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import msgspec
 from wsmonitor.protocol.entities import LogRecord, Step
 
 from .cells import outputs_of
+from .frames import Frames
 from .recording import Fetch, run_of
 
 PICTURES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -27,7 +27,13 @@ LONGEST: Final = 400_000
 
 
 def rendered(
-    step: Step, fetch: Fetch, lines: Sequence[LogRecord], text: Callable[[str], str], *, heard: bool
+    step: Step,
+    fetch: Fetch,
+    lines: Sequence[LogRecord],
+    text: Callable[[str], str],
+    frames: Frames,
+    *,
+    heard: bool,
 ) -> Iterator[str]:
     """The outputs of a recorded cell as pieces of HTML.
 
@@ -35,6 +41,7 @@ def rendered(
         fetch: gives large values.
         lines: the step's log records.
         text: escapes.
+        frames: those of the page.
         heard: whether the recorded kernel is heard.
     """
     for output in outputs_of(run_of(step, heard), fetch, lambda _step, _count: lines).outputs:
@@ -46,7 +53,7 @@ def rendered(
             trace = "\n".join(output["traceback"]) or f"{output['ename']}: {output['evalue']}"
             yield _pre(trace, text, " class=bad")
         else:
-            yield _best(output["data"], text)
+            yield _best(output["data"], text, frames)
 
 
 def _pre(value: str, text: Callable[[str], str], css: str = "") -> str:
@@ -58,7 +65,7 @@ def _pre(value: str, text: Callable[[str], str], css: str = "") -> str:
     return f"<pre{css}>{text(plain)}</pre>{cut}"
 
 
-def _best(data: dict[str, Any], text: Callable[[str], str]) -> str:
+def _best(data: dict[str, Any], text: Callable[[str], str], frames: Frames) -> str:
     """The richest form of an output that can be shown here."""
     for mime in PICTURES:
         found = data.get(mime)
@@ -72,7 +79,8 @@ def _best(data: dict[str, Any], text: Callable[[str], str]) -> str:
         return f'<p><img src="data:image/svg+xml;base64,{packed}" alt="{_words(data, text)}"></p>'
     page = data.get("text/html")
     if isinstance(page, str) and len(page) <= LONGEST:
-        return f'<iframe sandbox srcdoc="{text(page)}" title="HTML output"></iframe>'
+        inside, height = frames.document(page)
+        return f'<iframe sandbox srcdoc="{text(inside)}" height={height} title="HTML output"></iframe>'
     for mime in ("text/plain", "text/markdown", "text/latex"):
         if isinstance(data.get(mime), str):
             return _pre(data[mime], text)

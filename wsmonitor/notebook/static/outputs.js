@@ -30,8 +30,13 @@ function picture(mime, data, alt) {
 /** HTML of others in a box of its own. */
 export function boxed(html) {
   const head = `<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="${POLICY}">`
-    + "<style>html{color-scheme:light;background:#fff;color:#111;font:13px system-ui,sans-serif}table{border-collapse:collapse}td,th{padding:2px 8px;border-bottom:1px solid #ddd;text-align:right}</style>";
-  return h("iframe", { class: "wsm-html", sandbox: "", referrerpolicy: "no-referrer", title: "HTML, without scripts and network", srcdoc: head + html });
+    + "<style>html{color-scheme:light;background:#fff;color:#1b1f24;font:13px/1.5 system-ui,sans-serif}a{color:#0b57a4}img,svg{max-width:100%}"
+    + "table{border:0;border-collapse:collapse;font-size:12px}td,th{border:0;padding:4px 8px;text-align:right;overflow-wrap:normal}"
+    + "thead{border-bottom:1px solid #8b939e}tbody tr:nth-child(odd){background:#f5f6f8}</style>";
+  // About as high as what is in it: of a sealed box nothing can be measured.
+  const lines = (html.match(/<(?:tr|p|li|br|h[1-6])\b/gi) || []).length;
+  const height = Math.min(420, Math.max(64, 40 + 27 * lines));
+  return h("iframe", { class: "wsm-html", sandbox: "", referrerpolicy: "no-referrer", title: "HTML, without scripts and network", height, srcdoc: head + html });
 }
 
 /** One datum of a MIME type that is all there. */
