@@ -6,7 +6,8 @@
 `view`, `rows`  what a browser is shown, as change sets
 `sender`        when it is sent
 `callbacks`     the thread of public traits and user callbacks
-`facts`         who waits for what
+`facts`         who waits for an end, a state, a number
+`until`         who waits for a condition of their own
 ==============  ======================================================================
 """
 
@@ -18,13 +19,13 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import traitlets
 
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.protocol.entities import Command, Scalar
-from wsmonitor.protocol.errors import SessionFailed, UsageError, WaitTimeoutError
+from wsmonitor.protocol.errors import ConnectionFailedError, SessionFailed, UsageError, WaitTimeoutError
 from wsmonitor.protocol.states import TRANSITIONS
 
 from .answers import questions
@@ -38,6 +39,7 @@ from .rows import ROW_LIMIT
 from .snapshot import SessionSnapshot, take
 from .source import Source
 from .trace import placeholder, plain, trace
+from .until import Conditions, checked
 from .values import inline, whole
 from .view import Frame, Now, View
 
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 STEPS_AT_ONCE: Final = 2_000
 """Steps of a session whose static copy is made while its cell waits: some milliseconds."""
+
+T = TypeVar("T")
 
 HISTORY_PATIENCE: Final = 10.0
 """Seconds that ``to_frame("events")`` waits for what the server keeps."""
@@ -87,6 +91,7 @@ class Observer(LiveWidget):
         super().__init__(View(target, row_limit=row_limit))
         self._errors_told = 0
         self._ended = False
+        self._conditions: Conditions[Observer] = Conditions()
         self.copies = Copies()
         self.companions: list[Any] = []  # the parts that show a piece of it
         self.feed = Feed(self.view, source.live_state, self.changed)
@@ -119,10 +124,7 @@ class Observer(LiveWidget):
             UsageError: called from a callback (it would wait for itself), on a closed observer, or for the
                 end of this notebook's own recording.
         """
-        if caller.here:
-            raise UsageError(
-                "wait() in a callback would wait for itself: use another thread, or the trait's change"
-            )
+        self._not_in_a_callback()
         future: Future[Facts] = Future()
         try:  # from here on: an interrupt may come at any moment
             self._wait(future, seq, state)
@@ -161,6 +163,72 @@ class Observer(LiveWidget):
         await asyncio.wrap_future(caller.flush(self))
         return self._known()
 
+    def wait_until(self, condition: Callable[[Observer], T], timeout: float | None = None) -> T:
+        """Block this cell (never the widget) until ``condition(observer)`` is true; what it returned.
+
+        It is asked at once, and whenever the traits have changed: at most ten times a second, so that what
+        was so for a moment only may be missed. It runs on the callbacks' thread, and should be quick.
+        ``session`` is None while there is none, and is a verified copy, of the past where the link is lost:
+        ask for ``connection.live`` as well where that matters. The session's end alone ends no waiting.
+
+        Args:
+            condition: a function of the observer, such as ``lambda obs: obs.watching == 2``.
+            timeout: seconds, None for ever.
+
+        Raises:
+            WaitTimeoutError: a `TimeoutError`; the message says what is known.
+            ConnectionFailedError: it is not true, and the link is down for good.
+            UsageError: called from a callback (it would wait for itself), or on a closed observer.
+            TypeError: *condition* is no function, or a coroutine function.
+            Exception: whatever *condition* raises.
+        """
+        self._not_in_a_callback()
+        words = checked(condition)
+        future: Future[T] = Future()
+        try:
+            self._wait_until(future, condition)
+            return future.result(timeout)
+        except FutureTimeout:
+            if future.done():  # the condition's own
+                raise
+            raise self._too_late(timeout, f"{words} was not true") from None
+        finally:
+            future.cancel()
+
+    async def wait_until_async(self, condition: Callable[[Observer], T], timeout: float | None = None) -> T:
+        """As `wait_until`, without blocking the loop; *condition* runs on the callbacks' thread as well."""
+        words = checked(condition)
+        future: Future[T] = Future()
+        try:
+            self._wait_until(future, condition)
+            async with asyncio.timeout(timeout):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                raise
+            raise self._too_late(timeout, f"{words} was not true") from None
+        finally:
+            future.cancel()
+
+    def _wait_until(self, future: Future[T], condition: Callable[[Observer], T]) -> None:
+        if self.closed:
+            raise UsageError("this observer is closed")
+
+        def begin() -> None:
+            self._conditions.enter(future, condition)
+            caller.wake(self)
+
+        # As in `_wait`: not the run before one that this process has just begun.
+        if not self._source.call_soon(begin):
+            begin()
+
+    @staticmethod
+    def _not_in_a_callback() -> None:
+        if caller.here:
+            raise UsageError(
+                "wait() in a callback would wait for itself: use another thread, or the trait's change"
+            )
+
     def _wait(self, future: Future[Facts], seq: int | None, state: str | Collection[str] | None) -> None:
         if self.closed:
             raise UsageError("this observer is closed")
@@ -179,7 +247,7 @@ class Observer(LiveWidget):
         assert self.session is not None  # whoever waited for a fact has a session
         return self.session
 
-    def _too_late(self, timeout: float | None) -> WaitTimeoutError:
+    def _too_late(self, timeout: float | None, what: str = "not reached") -> WaitTimeoutError:
         facts, status = self.feed.watch.facts, self._source.status()
         known = (
             f"{facts.state or 'no state'} at seq {facts.seq}" if facts.session_id else "no such session yet"
@@ -191,7 +259,7 @@ class Observer(LiveWidget):
             + (f" ({status.reason})" if status.reason else "")
         )
         looked = f"; looked: {'; '.join(status.looked)}" if status.looked and not status.live else ""
-        return WaitTimeoutError(f"{self.target}: not reached within {timeout:g} s: {known}{doubt}{looked}")
+        return WaitTimeoutError(f"{self.target}: {what} within {timeout:g} s: {known}{doubt}{looked}")
 
     def command(
         self, name: str, *, chain: str = "", step: str = "", deadline: float = 30.0, **args: Scalar
@@ -274,7 +342,9 @@ class Observer(LiveWidget):
 
     def release(self) -> None:
         """Nobody can wait any more; leave the connection."""
-        self.feed.watch.end(UsageError("the observer was closed"))
+        closed = UsageError("the observer was closed")
+        self.feed.watch.end(closed)
+        self._conditions.end(closed)
         self._source.close()
         forget(self)
         for part in list(self.companions):
@@ -309,6 +379,9 @@ class Observer(LiveWidget):
                 self.set_trait("run", 0 if snapshot is None else snapshot.run)
                 self.set_trait("state", "" if snapshot is None else snapshot.state)
         self._update_copies(snapshot)
+        link = self.connection
+        failed = ConnectionFailedError(link.code, link.reason or link.code)
+        self._conditions.judge(self, failed if link.phase == "failed" else None)
 
     # -- the sender's thread
 
