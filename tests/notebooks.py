@@ -93,6 +93,7 @@ def renew(path: Path) -> bool:
         client = NotebookClient(
             notebook,
             timeout=PATIENCE,
+            coalesce_streams=True,
             kernel_name="python3",
             resources={"metadata": {"path": str(path.parent)}},
         )
