@@ -30,6 +30,8 @@ def hostile() -> SessionState:
     html = (
         "<script>parent.document.title = 'taken'; alert(1)</script><img src=http://127.0.0.1:9/x.png>"
         "<form action=http://127.0.0.1:9/><button>go</button></form><table><tr><td>cell</td></tr></table>"
+        "<p style='color: rgb(1, 2, 3); background: url(http://127.0.0.1:9/y.png)'>styled</p>"
+        "<style>@import url(http://127.0.0.1:9/z.css); i { color: rgb(4, 5, 6) }</style><i>sheet</i>"
     )
     svg = "<svg xmlns='http://www.w3.org/2000/svg' width='40' height='20' onload='alert(2)'><rect width='40' height='20'/></svg>"  # noqa: E501 - markup
     outputs: list[dict[str, Any]] = [
@@ -131,6 +133,9 @@ def test_hostile_outputs_are_sealed(opened: Opened) -> None:
     page.locator("#open").click()
     frame = page.frame_locator("iframe")
     expect(frame.locator("td")).to_have_text("cell")
+    # Its styles hold in it, where they can fetch nothing.
+    expect(frame.get_by_text("styled")).to_have_css("color", "rgb(1, 2, 3)")
+    expect(frame.get_by_text("sheet")).to_have_css("color", "rgb(4, 5, 6)")
     expect(page).not_to_have_title("taken")
     for picture in page.locator("main img").all():
         expect(picture).to_be_visible()
@@ -163,7 +168,22 @@ def test_axe_finds_nothing_with_all_open(opened: Opened) -> None:
     accessible(page, "main")
 
 
-@pytest.mark.parametrize("width", [1100, 600])
+OVERLAPS = """() => [...document.querySelectorAll(".tree .row:not(.axis)")].filter((row) => {
+  const [name, state, time] = [...row.children].map((cell) => cell.getBoundingClientRect());
+  return name.right > state.left + 1 && name.bottom > state.top + 1 || state.right > time.left + 1;
+}).map((row) => row.textContent)"""
+
+
+def test_enlarged_to_four_times_names_and_states_have_room(opened: Opened) -> None:
+    page = opened(to_html(etl(), LIVE), viewport={"width": 320, "height": 900})
+    page.locator("#open").click()
+    assert page.evaluate(OVERLAPS) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.evaluate(ANYWHERE) == []
+    accessible(page, "main")
+
+
+@pytest.mark.parametrize("width", [1100, 600, 320])
 def test_a_long_name_without_spaces_makes_nothing_wider(opened: Opened, width: int) -> None:
     name = "Reconciliation_of_all_records_" * 12
     error = Failure(type=name, message=name)

@@ -422,4 +422,7 @@ def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]
         return ""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<h2>{title}</h2><table><tr>{head}</tr>{body}</table>\n"
+    return (
+        f'<h2>{title}</h2><div class=wide role=region tabindex=0 aria-label="{title}">'
+        f"<table><tr>{head}</tr>{body}</table></div>\n"
+    )
