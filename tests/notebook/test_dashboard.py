@@ -285,6 +285,8 @@ def test_a_lost_server_is_told(place: dict[str, Any]) -> None:
         server.stop()
         eventually(lambda: not board.live, "the loss is told")
         eventually(lambda: board.errors, "it is among the errors")
+        html = board._static_copy(board.sessions)
+        assert "The link to the server was down: this is what was known at 20" in html
         board.close()
 
 

@@ -49,7 +49,8 @@ def test_sessions_are_listed_newest_first() -> None:
     )
     table = listing_table([old, new])
     assert [row[-1] for row in table.rows] == ["a~2", "a~1"]
-    assert table.rows[0][2] == "running (lost)"
+    assert table.rows[0][2] == "▶ was running (producer lost)"
+    assert [row[2] for row in listing_table([old, new], live=False).rows] == ["▶ was running", "✕ failed"]
     assert "no disk" in repr(table)
     assert "<td" in table._repr_html_()
 

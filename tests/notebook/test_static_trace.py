@@ -152,6 +152,12 @@ def test_what_has_ended_has_ended_whatever_is_heard_since() -> None:
     assert "was down" not in words
 
 
+def test_what_goes_on_has_lasted_until_the_copy_was_made_or_its_program_was_heard_last() -> None:
+    assert re.search(r"window 90d ▶ running 27 s", read(trace(snapshot(), AS_OF)))
+    lost = Producer(id="p1", agent="etl.py", since=ns(120), liveness="lost")
+    assert re.search(r"window 90d ▶ was running 13 s", read(trace(snapshot(("producer", lost)), AS_OF)))
+
+
 def test_a_producer_that_was_lost_is_told() -> None:
     lost = Producer(id="p1", agent="etl.py <1>", since=ns(100), liveness="lost")
     html = trace(snapshot(("producer", lost)), AS_OF)

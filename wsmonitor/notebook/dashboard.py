@@ -275,7 +275,8 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
             if tuple(self._problems) != self.errors:
                 self.set_trait("errors", tuple(self._problems))
         if self._position[0]:
-            self.copies.update(lambda: self._static_copy(listed), now().mono)
+            lost = None if status.live else ("lost", status.lost_at)
+            self.copies.update(lambda: self._static_copy(listed), now().mono, lost)
 
     def _should_send_property(self, key: str, value: Any) -> bool:
         taken = key == "selected" and value == self._taken
@@ -355,5 +356,9 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         from .reports import listing_table
         from .trace import STATIC_ROWS, static_list
 
-        table = listing_table(listed[:STATIC_ROWS])._repr_html_()
-        return static_list(table, len(listed), now().at(self._status.clock_offset))
+        moment, status = now(), self._status
+        as_of = moment.at(status.clock_offset)
+        if not status.live:
+            as_of = moment.of(status.last_frame_at, status.clock_offset) or as_of
+        table = listing_table(listed[:STATIC_ROWS], live=status.live)._repr_html_()
+        return static_list(table, len(listed), as_of, live=status.live)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from wsmonitor.export.words import OPEN, look, state_word
 from wsmonitor.protocol.entities import Listing
 from wsmonitor.protocol.errors import WaitTimeoutError, WsMonitorError
 
@@ -67,15 +68,15 @@ def sessions_table() -> Table:
     return listing_table(state.listings.values() if state is not None else ())
 
 
-def listing_table(listings: Iterable[Listing]) -> Table:
-    """`sessions_table` of what is known."""
+def listing_table(listings: Iterable[Listing], *, live: bool = True) -> Table:
+    """`sessions_table` of what is known; *live*: whether the link to the server is there."""
     newest = sorted(listings, key=lambda item: (milliseconds(item.created) or 0, item.id), reverse=True)
     rows = tuple(
         (
             item.name,
             str(item.run),
-            item.state + (f" ({item.liveness})" if item.liveness not in ("", "live") else ""),
-            ", ".join(f"{count} {state}" for state, count in sorted(item.counts.items())),
+            _state(item, live),
+            ", ".join(f"{count} {look(state).word}" for state, count in sorted(item.counts.items())),
             one_line(item.problem, 60),
             item.id,
         )
@@ -83,6 +84,14 @@ def listing_table(listings: Iterable[Listing]) -> Table:
     )
     title = "no sessions yet" if not rows else "1 session" if len(rows) == 1 else f"{len(rows)} sessions"
     return Table(title, ("name", "run", "state", "steps", "problem", "id"), rows)
+
+
+def _state(item: Listing, live: bool) -> str:
+    """In the past tense where its producer, or the server, is not heard: it may have changed."""
+    open_ = item.state in OPEN
+    heard = item.liveness in ("", "live") or not open_
+    words = f"{look(item.state).icon} {state_word(item.state, known=live and heard)}"
+    return words if heard or not live else f"{words} (producer {item.liveness})"
 
 
 def status_table() -> Table:

@@ -13,7 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from wsmonitor.export.words import between, duration, look, state_word
+from wsmonitor.export.outline import present
+from wsmonitor.export.words import OPEN, between, duration, look, state_word
+from wsmonitor.protocol.entities import Chain, Session, Step
 
 from .rows import failure_line, milliseconds
 from .snapshot import SessionSnapshot
@@ -55,8 +57,9 @@ def _time(at: int | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _length(started: str, ended: str) -> str:
-    seconds = between(started, ended)
+def _length(item: Session | Chain | Step, until: int) -> str:
+    """How long it took, or took until then (nanoseconds)."""
+    seconds = between(item.started, item.ended or (until if item.state in OPEN else ""))
     return "" if seconds is None else duration(seconds)
 
 
@@ -65,15 +68,19 @@ def _state(state: str, *, known: bool = True) -> str:
     return f"{look(state).icon} {escape(state_word(state, known=known))}"
 
 
+def _lost(as_of: int) -> str:
+    return (
+        f"The link to the server was down: this is what was known at {_time(as_of)}; "
+        "what happened since is not in here."
+    )
+
+
 def _doubts(snapshot: SessionSnapshot, as_of: int, live: bool) -> list[str]:
     """Why what was open may not be so, in sentences. What has ended has ended, whatever is heard since."""
     if snapshot.terminal:
         return []
     if not live:
-        return [
-            f"The link to the server was down: this is what was known at {_time(as_of)}; "
-            "what happened since is not in here."
-        ]
+        return [_lost(as_of)]
     return [
         f"The program {escape(one.agent or one.id)} was {'lost' if one.liveness == 'lost' else 'not heard'} "
         f"since {_time(milliseconds(one.since))}."
@@ -86,7 +93,7 @@ def _order(entity_created: str, started: str) -> int:
     return int(entity_created or started or 0)
 
 
-def _lines(snapshot: SessionSnapshot) -> Iterator[tuple[int, str, str, str, str]]:
+def _lines(snapshot: SessionSnapshot, until: int) -> Iterator[tuple[int, str, str, str, str]]:
     """Depth, name, state, time and remark of each chain and step, in the order of the tree."""
     below: dict[tuple[str, str], list[str]] = {}
     for step in snapshot.steps.values():
@@ -101,14 +108,14 @@ def _lines(snapshot: SessionSnapshot) -> Iterator[tuple[int, str, str, str, str]
         *((o, o, None) for o in sorted(orphans)),
     ]:
         if chain is not None:
-            yield 0, name, chain.state, _length(chain.started, chain.ended), failure_line(chain.error)
+            yield 0, name, chain.state, _length(chain, until), failure_line(chain.error)
         stack = [(1, step) for step in reversed(below.get((ident, ""), []))]
         while stack:
             depth, step_id = stack.pop()
             step = snapshot.steps[step_id]
             attempt = f"attempt {step.attempt}" if step.attempt > 1 else ""
             remark = "; ".join(part for part in (attempt, failure_line(step.error) or step.reason) if part)
-            yield depth, step.name, step.state, _length(step.started, step.ended), remark
+            yield depth, step.name, step.state, _length(step, until), remark
             stack.extend((depth + 1, child) for child in reversed(below.get((step.chain, step.id), [])))
 
 
@@ -121,12 +128,12 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, liv
         live: whether the link to the server was there then.
     """
     doubts = _doubts(snapshot, as_of, live)
-    known = not doubts
     record = snapshot.record
-    took = _length(record.started, record.ended)
+    known, until = present(record, snapshot.producers.values(), as_of * 1_000_000, live=live)
+    took = _length(record, until)
     words = [
         _state(snapshot.state, known=known),
-        *([f"in {took}"] if took else []),
+        *([f"{'in' if record.ended else 'for'} {took}"] if took else []),
         *([escape(snapshot.reason)] if snapshot.reason else []),
     ]
     counts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in snapshot.counts.items())
@@ -143,7 +150,7 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, liv
         f"<table><thead><tr><th {LEFT}>Step</th><th {LEFT}>State</th><th>Time</th><th {LEFT}>Remark</th></tr>"
         "</thead><tbody>"
     )
-    for number, (depth, name, state, length, remark) in enumerate(_lines(snapshot)):
+    for number, (depth, name, state, length, remark) in enumerate(_lines(snapshot, until)):
         if limit is not None and number >= limit:
             total = len(snapshot.steps) + len(snapshot.chains)
             out.append(f"<tr><td>… and {total - number} more rows: see to_html()</td></tr>")
@@ -165,8 +172,9 @@ def trace(snapshot: SessionSnapshot, as_of: int, *, live: bool = True) -> str:
     return f"<details><summary>{BEGIN}{summary}</summary>{inside}{END}</details>"
 
 
-def static_list(table: str, total: int, as_of: int) -> str:
+def static_list(table: str, total: int, as_of: int, *, live: bool = True) -> str:
     """The static copy beside a list of sessions; *table* is HTML, *as_of* in milliseconds since 1970."""
+    doubt = "" if live else f"<p>⚠ {_lost(as_of)}</p>"
     more = f"<p>… and {total - STATIC_ROWS} more.</p>" if total > STATIC_ROWS else ""
     summary = f"Static copy: {total} {'session' if total == 1 else 'sessions'}, as of {_time(as_of)}"
-    return f"<details><summary>{BEGIN}{summary}</summary>{table}{more}{END}</details>"
+    return f"<details><summary>{BEGIN}{summary}</summary>{doubt}{table}{more}{END}</details>"
