@@ -141,3 +141,27 @@ def test_with_an_alarm_it_has_room_for_some_steps_the_commands_and_the_log(page:
     seen = page.locator(".wsm-view").bounding_box()
     assert seen is not None
     assert seen["height"] >= 100
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (0, ""),
+        (130 + 3 * 3600, "lie 3 h ahead of the server's clock"),
+        (-3 * 3600, "lie 3 h before the session's own"),
+    ],
+)
+def test_clocks_that_are_hours_apart_are_told(page: Page, start: int, words: str) -> None:
+    view = showing(
+        ("chain", chain("c", "c", start=1)),
+        ("step", step("a", "a", "succeeded", chain="c", start=2, end=3)),
+        ("step", step("b", "b", "succeeded", chain="c", start=start, end=start + 5)),
+    )
+    stage = Stage(page)
+    stage.key(view)
+    note = page.locator(".wsm-skew")
+    if words:
+        expect(note).to_contain_text(f"Clocks differ: some times {words}")
+    else:
+        expect(stage.row("b")).to_be_visible()
+        expect(note).to_be_hidden()

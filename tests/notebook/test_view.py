@@ -83,6 +83,18 @@ def test_of_very_many_attempts_the_newest_have_bars_and_all_others_one() -> None
     assert {bar[2] for bar in bars[1:]} == {"failed"}
 
 
+def test_what_is_in_one_of_very_many_attempts_hangs_from_their_row() -> None:
+    view = View("x")
+    view.replace(
+        [
+            ("step", step(f"a{n}", "flaky", "failed", chain="c", key="k", attempt=n)) for n in range(1, 301)
+        ] + [("step", step("in", "inside", chain="c", parent="a7"))], "e", 1,
+    )  # fmt: skip
+    rows = rows_of(view.frame(NOW))
+    assert "s:a7" not in rows["s:a1"]["also"]
+    assert rows["s:in"]["parent"] == "s:a1"
+
+
 def test_attempts_of_one_step_are_one_row_with_its_bars() -> None:
     row = rows_of(sample_view(NOW).frame(NOW))["s:p1a"]
     assert (row["state"], row["attempt"], row["also"]) == ("succeeded", 2, ["s:p1b"])

@@ -387,7 +387,14 @@ class Rows:
             chain = self._chains.get(row_id[2:])
             return None if chain is None else chain_row(chain)
         group = self._groups.get(row_id)
-        return None if not group else step_row(self.attempts(row_id), row_id)
+        if not group:
+            return None
+        row = step_row(self.attempts(row_id), row_id)
+        # A row tells the ids of its newest attempts only: what is in an older one names the row itself.
+        above = self._row_of.get(self._newest(row_id).parent)
+        if above is not None:
+            row["parent"] = above
+        return row
 
     def take(self) -> tuple[list[Row], list[str]]:
         """The rows that changed since the last call, and the ids of those that are no longer shown."""

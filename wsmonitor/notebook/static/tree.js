@@ -2,7 +2,7 @@
 
 import { Arrangement } from "./arrange.js";
 import { attr, h, shown, text } from "./dom.js";
-import { stateOf } from "./format.js";
+import { age, stateOf } from "./format.js";
 import { fillRow, makeRow } from "./row.js";
 import { Timeline } from "./timeline.js";
 import { Tools } from "./tools.js";
@@ -13,6 +13,16 @@ const SPARE = 4; // rows beyond the visible ones
 export const VISIBLE = 8; // rows in sight, so that the whole view stays below 420 pixels
 const BUDGET = 12; // milliseconds of a painting for rows that have come
 const TYPING = 800; // milliseconds after which a typed letter begins a new word
+
+const SKEW = 60_000; // milliseconds by which times of several clocks may differ without a word
+
+/** What is to be said of times that cannot be of one clock; "" if they can. Programs tell the times of their own. */
+function skewed(first, last, session, now) {
+  const ahead = last - now;
+  const before = session && Number.isFinite(session.start) ? session.start - first : 0;
+  const [by, words] = ahead > SKEW ? [ahead, "ahead of the server's clock"] : before > SKEW ? [before, "before the session's own beginning"] : [0, ""];
+  return by && Number.isFinite(by) ? `⚠ Clocks differ: some times lie ${age(by)} ${words}. Bars and durations may be off by as much.` : "";
+}
 
 let serial = 0;
 
@@ -59,7 +69,8 @@ export class Tree {
     this.view = h("div", { class: "wsm-view", role: "presentation" }, h("div", { role: "rowgroup", class: "wsm-headgroup" }, this.header), this.body);
     this.empty = h("div", { class: "wsm-empty" });
     this.grid = h("div", { class: "wsm-grid", role: "treegrid", tabindex: "0", "aria-label": "Chains and steps", "aria-colcount": "4" }, this.view);
-    this.el = h("div", { class: "wsm-tree" }, this.tools.el, this.grid, this.empty);
+    this.skew = h("div", { class: "wsm-skew", role: "note", hidden: true });
+    this.el = h("div", { class: "wsm-tree" }, this.tools.el, this.skew, this.grid, this.empty);
 
     this.view.addEventListener("scroll", () => later(), { passive: true });
     // Only what the reader does stops following; our own scrolling fires "scroll" alone.
@@ -263,6 +274,9 @@ export class Tree {
     if (this.follow && !unsure) this._scrollTo(this.arranged.newestActive());
     const span = store.span || { from: first, to: last };
     this.timeline.measure(span.from, span.to, running.size > 0, asOf);
+    const skew = store.span || v.frozen ? "" : skewed(first, last, session, store.clock.now());
+    shown(this.skew, skew !== "");
+    text(this.skew, skew);
     this.timeline.paintScale();
     this.timeline.paintCursor(this.body, store.span ? asOf : NaN);
     // Where fewer rows are left, the page takes its scrolling back a moment later.
