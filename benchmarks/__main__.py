@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import front_end, notebook, propagation, recording
+from . import front_end, kernels, notebook, propagation, recording
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
         "the observer in JupyterLab and Chromium: event to pixel, IOPub, gaps, reload, commands",
         notebook.run,
     ),
+    kernels.NAME: ("each ipykernel in JupyterLab: commands, re-runs, losses, a closed tab", kernels.run),
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 

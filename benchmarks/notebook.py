@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +106,7 @@ class Counting:
 class Stage:
     """Server, JupyterLab and browser."""
 
-    def __init__(self, folder: Path, browser: Any) -> None:
+    def __init__(self, folder: Path, browser: Any, env: Mapping[str, str]) -> None:
         from tests.browser.conftest import ServerProcess
         from tests.browser.lab import Lab
 
@@ -115,7 +115,7 @@ class Stage:
         self.server = ServerProcess(folder / "server")
         self.server.start()
         path = os.pathsep.join(path for path in sys.path if path)
-        self.lab = Lab(folder / "lab", {**self.server.env(), "PYTHONPATH": path})
+        self.lab = Lab(folder / "lab", {**self.server.env(), "PYTHONPATH": path, **env})
         self.lab.start()
         self._number = itertools.count()
 
@@ -123,20 +123,28 @@ class Stage:
         self.lab.stop()
         self.server.stop()
 
-    def open(self, session: str, *cells: str, app: str = "lab/tree") -> Any:
-        """A notebook whose first cell has run, and watches *session*; the second runs."""
+    def open(self, session: str, *cells: str, app: str = "lab/tree", kernel: str = "python3") -> Any:
+        """A notebook whose first cell has run, and watches *session*; the second, if there is one, runs."""
         from playwright.sync_api import expect
 
         from tests.browser.lab import notebook_file
 
         name = f"bench{next(self._number)}.ipynb"
         watching = f"import wsmonitor as wm\nobs = wm.watch({session!r})\nobs"
-        notebook_file(self.lab.root / name, watching, *cells)
+        notebook_file(self.lab.root / name, watching, *cells, kernel=kernel)
         notebook = self.lab.page(self.browser, name, app=app)
         notebook.run(0)
         expect(notebook.observer(0)).to_have_attribute("data-verdict", "live", timeout=60_000)
-        notebook.run(1, wait=False)
+        if cells:
+            notebook.run(1, wait=False)
         return notebook
+
+    def leave(self, notebook: Any) -> None:
+        """Close a notebook's page, and end its kernel."""
+        notebook.page.context.close()
+        for one in self.lab.api("sessions"):
+            if one["path"] == notebook.path:
+                self.lab.api(f"sessions/{one['id']}", method="DELETE")
 
     def connection_file(self, notebook: Any) -> Path:
         """The connection file of a notebook's kernel."""
@@ -147,15 +155,15 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Everything that is measured here, until the block ends."""
+def stage(env: Mapping[str, str] | None = None) -> Iterator[Stage]:
+    """Everything that is measured here, until the block ends. *env*: for JupyterLab, besides."""
     from playwright.sync_api import sync_playwright
 
     from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS
 
     with tempfile.TemporaryDirectory(prefix="wsmonitor-bench-") as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        made = Stage(Path(folder), browser)
+        made = Stage(Path(folder), browser, env or {})
         try:
             yield made
         finally:
@@ -163,14 +171,14 @@ def stage() -> Iterator[Stage]:
             browser.close()
 
 
-def _quantiles(values: list[float]) -> str:
+def quantiles(values: list[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.0f} ms"
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     return f"p50 {cuts[49]:.0f}, p95 {cuts[94]:.0f}, p99 {cuts[98]:.0f}, max {max(values):.0f} ms"
 
 
-def _row(what: str, result: str, more: str = "") -> dict[str, Any]:
+def table_row(what: str, result: str, more: str = "") -> dict[str, Any]:
     return {"what": what, "measured": result, "besides": more}
 
 
@@ -241,9 +249,9 @@ def painted(at: Stage, rate: float, seconds: float) -> dict[str, Any]:
     log = (at.folder / "lab" / "lab.log").read_text(errors="replace")
     exceeded = "RATE EXCEEDED" if "rate exceeded" in log.lower() else "no rate exceeded"
     intact = text.split() == [str(n) for n in range(lines)]
-    return _row(
+    return table_row(
         f"event to painted pixel, cell asleep, {reached:,.0f} events/s for {seconds:.0f} s",
-        _quantiles(latencies),
+        quantiles(latencies),
         f"IOPub: at most {counting.busiest('comm_msg', begin, end)} widget messages in a second; "
         f"final state {'right' if count == len(sent) else 'WRONG'}; the cell's own {lines} lines "
         f"{'intact' if intact else 'NOT intact'}; {exceeded}",
@@ -270,9 +278,9 @@ def healed(at: Stage, runs: int) -> dict[str, Any]:
                 )
                 times.append(at_page - made * 1000)
         notebook.page.context.close()
-    return _row(
+    return table_row(
         "half of all frames lost between kernel and page: time until the right state is painted",
-        _quantiles(times),
+        quantiles(times),
         f"right in {len(times)} of {runs} runs",
     )
 
@@ -300,9 +308,9 @@ def reloaded(at: Stage, times: int) -> list[dict[str, Any]]:
                 found.append(notebook.page.evaluate("window.shown - window.connected"))
             notebook.page.context.close()
         rows.append(
-            _row(
+            table_row(
                 f"page loaded again while a cell sleeps, {front_end}: kernel connected to live row",
-                _quantiles(found),
+                quantiles(found),
             )
         )
     return rows
@@ -338,9 +346,9 @@ def commanded(at: Stage, times: int) -> dict[str, Any]:
                 raise RuntimeError("a command did not arrive")
         notebook.page.context.close()
     took = [done - begun for begun, done in zip(pressed, applied, strict=True)]
-    return _row(
+    return table_row(
         "command pressed while the cell sleeps: to the producer's handler",
-        _quantiles(took),
+        quantiles(took),
         f"{calls['mark']} calls of {times}",
     )
 

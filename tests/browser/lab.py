@@ -127,7 +127,7 @@ class Lab:
         """Ask Jupyter's own REST interface."""
         asked = urllib.request.Request(f"{self.url}/api/{path}?token={self.token}", method=method)
         with urllib.request.urlopen(asked, timeout=60) as answer:
-            return json.load(answer)
+            return json.loads(answer.read() or b"null")
 
     def page(
         self, browser: Browser, notebook: str, *, width: int = 1280, height: int = 1000, app: str = "lab/tree"
