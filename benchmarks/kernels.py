@@ -158,7 +158,7 @@ def run_again(at: Stage, kernel: str, times: int) -> list[dict[str, Any]]:
         table_row(
             f"observer's cell run again {times} times, {kernel}: growth of the kernel's memory",
             f"{(after[0] - before[0]) / 1e6:+.1f} MB",
-            f"{after[1]} observer, {views} view; subscriptions on the server {more:+d}, threads {threads:+d}, "
+            f"{after[1]} observer, {views} view; subscriptions {more:+d}, threads {threads:+d}, "
             f"open files {files:+d}",
         )
     ]

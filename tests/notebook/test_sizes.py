@@ -15,8 +15,9 @@ from tests.scale import many
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.notebook.details import details
 from wsmonitor.notebook.head import HEAD_BYTES
+from wsmonitor.notebook.journal import LOG_BYTES
 from wsmonitor.notebook.packing import Wanted, packed
-from wsmonitor.notebook.view import LOG_BYTES, Now, View
+from wsmonitor.notebook.view import Now, View
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import (
     Argument,

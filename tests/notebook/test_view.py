@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from tests.notebook.samples import T0, chain, live_status, lost_status, nightly, ns, sample_view, step
+from wsmonitor.notebook.journal import LOG_LIMIT
 from wsmonitor.notebook.rows import EARLIER, step_row
-from wsmonitor.notebook.view import LOG_LIMIT, Frame, Now, View
+from wsmonitor.notebook.view import Frame, Now, View
 from wsmonitor.protocol.entities import PAUSES, Entity, Failure, Problem, Producer, Session
 from wsmonitor.protocol.messages import Event
 

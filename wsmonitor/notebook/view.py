@@ -67,10 +67,9 @@ asks for a key frame, asks for an attempt now; and what is answered: see `reques
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -91,17 +90,15 @@ from .head import (
     offers,
     producers_head,
     session_head,
-    state_words,
     target_words,
 )
+from .journal import Journal, Sentence, sentence
 from .rows import ROW_LIMIT, Row, Rows, chain_row_id, milliseconds, one_line
 
-__all__ = ["LOG_LIMIT", "Frame", "Now", "View"]
+__all__ = ["Frame", "Now", "View"]
 
-LOG_LIMIT: Final = 300
-
-# Bytes as JSON. A message has a head (`head.HEAD_BYTES`), a log and rows, and 256 kB at the very most.
-LOG_BYTES: Final = 40_000
+# Bytes as JSON. A message has a head (`head.HEAD_BYTES`), a log (`journal.LOG_BYTES`) and rows, and 256 kB at
+# the very most.
 KEY_BYTES: Final = 100_000
 FRAME_BYTES: Final = 140_000
 FRAME_ROWS: Final = 1_000
@@ -110,7 +107,6 @@ GONE_LIMIT: Final = 200
 _GLANCE: Final = ("link", "sub", "session", "counts", "steps", "chains", "shown")
 
 _encode = msgspec.json.Encoder().encode
-_COMMAND_TONES: Final = {"applied": "good", "requested": "plain", "delivered": "plain", "accepted": "plain"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +148,7 @@ class View:
         self._sub: tuple[SubscriptionPhase, str] = ("waiting", "")
         self._position = ("", 0)
         self._watching: tuple[int, tuple[str, ...]] | None = None
-        self._log: deque[Frame] = deque(maxlen=LOG_LIMIT)
-        self._log_number = 0
+        self._journal = Journal()
         self._log_sent = 0
         self._head: Frame = {}
         self._head_sent: Frame = {}
@@ -202,12 +197,11 @@ class View:
         """One event was applied live."""
         at = milliseconds(event.ts) or 0
         if entity is not None:
-            told = self._log_number
-            self._tell(event.kind, entity, at)
+            said = self._sentence(event.kind, entity)
             self._store(event.kind, entity)
             # Afterwards: a step that is new has a row only now.
-            if self._log_number > told:
-                self._place(self._log[-1], entity)
+            if said is not None:
+                self._journal.add(at, said, row=self._row_of(entity))
         for kind, ident in event.drop:
             self._forget(kind, ident)
         if event.note:
@@ -219,11 +213,12 @@ class View:
         for event in events:
             entity = decode_entity(event.kind, event.entity)
             self._missed += 1
-            if entity is not None:
-                told = self._log_number
-                self._tell(event.kind, entity, milliseconds(event.ts) or 0, replayed=True)
-                if self._log_number > told:
-                    self._place(self._log[-1], entity)
+            said = None if entity is None else self._sentence(event.kind, entity)
+            if entity is not None and said is not None:
+                at = milliseconds(event.ts) or 0
+                self._journal.add(at, said, row=self._row_of(entity), replayed=True)
+                if isinstance(entity, (Session, Chain, Step)):
+                    self._states[f"{event.kind} {entity.id}"] = entity.state
 
     def gap(self, first: int, last: int, now: Now) -> None:
         """The events from *first* to *last* can no longer be had."""
@@ -297,73 +292,28 @@ class View:
 
     def log(self, at: int, tone: str, what: str, name: str, text: str, *, replayed: bool = False) -> None:
         """Append an entry to the event log."""
-        self._log_number += 1
-        entry: Frame = {
-            "n": self._log_number,
-            "at": at,
-            "tone": tone,
-            "what": what,
-            "name": name,
-            "text": text,
-        }
-        if replayed:
-            entry["replayed"] = True
-        self._log.append(entry)
+        self._journal.add(at, Sentence(tone, what, name, text), replayed=replayed)
 
-    def _place(self, entry: Frame, entity: Entity) -> None:
-        """Say in a log entry which row it is about."""
-        row = ""
+    def _sentence(self, kind: str, entity: Entity) -> Sentence | None:
+        kept: dict[str, dict[str, Any]] = {
+            "command": self._commands, "producer": self._producers, "problem": self._problems,
+        }  # fmt: skip
+        old = kept.get(kind, {}).get(entity.id)
+        return sentence(kind, entity, self._states.get(f"{kind} {entity.id}"), old)
+
+    def _row_of(self, entity: Entity) -> str:
+        """The row that *entity* is or is about; "" for none."""
         match entity:
             case Chain():
-                row = chain_row_id(entity.id)
+                return chain_row_id(entity.id)
             case Step():
-                row = self.rows.row_of(entity.id)
+                return self.rows.row_of(entity.id)
             case Command():
-                row = target_words(entity, self.rows, self._session)[0]
+                return target_words(entity, self.rows, self._session)[0]
             case Problem(chain=chain, step=step):
-                row = self.rows.row_of(step) if step else chain_row_id(chain) if chain else ""
+                return self.rows.row_of(step) if step else chain_row_id(chain) if chain else ""
             case _:
-                pass
-        if row:
-            entry["row"] = row
-
-    def _tell(self, kind: str, entity: Entity, at: int, *, replayed: bool = False) -> None:
-        match entity:
-            case Session() | Chain() | Step():
-                if self._states.get(f"{kind} {entity.id}") == entity.state:
-                    return
-                tone, text = state_words(entity)
-                self.log(at, tone, kind, entity.name, text, replayed=replayed)
-                if replayed:
-                    self._states[f"{kind} {entity.id}"] = entity.state
-            case Command():
-                known = self._commands.get(entity.id)
-                if known is None or known.state != entity.state:
-                    who = entity.via or entity.actor
-                    text = " ".join(part for part in (f"from {who}" if who else "", entity.state) if part)
-                    if entity.reason:
-                        text += f": {one_line(entity.reason)}"
-                    self.log(
-                        at,
-                        _COMMAND_TONES.get(entity.state, "warn"),
-                        "command",
-                        entity.name,
-                        text,
-                        replayed=replayed,
-                    )
-            case Producer():
-                old = self._producers.get(entity.id)
-                if old is not None and old.liveness != entity.liveness:
-                    words = {"live": "is heard again", "stale": "is not heard", "lost": "is lost"}
-                    tone = "good" if entity.liveness == "live" else "warn"
-                    agent = one_line(entity.agent, 60)
-                    self.log(at, tone, "producer", agent, words[entity.liveness], replayed=replayed)
-            case Problem():
-                if entity.id not in self._problems:
-                    tone = "warn" if entity.severity in ("info", "warning") else "bad"
-                    self.log(at, tone, "", entity.code, one_line(entity.message), replayed=replayed)
-            case _:
-                pass
+                return ""
 
     # -- the entities
 
@@ -448,7 +398,7 @@ class View:
         rows, gone = self.rows.take()
         self._make_head(now)
         changed = {key: part for key, part in self._head.items() if self._head_sent.get(key) != part}
-        log = self._newest_log(self._log_sent)
+        log = self._journal.newest(self._log_sent)
         body: Frame = {}
         if changed:
             body["head"] = changed
@@ -460,7 +410,7 @@ class View:
             body["log"] = log
         if not body:
             return None
-        self._head_sent, self._log_sent = self._head, self._log_number
+        self._head_sent, self._log_sent = self._head, self._journal.number
         self.number += 1
         pages = self.rows.pages
         on = [pages.place(row["id"]) for row in rows]
@@ -493,7 +443,7 @@ class View:
             "n": self.number,
             "at": now.at(self.offset),
             "head": self._head_sent or self._head,
-            "log": self._newest_log(0),
+            "log": self._journal.newest(0),
         }
         if self.rows.size > KEY_BYTES:
             return {**key, "pages": list(self.rows.pages.versions)}
@@ -510,18 +460,6 @@ class View:
 
     def _make_head(self, now: Now) -> None:
         self._head = bounded(self.head(now))
-
-    def _newest_log(self, after: int) -> list[Frame]:
-        """The entries after number *after*, as far as they fit: the newest."""
-        found: list[Frame] = []
-        size = 0
-        for entry in reversed(self._log):
-            size += len(_encode(entry)) + 1
-            if entry["n"] <= after or size > LOG_BYTES:
-                break
-            found.append(entry)
-        found.reverse()
-        return found
 
 
 def _size(rows: list[Row]) -> int:
