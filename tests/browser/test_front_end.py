@@ -97,6 +97,30 @@ def test_a_silent_kernel_is_told_within_three_seconds_and_timers_stop(page: Page
     expect(stage.root).to_have_attribute("data-verdict", "quiet")
 
 
+def test_a_kernel_that_takes_it_that_nobody_looks_does_not_look_live(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", "live")
+    progress(view, 61)
+    # As the sender says it when no page has answered for long: the rows are kept for later.
+    glance = stage.told(view.glance(NOW) or {}, view, NOW)
+    page.evaluate("message => window.message(message)", {**glance, "due": 60_000})
+    stage.pass_time(50)
+    expect(stage.root).to_have_attribute("data-verdict", "unheard")
+    expect(stage.root).to_have_attribute("data-frozen", "true")
+    strip = page.locator(".wsm-strip")
+    expect(strip).to_contain_text("Once a minute")
+    expect(strip).to_contain_text("was running")
+    expect(page.locator(".wsm-tools")).to_contain_text("1 changed row not told yet")
+    stage.pass_time(30_000)
+    expect(stage.root).to_have_attribute("data-verdict", "unheard")
+    # It hears the page again.
+    later = Now(NOW.mono + 30, NOW.wall + 30)
+    stage.key(view, later)
+    stage.message({"type": "alive", "n": view.number, "at": later.at()}, view, later)
+    expect(page.locator(".wsm-tools")).not_to_contain_text("not told yet")
+
+
 def test_a_page_that_does_not_reach_jupyter_does_not_say_that_the_kernel_is_gone(page: Page) -> None:
     stage, view = Stage(page), sample_view(NOW)
     stage.key(view)

@@ -190,6 +190,7 @@ export class Store {
     if (key.n < this.n || (key.n === this.n && !lacks)) return;
     const have = this.n;
     this.n = key.n;
+    this.behind = 0;
     this.head = key.head;
     this.log = key.log.slice(-LOG_LIMIT);
     if (key.pages) {

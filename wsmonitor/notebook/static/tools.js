@@ -77,7 +77,7 @@ export class Tools {
   paint(store, tree, replayable) {
     this.counts = (store.head && store.head.counts) || {};
     const { filtered } = tree.arranged;
-    shown(this.el, store.rows.size > SHOWN || filtered || replayable);
+    shown(this.el, store.rows.size > SHOWN || filtered || replayable || store.behind > 0);
     shown(this.firstError, Boolean(this.counts.failed || this.counts.crashed));
     const ended = Boolean(store.head && store.head.session && store.head.session.end);
     shown(this.follow, !ended);
@@ -88,6 +88,7 @@ export class Tools {
     if (filtered) hints.push(`${count(tree.arranged.flat.length)} of ${count(store.rows.size)} rows`);
     if (store.loading) hints.push(`loading: ${count(store.loading.have)} of ${count(store.loading.of)} pages`);
     else if (tree.arranged.behind) hints.push(`arranging: ${count(tree.arranged.behind)} rows to go`);
+    if (store.behind) hints.push(`${count(store.behind)} changed ${store.behind === 1 ? "row" : "rows"} not told yet`);
     if (tree.stopped && !ended) hints.push(`not following: ${tree.stopped}`);
     text(this.hint, hints.join(" · "));
     attr(this.hint, "title", hints.length ? hints.join("\n") : null);

@@ -1,9 +1,12 @@
 // What may be said about the view at this moment: the one place that decides whether it looks alive. Pure.
 
-import { age, duration } from "./format.js";
+import { age, count, duration } from "./format.js";
 
 /** Beyond `due`, in milliseconds: with a sign of life each second, silence is told within 3 s. */
 const GRACE = 1200;
+
+/** Milliseconds between two messages from which on a kernel takes it that nobody looks: it then speaks once a minute. */
+const RARELY = 30_000;
 
 const ACTIVE_LINK = new Set(["idle", "locating", "connecting", "authenticating"]);
 
@@ -103,6 +106,14 @@ export function verdict(store, perf = store.clock.perf()) {
   }
   if (sub.phase === "closed") {
     return lost("closed", "■", "Closed", "", asOf, ["This observer was closed."], { tone: "dim" });
+  }
+  // Before what is said of the server, of which a minute old is all that is known.
+  if (store.due >= RARELY) {
+    return lost("unheard", "◐", "Once a minute", "the kernel does not hear this page", store.lastAt, [
+      "The kernel has had no answer from a page for long, so it takes it that nobody looks, and says how things are once a minute.",
+      `What you see is the last that it said${store.behind ? `, but for ${count(store.behind)} ${store.behind === 1 ? "row" : "rows"} that changed since` : ""}.`,
+      "It tells everything as soon as it hears this page: at the latest when the running cell has ended.",
+    ]);
   }
   if (Number.isFinite(store.beat.due) && now > store.beat.due + link.quiet) {
     return lost("quiet", "◐", "No data", `for ${age(now - store.beat.last)}`, store.beat.last, [
