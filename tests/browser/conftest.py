@@ -20,8 +20,17 @@ expect.set_options(timeout=30_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a JupyterLab takes longest, and goes first: else one worker ends with it alone."""
-    items.sort(key=lambda item: not hasattr(item.module, "Lab"))  # type: ignore[attr-defined]
+    """Browser tests come last, because from the first of them on Playwright has a loop that runs.
+
+    No `asyncio.run` works beneath that. Among them those that need a JupyterLab, which take longest,
+    come first: else one of two workers ends with them alone.
+    """
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("browser") is not None,
+            not hasattr(item.getparent(pytest.Module).obj, "Lab"),  # type: ignore[union-attr]
+        )
+    )
 
 
 @pytest.fixture(scope="session")

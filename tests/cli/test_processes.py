@@ -16,7 +16,7 @@ import pytest
 
 from wsmonitor.cli import main
 from wsmonitor.cli.app import COMMANDS, commands
-from wsmonitor.cli.demo import environment
+from wsmonitor.cli.demo import called, environment
 from wsmonitor.cli.failures import Exit
 from wsmonitor.client.local import start_local_server
 
@@ -290,6 +290,17 @@ def test_the_demo_shows_a_session_ends_by_itself_and_leaves_nothing(home: Path, 
     assert list((home / "runtime").iterdir()) == []
     ours = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path / "tmp") not in ours
+
+
+def test_what_the_demo_tells_one_to_type_works_where_it_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the README's way nothing is activated: ``wsmonitor`` alone would not be found."""
+    monkeypatch.setattr("sys.argv", [".venv/bin/wsmonitor", "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert called() == ".venv/bin/wsmonitor"
+    monkeypatch.setattr("sys.argv", ["my venv/bin/wsmonitor", "demo"])
+    assert called() == "'my venv/bin/wsmonitor'"
+    monkeypatch.setattr("sys.argv", ["/somewhere/wsmonitor/__main__.py", "demo"])
+    assert called() == "wsmonitor"
 
 
 def test_the_demo_without_jupyterlab_says_what_to_do(

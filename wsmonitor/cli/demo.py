@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -171,13 +172,14 @@ class Demo:
                 watch(feed, face, Conditions.ended(), seconds, over=self._workload_failed)
             except KeyboardInterrupt:
                 face.draw(last=True)
-        click.echo(f"\nThat was a session. The same in JupyterLab: wsmonitor demo\n{OWN}")
+        click.echo(f"\nThat was a session. The same in JupyterLab: {called()} demo")
+        click.echo(OWN.format(program=called()))
         return Exit.OK
 
     def how_to_watch(self) -> str:
         """The command that watches the demo's session from another terminal."""
         places = ("WSMONITOR_HOME", "JUPYTER_RUNTIME_DIR")
-        return " ".join([*(f"{name}={self.environ[name]}" for name in places), "wsmonitor watch", SESSION])
+        return " ".join([*(f"{name}={self.environ[name]}" for name in places), called(), "watch", SESSION])
 
     def last_words(self, name: str) -> str:
         """The end of a process's output."""
@@ -214,7 +216,15 @@ OWN: Final = """Your own, in three lines:
     with wm.session("my-first") as session, session.chain("work") as chain:
         with chain.step("think"): ...
 
-and in another terminal: wsmonitor watch my-first"""
+and in another terminal: {program} watch my-first"""
+
+
+def called() -> str:
+    """What to type for `wsmonitor`: where the shell does not find it, the path by which it was called."""
+    path = Path(sys.argv[0])
+    if path.name != "wsmonitor" or shutil.which("wsmonitor"):
+        return "wsmonitor"
+    return shlex.quote(str(path))
 
 
 def environment(home: Path, environ: Mapping[str, str]) -> dict[str, str]:
