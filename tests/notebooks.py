@@ -1,7 +1,8 @@
 """The tutorials: checked as a reader's own CI would check them, and renewed.
 
 ``python -m tests.notebooks renew [NAME …]`` runs tutorials in fresh kernels and stores their outputs, where
-these differ by more than the sanitize file takes out. `check` runs nbval over them, strictly.
+these differ by more than the sanitize file takes out; ``anew`` stores all of them, as when the static copy
+looks otherwise than it did. ``check`` runs nbval over them, strictly.
 """
 
 from __future__ import annotations
@@ -77,8 +78,10 @@ def sanitized(value: Any) -> Any:
     return value
 
 
-def renew(path: Path) -> bool:
+def renew(path: Path, *, anew: bool = False) -> bool:
     """Run the notebook at *path* and store its outputs; whether anything has changed.
+
+    *anew*: also those that differ only in what the sanitize file takes out.
 
     Raises:
         CellExecutionError: a cell failed that is not marked ``raises-exception``.
@@ -105,7 +108,7 @@ def renew(path: Path) -> bool:
             if "data" in output:
                 output.data.pop(WIDGET, None)
                 output.metadata = nbformat.from_dict({})
-        if sanitized(cell.get("outputs", [])) == sanitized(was):
+        if not anew and sanitized(cell.get("outputs", [])) == sanitized(was):
             cell["outputs"] = was  # the same but for times and ids: no reason for a change
     notebook.metadata = nbformat.from_dict(
         {
@@ -131,8 +134,8 @@ def _lines(notebook: Any) -> Any:
 
 
 def main(argv: Sequence[str]) -> int:
-    """``renew [NAME …]`` or ``check [NAME …]``, all tutorials by default."""
-    if not argv or argv[0] not in ("renew", "check"):
+    """``renew``, ``anew`` or ``check``, and the tutorials' names: all of them by default."""
+    if not argv or argv[0] not in ("renew", "anew", "check"):
         print(__doc__)
         return 2
     names = list(argv[1:]) or tutorials.names()
@@ -142,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] == "check":
         return check(paths)
     for path in paths:
-        print(path.name, "renewed" if renew(path) else "is as it was", flush=True)
+        print(path.name, "renewed" if renew(path, anew=argv[0] == "anew") else "is as it was", flush=True)
     return 0
 
 
