@@ -23,6 +23,10 @@ from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, Lab, Notebook, notebook_
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WATCH = 'import wsmonitor as wm\n\nwm.watch("nightly-etl")'
 DASHBOARD = "wm.SessionList()"
+PARTS = """import ipywidgets as w
+
+obs = wm.watch("nightly-etl")
+w.VBox([wm.ConnectionStatus(obs), wm.Heartbeat(obs), w.HBox([wm.SessionTree(obs), wm.EventLog(obs)])])"""
 PROGRAM = Path(__file__).with_name("nightly.py")
 # Under a name of its own: a traceback's path is not of interest.
 RUN = "import sys; exec(compile(sys.argv[1], 'nightly_etl.py', 'exec'))"
@@ -93,6 +97,11 @@ def live(album: Album, shown: Locator) -> None:
     album.take("commands", shown)
     button(shown, "No, leave it").click()
     shown.locator(".wsm-log button").first.click()
+    album.notebook.run(2)
+    parts = album.notebook.cell(2).locator(".jp-OutputArea-child").first
+    expect(parts.locator(".wsm-part-tree .wsm-row").nth(3)).to_be_visible(timeout=PATIENCE)
+    expect(parts.locator(".wsm-part-heartbeat")).to_contain_text("heard", timeout=PATIENCE)
+    album.take("parts", parts)
 
 
 def gone(album: Album, shown: Locator) -> None:
@@ -129,7 +138,7 @@ def shoot(browser: Browser, folder: Path, wanted: list[str], *, dark: bool) -> N
     kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     lab = Lab(folder / "lab", {**server.env(), **kernel}, dark=dark)
     for name in ("wide", "narrow"):
-        notebook_file(lab.root / f"{name}.ipynb", WATCH, DASHBOARD)
+        notebook_file(lab.root / f"{name}.ipynb", WATCH, DASHBOARD, PARTS)
     lab.start()
     program = subprocess.Popen(
         [sys.executable, "-c", RUN, PROGRAM.read_text(encoding="utf-8")],

@@ -47,7 +47,7 @@ def showing(*entities: tuple[str, Entity], session: Session | None = None) -> Vi
     return view
 
 
-@pytest.mark.parametrize("width", [1100, 600, 380])
+@pytest.mark.parametrize("width", [1100, 600, 380, 240])
 def test_however_deep_or_long_every_row_has_room_for_its_name(page: Page, width: int) -> None:
     error = Failure(type="AnExceptionWithANameThatIsLongerThanTheColumnForIt", message="m " * 400)
     view = showing(
@@ -86,7 +86,7 @@ def test_a_name_that_is_written_from_the_right_loses_its_end_and_not_its_beginni
     assert label.evaluate("el => el.scrollWidth > el.clientWidth")
 
 
-@pytest.mark.parametrize("width", [1100, 600, 380])
+@pytest.mark.parametrize("width", [1100, 600, 380, 240])
 def test_many_commands_leave_the_steps_their_room_and_can_all_be_reached(page: Page, width: int) -> None:
     specs = tuple(
         CommandSpec(name=f"command_{n}", targets=("session",), args=(Argument(name="a"),), destructive=n == 1)

@@ -46,10 +46,10 @@ export function mount(store, el, send) {
   });
   const detail = new Detail(later, { closed: (focus) => { if (focus) tree.grid.focus(); } });
   const scrubber = new Scrubber(later, { leave: (focus) => { if (focus) tree.grid.focus(); } });
-  const alarms = new Alarms({ reveal: (id) => tree.reveal(scrubber.replay || store, id) });
+  const alarms = new Alarms({ later, reveal: (id) => tree.reveal(scrubber.replay || store, id) });
   const summary = new Summary();
   const commands = new Commands(later);
-  const log = new Log();
+  const log = new Log(later);
   const live = h("div", { class: "wsm-spoken", role: "status", "aria-live": "polite" });
   const panes = h("div", { class: "wsm-panes" }, tree.el, detail.el);
   const main = h("div", { class: "wsm-main" }, alarms.el, summary.el, scrubber.el, panes, commands.el, log.el);

@@ -4,7 +4,9 @@ import { attr, h, shown, text } from "./dom.js";
 import { clockTime, count } from "./format.js";
 
 export class Log {
-  constructor() {
+  /** `later()` asks for a painting of all: what is open takes its room. */
+  constructor(later = () => {}) {
+    this.later = later;
     this.open = false;
     this.words = [];
     this.newest = h("span", { class: "wsm-log-last" });
@@ -29,6 +31,7 @@ export class Log {
     attr(this.button, "aria-expanded", String(this.open));
     this.last = null;
     if (this.store) this.paint(this.store);
+    this.later();
   }
 
   paint(store) {

@@ -11,7 +11,7 @@ const METRICS = 4; // shown; the others are among the session's details
 
 /** Failures that no later attempt has repaired; each can be put away. */
 export class Alarms {
-  /** `act.reveal(rowId)` shows a row. */
+  /** `act.reveal(rowId)` shows a row, `act.later()` asks for a painting of all. */
   constructor(act) {
     this.act = act;
     this.put = new Set();
@@ -55,11 +55,13 @@ export class Alarms {
     const k = key(alarm);
     if (!this.open.delete(k)) this.open.add(k);
     this.paint(store, v);
+    this.act.later();
   }
 
   _away(alarm, store, v) {
     this.put.add(key(alarm));
     this.paint(store, v);
+    this.act.later();
   }
 }
 
