@@ -16,9 +16,10 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -144,7 +145,9 @@ class Stage:
         notebook.page.context.close()
         for one in self.lab.api("sessions"):
             if one["path"] == notebook.path:
-                self.lab.api(f"sessions/{one['id']}", method="DELETE")
+                # A kernel that was killed may just be restarted, and that is refused.
+                with suppress(urllib.error.HTTPError):
+                    self.lab.api(f"sessions/{one['id']}", method="DELETE")
 
     def connection_file(self, notebook: Any) -> Path:
         """The connection file of a notebook's kernel."""

@@ -31,7 +31,8 @@ class Office:
             "refuse": Question(self._refuse),
             "break": Question(lambda request: 1 / 0),  # type: ignore[arg-type, return-value]
         }
-        self.desk = Desk(questions, self.sent.append)
+        self.unsent = 0
+        self.desk = Desk(questions, self.sent.append, lambda: self.unsent)
 
     def _at_once(self, request: Request) -> Answer:
         self.done.append(request)
@@ -116,6 +117,27 @@ def test_nothing_grows_without_limit() -> None:
         assert office.desk.take({"do": "read", "id": f"w{n}"}, True)
     assert not office.desk.take({"do": "read", "id": "over"}, True)
     assert office.sent[-1][0]["code"] == "too_many"
+
+
+def test_answers_that_cannot_be_sent_do_not_pile_up() -> None:
+    office = Office()
+    for n in range(WAITING):
+        assert office.desk.take({"do": "later", "id": f"l{n}"}, True)
+    office.desk.work()
+    assert len(office.futures) == WAITING
+    assert office.desk.take({"do": "read", "id": "next"}, True)
+    office.desk.work()
+    assert office.sent == [], "so many are under way"
+    for future in office.futures:
+        future.set_result(Answer({}))
+    office.unsent = len(office.sent)
+    for n in range(2 * WAITING):
+        office.desk.take({"do": "read", "id": f"r{n}"}, True)
+        office.desk.work()
+    assert len(office.sent) == WAITING, "neither answers nor refusals"
+    office.unsent = 0
+    office.desk.work()
+    assert office.sent[-1][0] == {"type": "answer", "id": f"r{WAITING - 2}", "ok": True, "n": 2 * WAITING}
 
 
 def test_details_of_a_step_have_its_attempts_and_its_failure() -> None:

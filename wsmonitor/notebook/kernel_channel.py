@@ -108,7 +108,8 @@ def _ours(kernel: Any, frames: list[Any]) -> tuple[Any, dict[str, Any]] | None:
 
 def _handler(kernel: Any) -> Any:
     def handle(stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        content = parent.get("content") or {}
+        content = parent.get("content")
+        content = content if isinstance(content, dict) else {}
         with _lock:
             listener = _listeners.get(str(content.get("token")))
         if content.get("do") == "hello":

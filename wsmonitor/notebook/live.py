@@ -66,7 +66,7 @@ class LiveWidget(anywidget.AnyWidget):
         self.messages: deque[Message] = deque()
         self.wanted = Wanted()
         self._asked_for: deque[list[int]] = deque(maxlen=16)
-        self._desk = Desk(self.questions(), self._answer)
+        self._desk = Desk(self.questions(), self._answer, lambda: len(self.messages))
         self._browser_at: float | None = None
 
     # -- what a subclass gives

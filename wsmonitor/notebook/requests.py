@@ -31,7 +31,8 @@ REMEMBERED: Final = 400
 """How many requests are known by their id: far more than can be under way."""
 
 WAITING: Final = 200
-"""How many requests may wait to be carried out. Beyond it they are refused: nobody clicks so fast."""
+"""How many requests may wait to be carried out, and how many answers to be made or sent. Beyond it requests
+are refused: nobody clicks so fast."""
 
 ID_LENGTH: Final = 128
 
@@ -72,11 +73,18 @@ class Desk:
     Args:
         questions: what may be asked.
         send: takes a message for the browser; from any thread.
+        unsent: how many messages wait to be sent.
     """
 
-    def __init__(self, questions: Mapping[str, Question], send: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        questions: Mapping[str, Question],
+        send: Callable[[Message], None],
+        unsent: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._questions = questions
         self._send = send
+        self._unsent = unsent
         self._inbox: deque[tuple[Request, bool]] = deque()
         self._lock = threading.Lock()
         # None while it is being carried out, and for what is read again when it is asked again.
@@ -91,14 +99,17 @@ class Desk:
         if not 1 <= len(ident) <= ID_LENGTH:
             return False
         if len(self._inbox) >= WAITING:
-            self._send(_refusal(ident, "too_many", "too many requests wait in the kernel: ask again later"))
+            # A refusal is a message, too. Who hears nothing asks again, or gives up in time.
+            if self._unsent() < WAITING:
+                text = "too many requests wait in the kernel: ask again later"
+                self._send(_refusal(ident, "too_many", text))
             return False
         self._inbox.append((request, live))
         return True
 
     def work(self) -> None:
-        """Carry out what was put down. On the sender's thread; raises nothing."""
-        while self._inbox:
+        """Carry out what was put down, as answers can be sent. On the sender's thread; never raises."""
+        while self._inbox and self._unsent() + len(self._open) < WAITING:
             request, live = self._inbox.popleft()
             self._carry_out(str(request["id"]), request, live)
 

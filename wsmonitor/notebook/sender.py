@@ -17,6 +17,9 @@ from .pacing import TICK, Bucket, Pacing
 from .packing import Message, Wanted, packed
 from .view import Frame, Now
 
+LATE: Final = 0.5
+"""Seconds that a frame waits for answers, which come first otherwise: somebody waits for them."""
+
 PAGE_RESERVE: Final = 2.0
 """Messages that pages leave to frames and answers."""
 
@@ -151,8 +154,12 @@ class Sender:
         for outlet in outlets:
             try:
                 outlet.work(now)
-                self._answer(outlet, now)
+                late = outlet.pacing.deadline(now.mono) < now.mono - LATE
+                if not late:
+                    self._answer(outlet, now)
                 self._serve_one(outlet, now)
+                if late:
+                    self._answer(outlet, now)
             except Exception as exc:  # noqa: BLE001 - one observer's trouble must not stop the others
                 outlet.troubled(exc)
             deadline = min(deadline, outlet.pacing.deadline(now.mono))
