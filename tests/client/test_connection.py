@@ -24,7 +24,7 @@ from wsmonitor.client import (
     connections,
     handles,
 )
-from wsmonitor.client.driver import in_thread
+from wsmonitor.client import runner as runners
 from wsmonitor.client.follow import follow
 from wsmonitor.protocol.changes import ChainChange, CommandChange, SessionChange, StepChange
 from wsmonitor.protocol.entities import CommandSpec
@@ -276,7 +276,7 @@ def test_a_run_that_the_server_refuses_is_not_waited_for(conn: Connection, serve
         eventually(lambda: follower.session_id == "job~1" and follower.phase == "live")
 
 
-async def test_what_needs_a_thread_is_done_where_none_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_a_thread_is_done_where_none_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     # As from Python 3.12 on, while the interpreter exits.
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
@@ -284,7 +284,15 @@ async def test_what_needs_a_thread_is_done_where_none_can_be_had(monkeypatch: py
     def fail() -> None:
         raise ValueError("no such place")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert await in_thread(lambda: 17, "look") == 17
-    with pytest.raises(ValueError, match="no such place"):
-        await in_thread(fail, "look")
+    runner = runners.acquire()
+
+    async def look() -> int:
+        with pytest.raises(ValueError, match="no such place"):
+            await runner.in_thread(fail, "look")
+        return await runner.in_thread(lambda: 17, "look")
+
+    try:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert asyncio.run_coroutine_threadsafe(look(), runner.loop).result(10) == 17
+    finally:
+        runners.release(runner)

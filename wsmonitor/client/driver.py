@@ -1,7 +1,7 @@
 """The one module of the client that owns a socket: it drives a `ClientCore` on the runner's loop.
 
-Blocking work (finding a server, asking a token provider, looking a name up) happens on short-lived
-daemon threads, because a hanging one must delay neither the loop nor the interpreter's exit.
+Time and threads are the runner's: blocking work (finding a server, asking a token provider, looking a name
+up) goes there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import inspect
 import ipaddress
 import os
 import socket
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -32,12 +30,9 @@ from wsmonitor.protocol.defaults import SUBPROTOCOL, Limits
 from wsmonitor.protocol.errors import ConfigurationError, ProtocolError
 
 from .actions import Action, Call, Disconnect, FetchToken, Locate, Open, Send
-from .clock import Instant
 from .core import ClientCore
 from .errors import NotLocatedError
 from .runner import Runner, log
-
-T = TypeVar("T")
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds for a polite close; then the transport is aborted (a half-open close can hang for minutes)."""
@@ -79,43 +74,6 @@ class Resolver(Protocol):
 
     def watched(self) -> str | None:
         """The file whose change says that another attempt is worth while; None when there is none."""
-
-
-def now() -> Instant:
-    """The present moment."""
-    return Instant(time.monotonic(), time.time())
-
-
-def in_thread(function: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a blocking *function* on a daemon thread of its own, where one can be had."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast(T, result))
-
-    def run() -> None:
-        result: T | None = None
-        error: BaseException | None = None
-        try:
-            result = function()
-        except BaseException as exc:  # noqa: BLE001  # told to the one who waits
-            error = exc
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(finish, result, error)
-
-    try:
-        threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError:
-        # From Python 3.12 on no thread begins while the interpreter exits, which is when a short program's
-        # changes are sent; and a process may be at its limit of threads. Then it is done here.
-        run()
-    return future
 
 
 class Driver:
@@ -191,7 +149,7 @@ class Driver:
         """Give the machines an input: *function* is called with the present moment; then act."""
         try:
             with self._lock:
-                function(now(), *args, **kwargs)
+                function(self._runner.now(), *args, **kwargs)
         except Exception as exc:  # noqa: BLE001  # the link shows it, and tries again
             log.exception("the connection could not handle an input")
             self._fault(exc)
@@ -205,7 +163,7 @@ class Driver:
         try:
             while True:
                 with self._lock:
-                    actions = self._core.take(now())
+                    actions = self._core.take(self._runner.now())
                 if not actions:
                     break
                 for action in actions:
@@ -271,7 +229,7 @@ class Driver:
         try:
             self._mark = self._file_mark()
             if self._lookup is None or self._lookup.done():
-                self._lookup = in_thread(
+                self._lookup = self._runner.in_thread(
                     lambda: self._resolver.resolve(fresh=action.fresh), "wsmonitor-locate"
                 )
             # One that hangs is waited for by the next attempt too: threads must not pile up.
@@ -299,7 +257,7 @@ class Driver:
     async def _fetch_token(self, action: FetchToken) -> None:
         token: str | None = None
         try:
-            token = await in_thread(self._resolver.token, "wsmonitor-token")
+            token = await self._runner.in_thread(self._resolver.token, "wsmonitor-token")
         except Exception:  # noqa: BLE001  # a provider may raise anything
             log.warning("no fresh token", exc_info=True)
         self.input(self._core.link.token_fetched, action.attempt, token)
@@ -308,7 +266,7 @@ class Driver:
         link, attempt = self._core.link, action.attempt
         ws: ClientConnection | None = None
         try:
-            ws = await _open(action.url, action.token)
+            ws = await _open(action.url, action.token, self._runner)
             if link.attempt != attempt or link.status.phase != "connecting":
                 return
             if ws.subprotocol != SUBPROTOCOL:
@@ -346,7 +304,7 @@ class Driver:
     def _receive(self, data: str | bytes) -> None:
         try:
             with self._lock:
-                self._core.receive(now(), data)
+                self._core.receive(self._runner.now(), data)
         except ProtocolError as exc:
             self._fault(exc)
         except Exception as exc:  # noqa: BLE001  # the link shows it, and tries again
@@ -357,7 +315,11 @@ class Driver:
     def _fault(self, exc: Exception) -> None:
         link = self._core.link
         with self._lock:
-            link.fault(now(), link.attempt, f"a message could not be handled: {type(exc).__name__}: {exc}")
+            link.fault(
+                self._runner.now(),
+                link.attempt,
+                f"a message could not be handled: {type(exc).__name__}: {exc}",
+            )
 
     async def _flush(self, ws: ClientConnection) -> None:
         try:
@@ -447,7 +409,7 @@ class Driver:
         self._loop.call_soon(self._ended)
 
 
-async def _open(url: str, token: str) -> ClientConnection:
+async def _open(url: str, token: str, runner: Runner) -> ClientConnection:
     parts = urlsplit(url)
     secure = parts.scheme == "wss"
     host = parts.hostname or ""
@@ -455,7 +417,7 @@ async def _open(url: str, token: str) -> ClientConnection:
     options: dict[str, Any] = {}
     addresses = [host]
     if is_loopback(host) or not _proxied(url):
-        addresses = await _look_up(host, port)
+        addresses = await _look_up(host, port, runner)
         options["port"] = port
         if secure:
             options["server_hostname"] = host
@@ -495,14 +457,14 @@ def _proxied(url: str) -> bool:
     )
 
 
-async def _look_up(host: str, port: int) -> list[str]:
+async def _look_up(host: str, port: int, runner: Runner) -> list[str]:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         pass
     else:
         return [host]
-    found = await in_thread(
+    found = await runner.in_thread(
         lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), "wsmonitor-lookup"
     )
     return list(dict.fromkeys(str(item[4][0]) for item in found))

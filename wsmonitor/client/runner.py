@@ -17,9 +17,14 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
+
+from .clock import Instant
+
+T = TypeVar("T")
 
 log: Final = logging.getLogger("wsmonitor.client")
 
@@ -73,6 +78,44 @@ class Runner:
 
         self.call_soon(arm)
         return cancel
+
+    def now(self) -> Instant:
+        """The present moment, on this runner's clocks."""
+        return Instant(time.monotonic(), time.time())
+
+    def in_thread(self, function: Callable[[], T], name: str) -> asyncio.Future[T]:
+        """Run a blocking *function* on a daemon thread of its own, where one can be had.
+
+        A hanging one delays neither the loop nor the interpreter's exit. To be awaited on this thread.
+        """
+        loop = self.loop
+        future: asyncio.Future[T] = loop.create_future()
+
+        def finish(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(cast(T, result))
+
+        def run() -> None:
+            result: T | None = None
+            error: BaseException | None = None
+            try:
+                result = function()
+            except BaseException as exc:  # noqa: BLE001  # told to the one who waits
+                error = exc
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(finish, result, error)
+
+        try:
+            threading.Thread(target=run, name=name, daemon=True).start()
+        except RuntimeError:
+            # From Python 3.12 on no thread begins while the interpreter exits, which is when a short
+            # program's changes are sent; and a process may be at its limit of threads. Then it is done here.
+            run()
+        return future
 
     def on_exit(self, closer: Callable[[], None]) -> None:
         """Have *closer* called on this thread when the interpreter exits."""

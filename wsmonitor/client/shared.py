@@ -47,18 +47,41 @@ class _Topic:
 
 
 class SharedConnection:
-    """One link and its machines; ends when the last handle is closed."""
+    """One link and its machines; ends when the last handle is closed.
 
-    def __init__(self, key: Key, resolver: Resolver, name: str, timing: Timing | None) -> None:
+    Args:
+        key: what it is shared by.
+        resolver: finds the server.
+        name: what others see in the presence list.
+        timing: the times that hold until the server names its own.
+        runner: whose thread, loop and clocks it lives on.
+        release_runner: called when nothing of it remains there.
+        random: gives numbers in [0, 1), uniformly.
+        instance: the process's id among those who watch.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        resolver: Resolver,
+        name: str,
+        timing: Timing | None,
+        *,
+        runner: runners.Runner,
+        release_runner: Callable[[runners.Runner], None],
+        random: Callable[[], float],
+        instance: str,
+    ) -> None:
         self.key = key
         self.place = key[:-1]  # the server alone: all but the credentials
         # Re-entrant: a condition that is waited for may take a snapshot, a signal handler may publish.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.runner = runners.acquire()
-        self.instance = instance_id()
+        self.runner = runner
+        self._release_runner = release_runner
+        self.instance = instance
         self.core = ClientCore(
-            random=secrets.SystemRandom().random,
+            random=random,
             agent=AGENT,
             name=name,
             instance=self.instance,
@@ -83,7 +106,7 @@ class SharedConnection:
     def _ended(self) -> None:
         self.runner.forget_exit(self._exit_hook)
         self.ended.set()
-        runners.release(self.runner)
+        self._release_runner(self.runner)
 
     def input(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Give the machines an input, on the runner's thread, from any thread."""
@@ -180,7 +203,16 @@ def acquire(key: Key, resolver: Resolver, name: str, timing: Timing | None) -> S
     with _registry_lock:
         shared = _registry.get(key)
         if shared is None or shared.closing:
-            shared = _registry[key] = SharedConnection(key, resolver, name, timing)
+            shared = _registry[key] = SharedConnection(
+                key,
+                resolver,
+                name,
+                timing,
+                runner=runners.acquire(),
+                release_runner=runners.release,
+                random=secrets.SystemRandom().random,
+                instance=instance_id(),
+            )
         shared.users += 1
         return shared
 
