@@ -196,11 +196,18 @@ class Authority:
 
     # -- producers
 
-    def open_producer(self, producer: str, subject: str, agent: str, now_ns: int) -> Producer:
+    def open_producer(
+        self, producer: str, subject: str, agent: str, now_ns: int, *, holder: str = "", held: int = 0
+    ) -> Producer:
         """A holder opens *producer*: its epoch is raised, which fences the holder before.
 
+        Args:
+            holder: who opens it; "" for anybody.
+            held: the epoch under which this holder held it last; 0 when it never did.
+
         Raises:
-            Rejection: it belongs to another subject, or there are too many.
+            Rejection: it belongs to another subject, there are too many, or another holder has taken it over
+                since this one held it.
         """
         position = self.position(producer)
         if position is None:
@@ -209,7 +216,11 @@ class Authority:
             position = ProducerPosition(producer, subject, 0, 0)
         elif position.subject != subject:
             raise Rejection("forbidden", "this producer id belongs to another subject")
-        position = ProducerPosition(producer, subject, position.epoch + 1, position.accepted)
+        elif 0 < held < position.epoch and position.holder != holder:
+            # Its numbers and the other's mean different changes: what it has left must not be taken for the
+            # other's, nor be acknowledged in its place.
+            raise Rejection("fenced", "another holder opened this producer since")
+        position = ProducerPosition(producer, subject, position.epoch + 1, position.accepted, holder)
         now = str(now_ns)
         entity = Producer(
             id=producer,
@@ -303,7 +314,7 @@ class Authority:
                     self._reject(producer, number, change, rejection)
                 accepted = last
             number = last + 1
-        self._move(ProducerPosition(producer, position.subject, position.epoch, accepted))
+        self._move(ProducerPosition(producer, position.subject, position.epoch, accepted, position.holder))
 
     def _take(
         self,

@@ -28,6 +28,7 @@ from wsmonitor.protocol.messages import (
     HistoryPage,
     LogsPage,
     Position,
+    PublishOpen,
     PublishOpened,
 )
 
@@ -333,15 +334,16 @@ class SessionEngine:
     # -- producers
 
     async def open_producer(
-        self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
+        self, message: PublishOpen, claims: Claims, events: ProducerEvents
     ) -> tuple[PublishOpened, ProducerHandle]:
         """See `ports.Engine.open_producer`. Raises `Refusal`."""
+        session = message.session
         loaded = await self._load(session)
         if session not in self._known and len(self._known) >= self.limits.sessions:
             raise refusal(
                 "limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session=session
             )
-        opened = await self._producers.open(request, loaded, producer, agent, claims, events)
+        opened = await self._producers.open(message, loaded, claims, events)
         self._known.add(session)
         return opened
 

@@ -20,6 +20,7 @@ from wsmonitor.protocol.messages import (
     Hold,
     LogsPage,
     Position,
+    PublishOpen,
     PublishOpened,
     SyncBegin,
     SyncPage,
@@ -158,7 +159,7 @@ class Engine(Protocol):
         """
 
     async def open_producer(
-        self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
+        self, message: PublishOpen, claims: Claims, events: ProducerEvents
     ) -> tuple[PublishOpened, ProducerHandle]:
         """Become the holder of a producer. Commands that wait for it are delivered in a later loop turn."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.changes import Change, SessionChange, Unreadable
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.messages import Hold, PublishOpened
+from wsmonitor.protocol.messages import Hold, PublishOpen, PublishOpened
 
 from . import commands, holds
 from .authority import Batch
@@ -88,19 +88,24 @@ class ProducerDesk:
 
     async def open(
         self,
-        request: int,
+        message: PublishOpen,
         loaded: LoadedSession,
-        producer: str,
-        agent: str,
         claims: Claims,
         events: ProducerEvents,
     ) -> tuple[PublishOpened, Holder]:
         """Make the caller the holder. Raises `Refusal`."""
-        authority = loaded.authority
+        authority, producer = loaded.authority, message.producer
         # A producer that was declared crashed and comes back is asked to assert what it owns.
         known = authority.position(producer) is not None and not authority.owns_crashed(producer)
         try:
-            entity = authority.open_producer(producer, claims.sub, agent, self._clock.wall_ns())
+            entity = authority.open_producer(
+                producer,
+                claims.sub,
+                message.agent,
+                self._clock.wall_ns(),
+                holder=message.holder,
+                held=message.producer_epoch,
+            )
         except Rejection as rejection:
             raise rejected(rejection, loaded.id) from None
         before = loaded.holders.get(producer)
@@ -117,7 +122,7 @@ class ProducerDesk:
         # In a later turn: the connection tells its client first that the producer is open.
         asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
         opened = PublishOpened(
-            request=request,
+            request=message.request,
             session=loaded.id,
             producer=producer,
             producer_epoch=entity.epoch,

@@ -253,14 +253,7 @@ class Requests:
             raise refusal("draining", "the server is stopping", session=message.session)
         if key not in self._producers and len(self._producers) >= peer.limits.publications:
             raise Refusal(_limit("publications", peer.limits.publications, session=message.session))
-        opened, handle = await peer.services.engine.open_producer(
-            message.request,
-            message.session,
-            message.producer,
-            message.agent,
-            peer.credential.claims,
-            self,
-        )
+        opened, handle = await peer.services.engine.open_producer(message, peer.credential.claims, self)
         if peer.phase == "closed":
             await handle.close(goodbye=False)
             return

@@ -612,3 +612,46 @@ class Publishing(RuleBasedStateMachine):
 
 Publishing.TestCase.settings = settings(max_examples=many(150), stateful_step_count=50, deadline=None)
 TestPublishing = Publishing.TestCase
+
+
+def test_who_comes_back_after_another_holder_is_fenced() -> None:
+    bench = Bench()
+    bench.open()
+    bench.submit(step("a"))
+    bench.machine.disconnected()
+    again = bench.connect()
+    assert (again.holder, again.producer_epoch) == (bench.machine.holder, 1)
+    fenced = ErrorInfo(code="fenced", message="another holder opened this producer since")
+    assert bench.machine.request_failed(bench.now, again.request, fenced)
+    assert bench.told.of("fenced") == [("fenced",)]
+    assert bench.told.acked == 0
+    assert bench.machine.stage == "fenced"
+
+
+def test_what_an_assertion_replaces_is_acknowledged_with_it_and_not_before() -> None:
+    """DURABLE: of 3 waiting changes the second is asserted anew; the first and last are not its business."""
+    bench = Bench()
+    bench.open()
+    bench.machine.disconnected()
+    for name in ("a", "b", "a", "c"):
+        bench.machine.submit(step(name))
+    opening = bench.connect(batch_changes=1)
+    told = bench.told.opened
+    ticket: list[int | None] = []
+
+    def opened(epoch: str, known: bool) -> None:
+        told(epoch, known)
+        ticket.append(bench.machine.submit(step("b"), asserting=True))
+        ticket.append(bench.machine.submit(step("a"), asserting=True))
+
+    bench.told.opened = opened  # type: ignore[method-assign]
+    bench.opened(opening, 0, "another")
+    assert ticket == [5, 6]
+    sent = [(number, change.id) for number, change in bench.published() if isinstance(change, StepChange)]
+    assert sent == [(1, "b"), (2, "a"), (3, "c")]
+    bench.machine.ack(bench.now, 1)
+    assert bench.told.acked == 0  # "a", which was the first, still waits in its assertion
+    bench.machine.ack(bench.now, 2)
+    assert bench.told.acked == 3
+    bench.machine.ack(bench.now, 3)
+    assert bench.told.acked == 6

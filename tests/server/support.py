@@ -13,7 +13,7 @@ from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import Command, ErrorInfo, Value
-from wsmonitor.protocol.messages import Event, Hold, Position, PublishOpened
+from wsmonitor.protocol.messages import Event, Hold, Position, PublishOpen, PublishOpened
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
@@ -129,9 +129,19 @@ class Publisher:
         assert self._handle is not None
         return self._handle
 
-    async def open(self) -> Publisher:
+    async def open(self, *, holder: str = "", held: int = 0) -> Publisher:
+        """Become the holder: *holder* is who it is, *held* the epoch under which it was that before."""
         self.opened, self._handle = await self.engine.open_producer(
-            1, self.session, self.producer, "test", self.claims, self
+            PublishOpen(
+                request=1,
+                session=self.session,
+                producer=self.producer,
+                agent="test",
+                holder=holder,
+                producer_epoch=held,
+            ),
+            self.claims,
+            self,
         )
         self.next = self.opened.accepted + 1
         return self

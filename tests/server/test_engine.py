@@ -142,6 +142,32 @@ async def test_opening_again_fences_the_holder_before(running: Running) -> None:
     assert caught.value.info.code == "fenced"
 
 
+async def test_a_holder_that_was_away_is_fenced_when_it_comes_back_after_another(running: Running) -> None:
+    engine, _ = running
+    old = await Publisher(engine, "s~1").open(holder="old")
+    await old.put(SessionChange(name="s"))
+    # The same process may come back as often as it likes, also if it has not heard of its last opening.
+    await Publisher(engine, "s~1").open(holder="old", held=1)
+    await Publisher(engine, "s~1").open(holder="old", held=1)
+    new = await Publisher(engine, "s~1").open(holder="new")
+    await new.put(ChainChange(id="c", name="c"))
+    with pytest.raises(Refusal) as caught:
+        await Publisher(engine, "s~1").open(holder="old", held=3)
+    assert caught.value.info.code == "fenced"
+    assert not caught.value.info.retryable
+    # Nobody was put out by that.
+    await new.put(ChainChange(id="d", name="d"))
+    assert new.acks[-1] == 3
+    assert new.fences == 0
+
+
+async def test_a_store_that_went_back_does_not_fence_who_came_later(running: Running) -> None:
+    engine, _ = running
+    await Publisher(engine, "s~1").open(holder="old")
+    # It held the producer under an epoch that this store does not know any more.
+    assert (await Publisher(engine, "s~1").open(holder="new", held=5)).opened is not None
+
+
 async def test_producer_belongs_to_its_subject(running: Running) -> None:
     engine, _ = running
     await Publisher(engine, "s~1", sub="alice").open()

@@ -17,6 +17,7 @@ from wsmonitor.protocol.messages import (
     HistoryPage,
     LogsPage,
     Position,
+    PublishOpen,
     PublishOpened,
     SyncBegin,
     SyncPage,
@@ -148,13 +149,14 @@ class FakeEngine:
         return {t: (self.epoch, self.state(t).seq, self.state(t).digest) for t in topics}
 
     async def open_producer(
-        self, request: int, session: str, producer: str, agent: str, claims: Claims, events: ProducerEvents
+        self, message: PublishOpen, claims: Claims, events: ProducerEvents
     ) -> tuple[PublishOpened, FakeHandle]:
+        session, producer = message.session, message.producer
         self.lookups.append(session)
         handle = FakeHandle(self, session, producer, events)
         self.handles.append(handle)
         opened = PublishOpened(
-            request=request,
+            request=message.request,
             session=session,
             producer=producer,
             producer_epoch=1,

@@ -120,6 +120,8 @@ class PublicationMachine:
         self.limit_values = limit_values
         self.stage: Stage = "off"
         self.producer_epoch = 0
+        # Random, so that nobody who takes the producer over is taken for us.
+        self.holder = "".join(f"{int(random() * 2**32):08x}" for _ in range(3))
         self.dropped = 0  # in all
         self._send = send
         self._events = events
@@ -277,10 +279,14 @@ class PublicationMachine:
         """The owner has been told ``opened``: put what it asserted in front, and go on sending."""
         front, self._front = self._front or [], None
         if front:
-            again = {key for entry in front if (key := entity_key(entry.change)) is not None}
+            again = {key: entry for entry in front if (key := entity_key(entry.change)) is not None}
             kept: deque[Entry] = deque()
             for entry in self._spool:
-                if entity_key(entry.change) in again and entry.number is None:
+                key = entity_key(entry.change)
+                if key in again and entry.number is None:
+                    # What it said counts as committed only when the assertion in its place is.
+                    if not again[key].stands_for:
+                        again[key].stands_for = entry.stands_for or entry.ticket
                     self._forget(entry)
                 else:
                     kept.append(entry)
@@ -383,6 +389,10 @@ class PublicationMachine:
             self._events.finished()
         elif error.retryable:
             self._pause(now)
+        elif error.code == "fenced":
+            self.stage = "fenced"
+            self._deadline = None
+            self._events.fenced()
         else:
             self.stage = "refused"
             self._deadline = None
@@ -458,7 +468,14 @@ class PublicationMachine:
         self._deadline = now + REPLY_TIMEOUT
         self._request = self._next_request()
         self._send(
-            PublishOpen(request=self._request, session=self.session, producer=self.producer, agent=self.agent)
+            PublishOpen(
+                request=self._request,
+                session=self.session,
+                producer=self.producer,
+                agent=self.agent,
+                holder=self.holder,
+                producer_epoch=self.producer_epoch,
+            )
         )
 
     def _pause(self, now: float) -> None:
@@ -566,7 +583,7 @@ class PublicationMachine:
             self._forget(entry)
             progressed = True
         if progressed:
-            tickets = (entry.ticket for entry in self._spool if entry.value is None)
+            tickets = (entry.stands_for or entry.ticket for entry in self._spool if entry.value is None)
             if self._ordered:
                 ticket = next(tickets, self._ticket + 1) - 1
             else:

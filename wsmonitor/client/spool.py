@@ -23,6 +23,7 @@ class Entry:
     sha256: str = ""
     uploaded: bool = False
     skipped: int = 0  # for the mark of an overflow: how many were dropped here
+    stands_for: int = 0  # the oldest ticket that this assertion has replaced; 0 for none
 
 
 class PublicationEvents(Protocol):

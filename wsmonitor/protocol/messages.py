@@ -111,13 +111,17 @@ class PublishOpen(_Message, frozen=True, kw_only=True, tag="publish_open"):
     """Become the holder of a producer of a session; answered by ``publish_opened``.
 
     An existing producer id must belong to the token's subject. Opening it again raises its
-    epoch and fences the holder before.
+    epoch and fences the holder before. ``holder`` is random, and the same for all openings of one
+    process run; ``producer_epoch`` is the one under which it last held the producer, 0 when it never
+    did. Who comes back after another holder has taken the producer over is refused as ``fenced``.
     """
 
     request: Request
     session: SessionId
     producer: Id
     agent: Annotated[str, Meta(max_length=256)] = ""
+    holder: Annotated[str, Meta(max_length=64)] = ""
+    producer_epoch: Count = 0
 
 
 class Publish(_Message, frozen=True, kw_only=True, tag="publish"):

@@ -47,6 +47,7 @@ class ProducerPosition:
     subject: str
     epoch: int
     accepted: int  # the last accepted (or rejected) change's number
+    holder: str = ""  # who opened it last: random, one per process run
 
 
 @dataclass(slots=True)

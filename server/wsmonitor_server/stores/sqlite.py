@@ -36,7 +36,7 @@ from .blobs import Blobs, FileBlobs
 
 _T = TypeVar("_T")
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _SCHEMA: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -61,6 +61,8 @@ _RETIRED: Final = """
 CREATE TABLE retired_commands (
     session TEXT, key TEXT, data BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID
 """
+
+_HOLDERS: Final = "ALTER TABLE producers ADD COLUMN holder TEXT NOT NULL DEFAULT ''"
 
 _PER_SESSION: Final = ("entities", "events", "producers", "logs", "retired_commands", '"values"')
 
@@ -213,7 +215,9 @@ class SqliteStore:
                 if statement.strip():
                     db.execute(statement)
         if version < SCHEMA_VERSION:
-            db.execute(_RETIRED)
+            if version < 2:
+                db.execute(_RETIRED)
+            db.execute(_HOLDERS)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
         boot = host.boot_id() if self._boot_id is None else self._boot_id
@@ -311,7 +315,8 @@ class SqliteStore:
         producers = {
             row[0]: ProducerPosition(*row)
             for row in db.execute(
-                "SELECT producer, subject, epoch, accepted FROM producers WHERE session = ?", (session,)
+                "SELECT producer, subject, epoch, accepted, holder FROM producers WHERE session = ?",
+                (session,),
             )
         }
         events = db.execute("SELECT seq, data FROM events WHERE session = ? ORDER BY seq", (session,))
@@ -362,9 +367,9 @@ class SqliteStore:
             [(session, kind, ident, data) for (kind, ident), data in commit.entities.items()],
         )
         db.executemany(
-            "INSERT OR REPLACE INTO producers VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO producers VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (session, one.producer, one.subject, one.epoch, one.accepted)
+                (session, one.producer, one.subject, one.epoch, one.accepted, one.holder)
                 for one in commit.producers.values()
             ],
         )
