@@ -28,6 +28,25 @@ ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
 NOTHING_COLLECTED = 5  # pytest's exit status
 
+MAIN_JOB = """
+import pathlib, sys, wsmonitor as wm, wsmonitor_server
+from wsmonitor.notebook import tutorials
+from wsmonitor.notebook.trace import sanitize_file
+places = [pathlib.Path(one.__file__).resolve() for one in (wm, wsmonitor_server)]
+assert all(pathlib.Path(sys.argv[1]).resolve() in place.parents for place in places), places
+observer = wm.watch("from a wheel")
+with wm.session("from a wheel") as session, session.chain("c") as chain, chain.step("add") as step:
+    step.output = 1 + 1
+[found] = observer.wait(timeout=60).steps.values()
+assert found.output.text == "2"
+assert "add" in observer.to_html("session.html").read_text(encoding="utf-8")
+observer.close()
+assert sanitize_file().is_file()
+assert all(tutorials.path(name).is_file() for name in tutorials.names())
+print("a session was published and watched from the wheel:", wm.__version__)
+"""
+"""What a reader's first program does, with nothing but what the wheel holds."""
+
 
 def _run(command: Sequence[str], *, cwd: Path = ROOT, env: dict[str, str] | None = None) -> int:
     print("$ " + " ".join(command).replace(sys.executable, "python"), flush=True)
@@ -97,17 +116,13 @@ def _wheel() -> int:
         )
         if installed != 0:
             return installed
-        probe = (
-            "import pathlib, sys, wsmonitor, wsmonitor_server; "
-            "places = [pathlib.Path(m.__file__).resolve() for m in (wsmonitor, wsmonitor_server)]; "
-            "assert all(pathlib.Path(sys.argv[1]).resolve() in p.parents for p in places), places; "
-            "print('imported from the wheel:', wsmonitor.__version__)"
-        )
+        program = target / "main_job.py"
+        program.write_text(MAIN_JOB, encoding="utf-8")
         # From a folder outside the checkout, with the wheel's files before any editable install.
         return _run(
-            [sys.executable, "-W", "error", "-c", probe, str(site)],
+            [sys.executable, "-W", "error", str(program), str(site)],
             cwd=target,
-            env={**os.environ, "PYTHONPATH": str(site)},
+            env={**notebooks.environment(target), "PYTHONPATH": str(site)},
         )
 
 
