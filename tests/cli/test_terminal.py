@@ -44,7 +44,7 @@ def test_a_live_frame() -> None:
     assert first.startswith("● Live │ nightly-etl run 3  ▶ running 2:20")
     assert first.endswith("♥ server 4 ms · 3 s   ♥ producer   3 watching")
     assert alarm == "✕ check drift failed: KeyError: 'segment'  features"
-    assert "3/6 steps  ✓ 3 succeeded  ✕ 1 failed  ▶ 1 running  ○ 1 pending" in sums
+    assert "3/6 steps  ✓ 3 succeeded  ▶ 1 running  ✕ 1 failed  ○ 1 pending" in sums
     assert [row.split("  ")[0].strip() for row in rows[:2]] == ["▾ ✓ load", ""]
     window = next(row for row in rows if "window 90d" in row)
     assert "48 % · batch 48" in window

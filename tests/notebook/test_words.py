@@ -18,10 +18,10 @@ SECONDS = [0, 0.0004, 0.42, 0.9994, 0.99951, 1, 4.26, 9.94, 9.96, 37.4, 59.4, 59
 AGES = [1, 8, 59, 61, 119, 121, 3599, 7199, 7201, 172_799, 172_801, 1_036_800]
 SIZES = [0, 1, 512, 1023, 1024, 1536, 4096, 10_240, 1_048_575, 1_048_576, 19_084_000, 2**40, 2**50]
 PROGRAM = """
-const { STATES, age, bytes, duration } = await import(process.argv[1]);
+const { ORDER, STATES, age, bytes, duration } = await import(process.argv[1]);
 const [seconds, ages, sizes] = JSON.parse(process.argv[2]);
 console.log(JSON.stringify({
-  states: STATES,
+  states: STATES, order: ORDER,
   durations: seconds.map((s) => duration(s * 1000)),
   ages: ages.map((s) => age(s * 1000)),
   sizes: sizes.map(bytes),
@@ -53,6 +53,14 @@ def test_states_have_the_same_icon_and_the_same_words(browser: Any) -> None:
         if name != "absent"  # a session's, and not a step's: the browser says it in its strip
     }
     assert {name for name, one in browser["states"].items() if one.get("open")} == words.OPEN
+
+
+def test_states_are_counted_in_the_same_order(browser: Any) -> None:
+    assert tuple(browser["order"]) == words.ORDER
+    assert set(words.ORDER) == words.STATES.keys() - {"absent"}
+    assert words.ordered({"of a later version": 1, "failed": 2, "skipped": 0, "succeeded": 3}) == [
+        ("succeeded", 3), ("failed", 2), ("of a later version", 1),
+    ]  # fmt: skip
 
 
 def test_states_have_the_same_colours(browser: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from wsmonitor.export.document import full
-from wsmonitor.export.words import NANO, age, between, duration, look, one_line, size, state_word
+from wsmonitor.export.words import NANO, age, between, duration, look, one_line, ordered, size, state_word
 from wsmonitor.protocol.states import TERMINAL
 
 from .options import Server, StateName, console, emit, json_option, server_options
@@ -155,4 +155,4 @@ class Lines:
 
 def steps(listing: Listing) -> str:
     """The counts of steps in icons: ``✓ 9  ▶ 2  ✕ 1``."""
-    return "  ".join(f"{look(state).icon} {count:,}" for state, count in listing.counts.items() if count)
+    return "  ".join(f"{look(state).icon} {count:,}" for state, count in ordered(listing.counts))

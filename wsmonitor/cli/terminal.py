@@ -18,6 +18,7 @@ from wsmonitor.export.outline import Row, counts, span
 from wsmonitor.export.pieces import headline, progress_words
 from wsmonitor.export.words import (
     OPEN,
+    OVER,
     Tone,
     age,
     between,
@@ -26,6 +27,7 @@ from wsmonitor.export.words import (
     moment,
     number,
     one_line,
+    ordered,
     plural,
     state_word,
 )
@@ -158,18 +160,16 @@ def _sums(scene: Scene, width: int) -> list[Text]:
     cells = min(24, width // 5)
     done = 0
     drawn = 0
-    order = sorted(tally, key=lambda state: (state in OPEN, state == "pending", state != "succeeded"))
-    for state in order:
-        done += tally[state]
+    for state, count in ordered(tally):
+        done += count
         upto = round(cells * done / total)
         line.append("━" * (upto - drawn), style=_style(scene, state))
         drawn = upto
-    line.append(f"  {tally['succeeded'] + tally['skipped']:,}", style="bold")
+    line.append(f"  {sum(tally[state] for state in OVER):,}", style="bold")
     line.append(f"/{plural(total, 'step')} ")
-    for state in order:
-        appearance = look(state)
+    for state, count in ordered(tally):
         words = state_word(state, known=scene.current)
-        line.append(f" {appearance.icon} {tally[state]:,} {words} ", style=_style(scene, state))
+        line.append(f" {look(state).icon} {count:,} {words} ", style=_style(scene, state))
     session = scene.picture.state.session
     for key, value in list((session.metrics if session else {}).items())[:4]:
         line.append(f"  {one_line(key, 24)} ", style="bright_black")

@@ -65,7 +65,7 @@ def _born(item: Chain | Step) -> tuple[int, str]:
 
 def outline(state: SessionState) -> list[Row]:
     """The rows of *state* in the order in which they are shown."""
-    groups = _attempts(state)
+    groups = grouped(state.steps.values())
     # Every attempt's id leads to its group, so that children of an earlier attempt stay below it.
     group_of = {step.id: group for group in groups for step in group}
     below: dict[tuple[str, ...], list[tuple[Step, ...]]] = {}
@@ -102,10 +102,10 @@ def outline(state: SessionState) -> list[Row]:
     return rows
 
 
-def _attempts(state: SessionState) -> list[tuple[Step, ...]]:
+def grouped(steps: Iterable[Step]) -> list[tuple[Step, ...]]:
     """Steps grouped by what they are attempts of, in the order of their first attempt's birth."""
     groups: dict[tuple[str, ...], list[Step]] = {}
-    for step in sorted(state.steps.values(), key=_born):
+    for step in sorted(steps, key=_born):
         key = (step.chain, step.parent, step.step_key) if step.step_key else (step.id,)
         group = groups.setdefault(key, [])
         if any(other.attempt == step.attempt for other in group):

@@ -25,24 +25,13 @@ from .outline import Row, counts, outline, present, span, troubles
 from .pieces import error_html, escaped, headline, log_html, progress_words, scalar, value_html
 from .recording import OUTPUTS, Fetch
 from .rendered import rendered
-from .words import OPEN, between, duration, look, moment, number, one_line, plural, state_word
+from .words import OPEN, OVER, between, duration, look, moment, number, one_line, ordered, plural, state_word
 
 _DEEPEST: Final = 8  # rows beyond this depth are not indented further
 _NESTING: Final = 64  # parsers limit how deeply elements nest (Chromium: 512): deeper rows are siblings
 _LOUD: Final = 5  # failures that are named at the top
 ROW_LIMIT: Final = 10_000
 """Rows of the file: what failed, what is open and what stands above these come first."""
-
-_ORDER: Final = (
-    "succeeded",
-    "failed",
-    "crashed",
-    "cancelled",
-    "skipped",
-    "running",
-    "paused",
-    "awaiting_input",
-)
 
 
 def to_html(
@@ -187,16 +176,15 @@ class _Page:
             return
         yield '<div class=sums><svg aria-hidden="true">'
         place = 0.0
-        ordered = [s for s in _ORDER if s in tally] + [s for s in tally if s not in _ORDER]
-        for state in ordered:
-            width = 100 * tally[state] / total
+        for state, count in ordered(tally):
+            width = 100 * count / total
             yield f'<rect class={self.tone(state)} x="{place:.3f}%" width="{width:.3f}%" height="10"/>'
             place += width
-        yield f"</svg><span><b>{total:,}</b> {'step' if total == 1 else 'steps'}</span>"
-        for state in ordered:
-            appearance = look(state)
+        over = sum(tally[state] for state in OVER)
+        yield f"</svg><span><b>{over:,}</b>/{plural(total, 'step')}</span>"
+        for state, count in ordered(tally):
             word = state_word(state, known=self.known)
-            yield f"<span class={self.tone(state)}>{appearance.icon} {tally[state]:,} {word}</span>"
+            yield f"<span class={self.tone(state)}>{look(state).icon} {count:,} {word}</span>"
         session = self.state.session
         for key, value in (session.metrics if session else {}).items():
             yield f"<span>{escaped(key)} <b>{number(value)}</b></span>"

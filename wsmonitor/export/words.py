@@ -6,6 +6,7 @@ are integer nanoseconds since 1970 UTC, durations are seconds, sizes are bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
 
@@ -41,6 +42,22 @@ STATES: Final[dict[str, Look]] = {
 
 OPEN: Final = frozenset({"pending", "running", "paused", "awaiting_input", "cancelling"})
 """States that time may have changed: when the link is lost they are told in the past tense."""
+
+
+ORDER: Final = (
+    "succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled",
+    "skipped", "pending",
+)  # fmt: skip
+"""In which states are counted: what is done, what is at work, what went wrong, what is to come."""
+
+OVER: Final = frozenset({"succeeded", "skipped"})
+"""Which of them count as done in "9/14 steps"."""
+
+
+def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """*counts* by state in the order of `ORDER`, without those that are 0; unknown states come last."""
+    states = [*ORDER, *(state for state in counts if state not in ORDER)]
+    return [(state, counts[state]) for state in states if counts.get(state)]
 
 
 def look(state: str) -> Look:

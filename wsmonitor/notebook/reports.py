@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from wsmonitor.export.words import OPEN, look, state_word
+from wsmonitor.export.words import OPEN, look, ordered, state_word
 from wsmonitor.protocol.entities import Listing
 from wsmonitor.protocol.errors import WaitTimeoutError, WsMonitorError
 
@@ -76,7 +76,7 @@ def listing_table(listings: Iterable[Listing], *, live: bool = True) -> Table:
             item.name,
             str(item.run),
             _state(item, live),
-            ", ".join(f"{count} {look(state).word}" for state, count in sorted(item.counts.items())),
+            ", ".join(f"{count} {look(state).word}" for state, count in ordered(item.counts)),
             one_line(item.problem, 60),
             item.id,
         )

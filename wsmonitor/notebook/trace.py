@@ -6,6 +6,7 @@ run to run stands between two markers, which the sanitize file for nbval (`sanit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
@@ -13,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from wsmonitor.export.outline import present
-from wsmonitor.export.words import OPEN, between, duration, look, state_word
+from wsmonitor.export.outline import grouped, present
+from wsmonitor.export.words import OPEN, between, duration, look, ordered, plural, state_word
 from wsmonitor.protocol.entities import Chain, Session, Step
 
 from .rows import failure_line, milliseconds
@@ -136,10 +137,12 @@ def body(snapshot: SessionSnapshot, as_of: int, limit: int | None = None, *, liv
         *([f"{'in' if record.ended else 'for'} {took}"] if took else []),
         *([escape(snapshot.reason)] if snapshot.reason else []),
     ]
-    counts = ", ".join(f"{number} {state.replace('_', ' ')}" for state, number in snapshot.counts.items())
+    # Attempts of one step are one step, as every view counts.
+    tally: Counter[str] = Counter(attempts[-1].state for attempts in grouped(snapshot.steps.values()))
+    counts = ", ".join(f"{number:,} {state_word(state, known=known)}" for state, number in ordered(tally))
     out = [
         f"<p><b>{escape(snapshot.name)}</b>, run {snapshot.run}: {' '.join(words)}. ",
-        f"{len(snapshot.steps)} steps" + (f": {counts}" if counts else ""),
+        plural(tally.total(), "step") + (f": {counts}" if counts else ""),
         f". As of {_time(as_of)}, event {snapshot.seq}; ",
         f"started {_time(milliseconds(record.started)) or 'not yet'}.</p>",
     ]

@@ -22,6 +22,14 @@ export function stateOf(name) {
   return STATES[name] || { ...UNKNOWN, word: String(name || "unknown"), past: String(name || "unknown") };
 }
 
+/** In which states are counted. */
+export const ORDER = ["succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled", "skipped", "pending"];
+
+/** The states of `counts` that there are, in that order. */
+export function inOrder(counts) {
+  return [...ORDER, ...Object.keys(counts).filter((s) => !ORDER.includes(s))].filter((s) => counts[s]);
+}
+
 const pad = (n) => String(n).padStart(2, "0");
 
 /** A length of time: "240 ms", "4.2 s", "37 s", "2:14", "1:02:14", "3 d 4 h". `whole` for what is still running. */

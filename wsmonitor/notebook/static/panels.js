@@ -1,11 +1,9 @@
 // What stands above the tree: alarms and summary.
 
 import { attr, h, shown, text } from "./dom.js";
-import { clip, clockTime, count, duration, progress, remaining, stateOf } from "./format.js";
+import { clip, clockTime, count, duration, inOrder, progress, remaining, stateOf } from "./format.js";
 import { figure } from "./texts.js";
 import { unsettled } from "./verdict.js";
-
-const ORDER = ["succeeded", "running", "paused", "awaiting_input", "cancelling", "failed", "crashed", "cancelled", "skipped", "pending"];
 
 const METRICS = 4; // shown; the others are among the session's details
 
@@ -109,7 +107,7 @@ export class Summary {
 
   _draw(head, session, unsure) {
     const total = head.steps || 1;
-    const states = [...ORDER, ...Object.keys(head.counts).filter((s) => !ORDER.includes(s))].filter((s) => head.counts[s]);
+    const states = inOrder(head.counts);
     this.bar.replaceChildren(...states.filter((s) => s !== "pending").map((s) => {
       const part = h("i", { "data-tone": stateOf(s).tone });
       part.style.width = `${(100 * head.counts[s]) / total}%`;

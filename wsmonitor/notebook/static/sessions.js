@@ -1,7 +1,7 @@
 // The dashboard: all sessions in a grid of which only the visible rows exist. Rows: see notebook/listings.py.
 
 import { attr, h, shown, text } from "./dom.js";
-import { age, clockTime, count, duration, stateOf } from "./format.js";
+import { age, clockTime, count, duration, inOrder, stateOf } from "./format.js";
 import { Strip } from "./strip.js";
 import { verdict } from "./verdict.js";
 
@@ -397,7 +397,7 @@ class SessionGrid {
     const told = JSON.stringify(row.counts || {});
     if (told === p.told) return;
     p.told = told;
-    const states = Object.entries(row.counts || {});
+    const states = inOrder(row.counts || {}).map((state) => [state, row.counts[state]]);
     p.bar.replaceChildren(...states.filter(([state]) => state !== "pending").map(([state, k]) => {
       const piece = h("i", { "data-tone": stateOf(state).tone });
       piece.style.width = `${(100 * k) / all}%`;
