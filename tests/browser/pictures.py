@@ -168,6 +168,8 @@ def shoot(browser: Browser, folder: Path, wanted: list[str], *, dark: bool) -> N
         for album, shown in albums:
             album.notebook.reconnect(shown)
             expect(shown).to_have_attribute("data-verdict", "live", timeout=PATIENCE)
+            # The program has found the server again: what it does from now on is seen.
+            expect(shown.locator(".wsm-producer")).to_have_attribute("data-tone", "good", timeout=PATIENCE)
         assert program.stdin is not None
         program.stdin.write("\n")
         program.stdin.flush()
