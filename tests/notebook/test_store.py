@@ -90,6 +90,7 @@ class World:
         self.held: Frame = {}
         self.told: list[dict[str, Any]] = []
         self.seq = 0
+        self.run = 1
         self.state: dict[str, Any] = {}
         self.asked = self.paged = 0
         self.control = control
@@ -187,6 +188,7 @@ class World:
             and {row["id"]: row for row in known["rows"]} == rows
             and known["head"]["sub"]["seq"] == self.seq
             and known["head"]["counts"] == self.view.rows.counts
+            and (known["head"]["session"] or {}).get("run", self.run) == self.run
         )
 
 
@@ -213,13 +215,18 @@ def random_change(world: World, steps: dict[str, int]) -> None:
         del steps[ident]
         world.apply("chain", chain("c", "chain", start=0), drop=[("step", ident)])
     else:
-        # A sync, after which much is different at once.
-        lost = draw.sample(list(steps), len(steps) // 10)
+        # A sync, after which much is different at once; or everything: the name means a new run.
+        new = draw.random() < 0.3
+        run = world.run + new
+        if new:
+            world.view.bound(f"job~{run}", run, True, world.now)
+        world.run = run
+        lost = list(steps) if new else draw.sample(list(steps), len(steps) // 10)
         for ident in lost:
             del steps[ident]
         world.replace(
             [
-                ("session", Session(id="job~1", name="job", run=1, state="running", created=ns(0))),
+                ("session", Session(id=f"job~{run}", name="job", run=run, state="running", created=ns(0))),
                 ("chain", chain("c", "chain", start=0)),
                 *(("step", step(i, f"again {i}", "succeeded", chain="c", start=0, end=1)) for i in steps),
             ]
