@@ -157,12 +157,23 @@ def test_it_is_applied_while_the_cell_runs(
     assert at.done == ["marked"]
 
 
+MUTE = """() => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  kernel.sendControlMessage = undefined;
+}"""
+"""A front-end that does not let a page speak on the control channel."""
+
+
+@pytest.mark.parametrize("lacks", ["kernel", "page"] if SCALE > 1 else ["page"])
 @cases(EVERYDAY[0])
 def test_without_the_control_channel_it_says_so_and_is_applied_once(
-    scene: Callable[[Kernel, str], Scene], kernel: Kernel, app: str
+    scene: Callable[[Kernel, str], Scene], kernel: Kernel, app: str, lacks: str
 ) -> None:
     at = scene(kernel, app)
-    at.notebook.run(3)
+    if lacks == "kernel":
+        at.notebook.run(3)
+    else:
+        at.notebook.page.evaluate(MUTE)
     at.block()
     at.press()
     if kernel.version in LIVE_COMMS:
