@@ -1,7 +1,9 @@
 """What ``%wsmonitor record`` costs: the time of a cell, as a front-end sees it, with and without.
 
-Two kernels, one of them recorded, run the same cells by turns. The time of a cell is from sending the request
-until the kernel's reply and its ``idle`` have arrived. The cost is the difference of the same quantile.
+Three kernels, one of them recorded, run the same cells by turns. The time of a cell is from sending the request
+until the kernel's reply and its ``idle`` have arrived. The cost is the difference of the same quantile between
+the recorded kernel and a bare one; the noise is that between the two bare ones. The processor time is what the
+recorded kernel's process used besides, during and after the cell.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
@@ -33,6 +36,8 @@ CELLS = {
 }
 SETUP = "import base64, os\nPICTURE = base64.b64encode(os.urandom(750_000)).decode()"
 PATIENCE = 60.0
+SETTLE = 1.0
+"""Seconds after which a recording has nothing left to do."""
 
 
 class _Kernel:
@@ -43,6 +48,11 @@ class _Kernel:
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(PATIENCE)
+
+    def cpu(self) -> float:
+        """Seconds of processor time that the process has used."""
+        used = psutil.Process(self.manager.provisioner.pid).cpu_times()  # type: ignore[union-attr]  # it runs
+        return float(used.user + used.system)
 
     def time(self, cell: str) -> float:
         """Seconds that the cell takes, to the idle kernel."""
@@ -66,40 +76,52 @@ class _Kernel:
 
 
 def run(rounds: int) -> list[dict[str, Any]]:
-    """A row for each kind of cell; ``rounds`` times 40 of each, by turns in both kernels."""
+    """A row for each kind of cell; ``rounds`` times 40 of each, by turns in all kernels."""
     rows = []
     with serve("sqlite") as server:
         token = server.token("recorder", "publish")
         recorded = _Kernel({"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": token})
-        bare = _Kernel({"WSMONITOR_LOCAL": "off"})
+        bare, other = (_Kernel({"WSMONITOR_LOCAL": "off"}) for _ in range(2))
+        kernels = [recorded, bare, other]
         try:
             recorded.time("%load_ext wsmonitor\n%wsmonitor record benchmark")
-            for kernel in (recorded, bare):
+            for kernel in kernels:
                 kernel.time(SETUP)
             for name, cell in CELLS.items():
-                times: dict[_Kernel, list[float]] = {bare: [], recorded: []}
-                for kernel in (bare, recorded):
-                    kernel.time(cell)
-                for _ in range(40 * rounds):
-                    for kernel in (bare, recorded):
-                        times[kernel].append(kernel.time(cell) * 1000)
-                        time.sleep(0.02)  # nobody runs cells in one another's milliseconds
-                without, with_ = (_quantiles(times[kernel]) for kernel in (bare, recorded))
-                rows.append(
-                    {
-                        "cell": name,
-                        "without_p50_ms": round(without[0], 1),
-                        "with_p50_ms": round(with_[0], 1),
-                        "cost_p50_ms": round(with_[0] - without[0], 1),
-                        "without_p95_ms": round(without[1], 1),
-                        "with_p95_ms": round(with_[1], 1),
-                        "cost_p95_ms": round(with_[1] - without[1], 1),
-                    }
-                )
+                rows.append({"cell": name, **_row(kernels, cell, 40 * rounds)})
         finally:
-            recorded.close()
-            bare.close()
+            for kernel in kernels:
+                kernel.close()
     return rows
+
+
+def _row(kernels: list[_Kernel], cell: str, count: int) -> dict[str, Any]:
+    times: dict[_Kernel, list[float]] = {kernel: [] for kernel in kernels}
+    for kernel in kernels:
+        kernel.time(cell)
+    time.sleep(SETTLE)
+    used = [-kernel.cpu() for kernel in kernels]
+    for number in range(count):
+        at = number % len(kernels)
+        for kernel in (*kernels[at:], *kernels[:at]):
+            times[kernel].append(kernel.time(cell) * 1000)
+            time.sleep(0.02)  # nobody runs cells in one another's milliseconds
+    time.sleep(SETTLE)
+    used = [before + kernel.cpu() for before, kernel in zip(used, kernels, strict=True)]
+    (with50, with95), (bare50, bare95), (other50, other95) = (_quantiles(times[one]) for one in kernels)
+    return {
+        "without p50": _ms(bare50),
+        "cost p50": _ms(with50 - bare50),
+        "noise p50": _ms(other50 - bare50),
+        "without p95": _ms(bare95),
+        "cost p95": _ms(with95 - bare95),
+        "noise p95": _ms(other95 - bare95),
+        "processor time": _ms((used[0] - (used[1] + used[2]) / 2) / count * 1000),
+    }
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f} ms"
 
 
 def _quantiles(times: list[float]) -> tuple[float, float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsmonitor.publish import redaction
 from wsmonitor.publish.redaction import NoRedactor, Redactor, make_redactor
 
 REDACTOR = Redactor()
@@ -137,6 +138,41 @@ def test_what_redact_may_be() -> None:
 @given(st.text(alphabet=st.sampled_from("abAB01=:'\"\\ \n-_./@{}tokenpasswordsecretkeyBEGIN"), max_size=400))
 def test_it_never_fails_and_never_grows_without_bound(text: str) -> None:
     assert len(REDACTOR.text(text)) <= len(text) * 12 + 12
+
+
+PIECES = (
+    "password", "Passwd", "passphrase", "secret", "secret_key", "token", "api_key", "API-KEY", "apikey",
+    "key", "access", "private-key", "account_", "credentials", "Authorization", "cookie", "=", ": ", " => ",
+    ":=", '"', "'", "]", " ", "\n", "hunter2", "17", "None", "Bearer ", "bearer", "abcdefghijklmnopqrst",
+    "ABCD0123456789EFGH", "AKIA", "ASIA", "ghp_", "gho_", "github_pat_", "sk-", "rk-", "sk_live_", "glpat-",
+    "hf_", "npm_", "pypi-", "xoxb-", "AIza", "eyJ", ".", "_", "-", "://", "bob:", "@", "é", "İ", "中",
+    "\U0001f511", "\ud800", "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----",
+)  # fmt: skip
+
+
+def plainly(text: str) -> str:
+    """What the patterns say, each tried at every place of the text."""
+    for look in redaction._LOOKS:
+        text = look.pattern.sub(redaction._hidden, text)
+    return redaction._ASSIGNED.sub(redaction._assigned, text)
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join), st.integers(1, 40))
+def test_to_look_only_where_a_match_can_begin_misses_none(text: str, window: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redaction, "_WINDOW", window)
+        assert REDACTOR.text(text) == (plainly(text) if len(text) >= 6 else text)
+
+
+def test_a_secret_on_a_window_s_edge_is_found_and_others_may_run_between_windows() -> None:
+    pauses: list[int] = []
+    for shift in range(40):
+        text = "é" * (redaction._WINDOW - shift) + " PGPASSWORD='hunter2' " + JWT + "y" * 200_000
+        clean = REDACTOR.text(text, lambda: pauses.append(1))
+        assert "hunter2" not in clean
+        assert JWT not in clean
+    assert len(pauses) > 40 * 3
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from wsmonitor.export.outputs import decode, pieces, references
+from wsmonitor.export.outputs import decode, references
 from wsmonitor.notebook.recorder.cells import FIRST, LINES, Begin, Cell, Ending, Failed, Lines
 from wsmonitor.notebook.recorder.progress import Bars, Progress, tqdm_text
 from wsmonitor.notebook.recorder.recorder import outcome
+from wsmonitor.notebook.recorder.turns import LONG, PATIENT, SHORT, Turns
 from wsmonitor.publish.redaction import Redactor
 
 
@@ -158,11 +159,35 @@ def test_how_a_step_ends(
     assert outcome(ending, shown) == (state, reason, failed)
 
 
-def test_a_long_text_is_redacted_in_pieces_that_leave_no_secret_between_them() -> None:
+def test_a_secret_in_a_long_text_is_found_wherever_it_stands() -> None:
     filler = "x" * 99 + "\n"
     for shift in range(0, 300, 23):
         text = filler * 327 + "y" * shift + "\n" + "password:\n  hunter2secret\n" + filler * 700
-        assert "".join(pieces(text)) == text
         one = cell()
         one.take("stream", stream(text), 0.0)
         assert "hunter2secret" not in one.publication(1.0)[0].decode()
+
+
+class TestTurns:
+    def test_work_goes_in_short_turns_and_in_longer_ones_when_there_is_much(self) -> None:
+        now, slept = 0.0, []
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            slept.append(seconds)
+            now += seconds
+
+        turns = Turns(lambda: now, sleep)
+        now = 100.0  # as long as nothing was to be done
+        turns.begin()
+        turns.pause()
+        assert slept == []
+        counts = []
+        while now < 100.0 + 2 * PATIENT:
+            before = len(slept)
+            for _ in range(1_000):
+                now += 0.00001
+                turns.pause()
+            counts.append(len(slept) - before)
+        assert counts[0] >= 10e-3 / SHORT * 0.9, "of 10 ms"
+        assert counts[-1] <= 10e-3 / LONG + 1

@@ -25,7 +25,7 @@ import binascii
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -44,8 +44,6 @@ Fetch = Callable[[str], bytes]
 _ANSI: Final = re.compile(r"\x1b\[[0-?]{0,32}[ -/]{0,4}[@-~]")
 _CONTROL: Final = re.compile(r"[\n\r\b]")
 _LONGEST_LINE: Final = 1 << 20
-_PIECE: Final = 32 * 1024
-"""Characters that are redacted at a time: other threads get their turn between two pieces."""
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -383,32 +381,15 @@ class Outputs:
     def outputs(self) -> list[dict[str, Any]]:
         """The outputs as they are now, of nbformat 4. Not to be changed."""
         return [
-            {"output_type": "stream", "name": item.name, "text": self._stream_text(item.text())}
+            {"output_type": "stream", "name": item.name, "text": self._clean(item.text())}
             if isinstance(item, _Stream)
             else item
             for item in self._items
         ]
 
-    def _stream_text(self, text: str) -> str:
-        if self._redact is None or len(text) <= _PIECE or "PRIVATE KEY" in text:
-            return self._clean(text)  # a key's block is many lines: it has to be seen whole
-        return "".join(self._clean(piece) for piece in pieces(text))
-
     def document(self) -> bytes:
         """What `decode` reads."""
         return encode(self.outputs(), self.dropped)
-
-
-def pieces(text: str) -> Iterator[str]:
-    """*text* in pieces of whole lines, none of which ends where a name waits for its value."""
-    at = 0
-    while at < len(text):
-        end = text.find("\n", at + _PIECE) + 1
-        while end and text[max(end - 40, at) : end].rstrip().endswith(("=", ":", ">")):
-            end = text.find("\n", end) + 1
-        end = end or len(text)
-        yield text[at:end]
-        at = end
 
 
 def outputs_from_messages(

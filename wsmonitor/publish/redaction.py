@@ -6,15 +6,15 @@ Tokens, private key blocks, URLs with a password, ``token=…`` assignments) is 
 This is a net, not a guarantee: a secret without a telling key or look passes. See ``docs/`` for what is
 covered.
 
-Every pattern is bounded, and is tried only when a literal that it needs occurs: a large text
-without secrets costs a few substring searches.
+Every pattern is bounded, and is tried only where a literal occurs with which it begins: a large text
+costs some substring searches. It is read in windows, between which the caller may let others run.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
 
 REDACTED: Final = "[redacted]"
 
@@ -52,69 +52,80 @@ _ASSIGNED: Final = re.compile(
              | [^\s,;&"'<>()\[\]{}]{1,4096} )
     """
 )
-_ASSIGNED_NEEDS: Final = (
-    "password",
-    "passwd",
-    "pwd",
-    "passphrase",
-    "secret",
-    "token",
-    "key",
-    "credential",
-    "authorization",
-    "cookie",
+# What a key begins with, or (`key`) ends with after one of the words of `_BEFORE_KEY`; in lower case.
+_ANCHORS: Final = (b"pass", b"pwd", b"secret", b"token", b"credential", b"authorization", b"cookie")
+_BEFORE_KEY: Final = tuple(
+    word + joint for word in (b"api", b"access", b"private", b"account") for joint in (b"", b"_", b"-")
 )
+_WINDOW: Final = 64 * 1024
+"""Characters that are searched at a time."""
+_MARGIN: Final = 16
+"""Characters that a window is read beyond its end: longer than any key."""
 _HARMLESS: Final = re.compile(
     r"(?i)[\"']?(?:str|int|bytes|float|bool|none|null|true|false|any|dict|list)[\"']?:?"
 )
 _SHORT_NUMBER: Final = re.compile(r"\d{1,6}(?:\.\d{1,6})?")
 
-# (literals of which one must occur, pattern, replacement)
-_LOOKS: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
-    (
-        ("PRIVATE KEY",),
+
+class _Look(NamedTuple):
+    """A kind of secret that is known by its look.
+
+    Attributes:
+        anchors: a match begins with one of these (after what the pattern looks back at).
+        also: what must occur as well for the pattern to match anywhere; "" for nothing more.
+        pattern: has the group ``keep`` where something of the match stays.
+    """
+
+    anchors: tuple[str, ...]
+    also: str
+    pattern: re.Pattern[str]
+
+
+_LOOKS: Final = (
+    _Look(
+        ("-----BEGIN ",),
+        "PRIVATE KEY",
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,20000}?"
             r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z|(?=-----BEGIN ))"
         ),
-        REDACTED,
     ),
-    (
-        ("://",),
-        re.compile(r"(?P<keep>://[^\s/@:\"']{0,256}:)[^\s/@\"']{1,512}(?=@)"),
-        rf"\g<keep>{REDACTED}",
-    ),
-    (
+    _Look(("://",), "@", re.compile(r"(?P<keep>://[^\s/@:\"']{0,256}:)[^\s/@\"']{1,512}(?=@)")),
+    _Look(
         ("eyJ",),
+        ".",
         re.compile(
             r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{6,8192}\.[A-Za-z0-9_-]{4,16384}\.[A-Za-z0-9_-]{0,4096}"
         ),
-        REDACTED,
     ),
-    (("AKIA", "ASIA"), re.compile(r"(?<![A-Za-z0-9])A(?:KIA|SIA)[0-9A-Z]{16}(?![A-Za-z0-9])"), REDACTED),
-    (
+    _Look(("AKIA", "ASIA"), "", re.compile(r"(?<![A-Za-z0-9])A(?:KIA|SIA)[0-9A-Z]{16}(?![A-Za-z0-9])")),
+    _Look(
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        "_",
         re.compile(r"(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_)[A-Za-z0-9_]{16,255}"),
-        REDACTED,
     ),
-    (("sk-", "rk-"), re.compile(r"(?<![A-Za-z0-9_-])[sr]k-[A-Za-z0-9_-]{16,512}"), REDACTED),
-    (
-        ("sk_live_", "sk_test_", "rk_live_"),
+    _Look(("sk-", "rk-"), "-", re.compile(r"(?<![A-Za-z0-9_-])[sr]k-[A-Za-z0-9_-]{16,512}")),
+    _Look(
+        ("sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+        "_",
         re.compile(r"(?<![A-Za-z0-9])[sr]k_(?:live|test)_[A-Za-z0-9]{10,255}"),
-        REDACTED,
     ),
-    (("glpat-",), re.compile(r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{16,255}"), REDACTED),
-    (("hf_",), re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20,255}"), REDACTED),
-    (("npm_",), re.compile(r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{30,255}"), REDACTED),
-    (("pypi-",), re.compile(r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{30,512}"), REDACTED),
-    (("xox",), re.compile(r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{8,255}"), REDACTED),
-    (("AIza",), re.compile(r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{30,64}"), REDACTED),
-    (
-        ("bearer ", "Bearer ", "BEARER "),
+    _Look(("glpat-",), "-", re.compile(r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{16,255}")),
+    _Look(("hf_",), "_", re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{20,255}")),
+    _Look(("npm_",), "_", re.compile(r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{30,255}")),
+    _Look(("pypi-",), "-", re.compile(r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{30,512}")),
+    _Look(("xox",), "-", re.compile(r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{8,255}")),
+    _Look(("AIza",), "", re.compile(r"(?<![A-Za-z0-9])AIza[0-9A-Za-z_-]{30,64}")),
+    _Look(
+        ("bearer ", "Bearer ", "BEARER ", "bEARER "),
+        "",
         re.compile(r"(?P<keep>\b[Bb](?:earer|EARER) {1,4})[A-Za-z0-9._~+/=-]{8,8192}"),
-        rf"\g<keep>{REDACTED}",
     ),
 )
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return match.groupdict().get("keep", "") + REDACTED
 
 
 def _assigned(match: re.Match[str]) -> str:
@@ -178,20 +189,84 @@ class Redactor:
                 self._known[key] = known
         return known
 
-    def text(self, text: str) -> str:
-        """*text* without what looks like a secret."""
+    def text(self, text: str, pause: Callable[[], None] | None = None) -> str:
+        """*text* without what looks like a secret.
+
+        Args:
+            pause: called often, so that a long text need not be read in one go.
+        """
         for pattern in self._patterns:
             text = pattern.sub(REDACTED, text)
         if not self._defaults or len(text) < 6:
             return text
-        for needs, pattern, replacement in _LOOKS:
-            if any(literal in text for literal in needs):
-                text = pattern.sub(replacement, text)
+        pause = pause or _go_on
+        for anchors, also, look in _LOOKS:
+            if also in text:
+                text = _replaced(text, look, _hidden, _places(text, anchors, pause))
         if "=" in text or ":" in text:
-            lower = text.lower()
-            if any(literal in lower for literal in _ASSIGNED_NEEDS):
-                text = _ASSIGNED.sub(_assigned, text)
+            text = _replaced(text, _ASSIGNED, _assigned, _keys(text, pause))
         return text
+
+
+def _go_on() -> None:
+    """Let nobody else run."""
+
+
+def _replaced(
+    text: str, pattern: re.Pattern[str], new: Callable[[re.Match[str]], str], places: Iterable[int]
+) -> str:
+    """What ``pattern.sub(new, text)`` gives, if each match begins at one of *places*, which ascend."""
+    pieces = []
+    done = 0
+    for place in places:
+        if place < done:
+            continue
+        match = pattern.match(text, place)
+        if match is not None:
+            pieces += [text[done:place], new(match)]
+            done = match.end()
+    return "".join([*pieces, text[done:]]) if pieces else text
+
+
+def _places(text: str, anchors: tuple[str, ...], pause: Callable[[], None]) -> Iterator[int]:
+    """Where one of *anchors* stands, ascending."""
+    for start in range(0, len(text), _WINDOW):
+        found = []
+        for anchor in anchors:
+            end = start + _WINDOW + len(anchor) - 1
+            at = text.find(anchor, start, end)
+            while at >= 0:
+                found.append(at)
+                at = text.find(anchor, at + 1, end)
+        yield from sorted(found)
+        pause()
+
+
+def _keys(text: str, pause: Callable[[], None]) -> Iterator[int]:
+    """Where a key of an assignment may begin, ascending."""
+    for start in range(0, len(text), _WINDOW):
+        window = text[start : start + _WINDOW + _MARGIN]
+        data = window.encode("utf-8", "surrogatepass").lower()
+        found = set()
+        for anchor in _ANCHORS:
+            at = data.find(anchor)
+            while at >= 0:
+                found.add(at)
+                at = data.find(anchor, at + 1)
+        at = data.find(b"key")
+        while at >= 0:
+            if data.endswith(_BEFORE_KEY, 0, at):
+                found.update(at - len(word) for word in _BEFORE_KEY if data.endswith(word, 0, at))
+            at = data.find(b"key", at + 1)
+        whole = len(data) == len(window)
+        last, place = 0, start
+        for at in sorted(found):
+            # Beyond ASCII, a character has several bytes.
+            place += at - last if whole else len(data[last:at].decode("utf-8", "surrogatepass"))
+            last = at
+            if place < start + _WINDOW:
+                yield place
+        pause()
 
 
 class NoRedactor(Redactor):
@@ -203,7 +278,7 @@ class NoRedactor(Redactor):
     def secret_key(self, key: str) -> bool:
         return False
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, pause: Callable[[], None] | None = None) -> str:
         return text
 
 

@@ -32,9 +32,10 @@ def tqdm_text(text: str) -> Progress | None:
 
     Inner bars, which tqdm draws on lines below by moving the cursor, are passed over.
     """
-    if "%|" not in text:
+    tail = text[-_TAIL:]
+    if "%|" not in tail:
         return None
-    for piece in reversed(text[-_TAIL:].split("\r")):
+    for piece in reversed(tail.split("\r")):
         if "%|" not in piece or piece.startswith("\n"):
             continue
         match = _TQDM.search(piece)

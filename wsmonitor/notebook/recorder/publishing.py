@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -62,6 +61,8 @@ class _CellCommands(Commands):
 class Recording(Session):
     """The session of a recording. ``start()`` it once; each cell is a `CellStep`."""
 
+    pause: Callable[[], None] = staticmethod(lambda: None)
+    """Called often during long work, to let others run."""
     _commands: _CellCommands
 
     def __init__(
@@ -116,9 +117,9 @@ class Recording(Session):
         return CellStep(self, cell.begin)
 
     def redact(self, text: str) -> str:
-        """*text* without secrets. Lets other threads run before: a cell that runs has the right of way."""
-        time.sleep(0)
-        return self._run.capture.redactor.text(text)
+        """*text* without secrets."""
+        self.pause()
+        return self._run.capture.redactor.text(text, self.pause)
 
     @property
     def warnings(self) -> list[str]:

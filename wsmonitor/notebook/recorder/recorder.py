@@ -24,6 +24,7 @@ from .interrupting import Answer, Interrupter
 from .iopub import Endpoint, Message, Unreadable
 from .progress import Bars
 from .publishing import CellStep, Recording
+from .turns import Turns
 
 PATIENCE: Final = 2.0
 """Seconds that the beginning waits for the kernel's first message, and the end for its last."""
@@ -31,10 +32,10 @@ TICK: Final = 0.25
 """Seconds between two looks at cells that run: log lines, and whether one waits for input."""
 COUNT_WITHIN: Final = 1
 """Seconds for which a step waits for its execution count."""
-REST: Final = 0.02
-"""Seconds between two rounds of hearing: to be woken for each message would slow the cell that sends it."""
+REST: Final = 0.05
+"""Seconds from the first message to hearing it, with those that came meanwhile. To be woken by each would
+slow the cell that sends it; and a short cell has ended by then."""
 _AT_ONCE: Final = 4_096
-_TURN: Final = 32
 _CELLS_KEPT: Final = 500
 _WEIGHT_KEPT: Final = 64 * 1024 * 1024
 _EARLY: Final = 256
@@ -82,6 +83,8 @@ class Recorder:
         self._early: deque[Message] = deque(maxlen=_EARLY)
         self._counts: dict[str, int] = {}
         self._bars = Bars()
+        self._turns = Turns()
+        session.pause = self._turns.pause
         self._stopping = False
         self._heard = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
@@ -238,15 +241,17 @@ class Recorder:
         poller.register(self._wake_in.fileno(), zmq.POLLIN)
         ticked = 0.0
         stop_at: float | None = None
+        heard = 0
         try:
             while True:
                 now = time.monotonic()
-                poller.poll(self._patience(now, ticked))
+                woken = poller.poll(self._patience(now, ticked))
+                if woken and not heard and not self._stopping and self._heard.is_set():
+                    time.sleep(REST)
+                self._turns.begin()
                 self._read_wake()
                 self._create()
                 heard = self._hear(hears)
-                if heard and not self._stopping:
-                    time.sleep(REST)
                 now = time.monotonic()
                 if now - ticked >= TICK:
                     ticked = now
@@ -279,8 +284,7 @@ class Recorder:
 
     def _hear(self, hears: zmq.Socket[Any]) -> int:
         for count in range(_AT_ONCE):
-            if count % _TURN == _TURN - 1:
-                time.sleep(0)  # the cell that sends all this has the right of way
+            self._turns.pause()
             try:
                 frames = hears.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
