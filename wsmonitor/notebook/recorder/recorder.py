@@ -85,6 +85,7 @@ class Recorder:
         self._bars = Bars()
         self._turns = Turns()
         session.pause = self._turns.pause
+        self._busy = False  # whether the kernel said so last
         self._stopping = False
         self._heard = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
@@ -172,9 +173,10 @@ class Recorder:
             self._infos[id(info)] = (info, ident)
         # Of the cell that starts the recording, the message with the count has passed.
         count = 0 if info is not None else len(self._shell.history_manager.input_hist_raw) - 1
-        self._begun[ident] = Begin(ident, source, str(cell_id), count, time.time_ns())
         self.interrupter.begin(ident)
-        self._wake()
+        # Nothing here may give the interpreter's lock away, as waking the thread would: to have it again may
+        # take 5 ms. The kernel's own messages wake it.
+        self._begun[ident] = Begin(ident, source, str(cell_id), count, time.time_ns())
 
     def _after(self, result: Any) -> None:
         try:
@@ -246,7 +248,7 @@ class Recorder:
             while True:
                 now = time.monotonic()
                 woken = poller.poll(self._patience(now, ticked))
-                if woken and not heard and not self._stopping and self._heard.is_set():
+                if woken and heard < _AT_ONCE and not self._stopping and self._heard.is_set():
                     time.sleep(REST)
                 self._turns.begin()
                 self._read_wake()
@@ -271,7 +273,12 @@ class Recorder:
         """Milliseconds until something is due without a message; None for nothing."""
         if self._stopping:
             return 50
-        if self._running or self._begun or any(one.cell.due is not None for one in self._cells.values()):
+        if (
+            self._busy
+            or self._running
+            or self._begun
+            or any(one.cell.due is not None for one in self._cells.values())
+        ):
             return max(0, int((ticked + TICK - now) * 1000) + 1)
         return None
 
@@ -329,6 +336,10 @@ class Recorder:
 
     def _take(self, message: Message) -> None:
         recorded = self._cells.get(message.parent)
+        idle = False
+        if message.kind == "status":
+            idle = self._endpoint.content(message).get("execution_state") == "idle"
+            self._busy = not idle
         if recorded is None and message.parent in self._begun:
             # The count came before this, if it came at all.
             self._create(message.parent if message.kind in _PUT_OUT else "")
@@ -339,7 +350,7 @@ class Recorder:
         elif message.kind == "update_display_data":
             self._update(message, now)
         elif recorded is None and message.parent in self._begun and message.kind == "status":
-            if self._endpoint.content(message).get("execution_state") == "idle":
+            if idle:
                 self._create(message.parent)
                 self._end(self._cells[message.parent], now)
         elif recorded is None:
@@ -347,7 +358,7 @@ class Recorder:
             if message.kind in _PUT_OUT and len(message.content) <= _EARLY_SIZE // 4:
                 self._early.append(message)
         elif message.kind == "status":
-            if self._endpoint.content(message).get("execution_state") == "idle":
+            if idle:
                 self._end(recorded, now)
         elif message.kind in ("comm_open", "comm_msg", "comm_close"):
             self._comm(recorded, message)

@@ -13,7 +13,7 @@ LONG: Final = 0.005
 PATIENT: Final = 0.25
 """Seconds for which work goes on in short turns; there is more then than they can do."""
 GAP: Final = 0.0005
-"""Seconds between two turns. Not 0: who waits for the lock needs a moment to wake, and would come too late."""
+"""Seconds between two turns. Not 0: who waits for the lock needs a moment to wake."""
 
 
 class Turns:
