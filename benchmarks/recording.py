@@ -1,7 +1,7 @@
 """What ``%wsmonitor record`` costs: the time of a cell, as a front-end sees it, with and without.
 
 Three kernels, one of them recorded, run the same cells by turns. The time of a cell is from sending the
-request until the kernel's reply and its ``idle`` have arrived. The cost is the difference of the same quantile
+request until the kernel's reply and its ``idle`` have arrived. The cost is the difference of one quantile
 between the recorded kernel and a bare one; the noise is that between the two bare ones. The processor time is
 what the recorded kernel's process used besides, during and after the cell.
 """

@@ -56,6 +56,11 @@ class Interrupter:
         self._gate = threading.Lock()
         self._running: dict[str, _Execution] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether an execution runs now."""
+        return bool(self._running)
+
     def begin(self, msg_id: str) -> None:
         """On the thread that executes: *msg_id* begins."""
         with self._gate:

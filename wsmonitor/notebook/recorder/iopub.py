@@ -1,9 +1,16 @@
-"""The kernel's IOPub channel, heard from inside the kernel: a subscriber as any front-end is one."""
+"""The kernel's IOPub channel, heard from inside the kernel: a subscriber, as any front-end is one.
+
+Within one process ZeroMQ hands messages over instead of sending them, which spares a cell the cost of another
+connection: the kernel's publishing socket is given one more address for this, on its own thread and by
+ipykernel's public `IOPubThread.schedule`. Where a kernel has no such thread, we connect as others do.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hmac
+import threading
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +24,8 @@ _DELIMITER: Final = b"<IDS|MSG>"
 _WAITING: Final = 200_000
 """Messages that may wait for us within ZeroMQ; beyond, it drops further ones."""
 
+_PATIENCE: Final = 2.0
+
 
 class _Header(msgspec.Struct):
     msg_type: str
@@ -29,6 +38,59 @@ class _Parent(msgspec.Struct):
 
 _headers: Final = msgspec.json.Decoder(_Header)
 _parents: Final = msgspec.json.Decoder(_Parent)
+
+
+def _subscriber(context: zmq.Context[Any]) -> zmq.Socket[Any]:
+    socket: zmq.Socket[Any] = context.socket(zmq.SUB)
+    socket.linger = 0
+    socket.rcvhwm = _WAITING
+    socket.subscribe(b"")
+    return socket
+
+
+class Within:
+    """A kernel's publishing socket, reached within its process.
+
+    Args:
+        thread: ipykernel's ``IOPubThread``, or None.
+    """
+
+    def __init__(self, thread: Any) -> None:
+        self._thread = thread
+        self._url = f"inproc://wsmonitor-{uuid.uuid4().hex}"
+
+    def connect(self) -> zmq.Socket[Any] | None:
+        """A socket that hears everything; None if this kernel has no such thread."""
+        publisher = getattr(self._thread, "socket", None)
+        if not isinstance(publisher, zmq.Socket) or not self._do(lambda: publisher.bind(self._url)):
+            return None
+        socket = _subscriber(publisher.context)
+        socket.connect(self._url)
+        return socket
+
+    def leave(self) -> None:
+        """Take the address away again, once the socket is closed."""
+        publisher = getattr(self._thread, "socket", None)
+        if isinstance(publisher, zmq.Socket) and not publisher.closed:
+            self._do(lambda: publisher.unbind(self._url))
+
+    def _do(self, what: Callable[[], object]) -> bool:
+        """Have the thread that owns the socket do this; says whether it has."""
+        done = threading.Event()
+        worked = False
+
+        def scheduled() -> None:
+            nonlocal worked
+            with contextlib.suppress(zmq.ZMQError):
+                what()
+                worked = True
+            done.set()
+
+        schedule = getattr(self._thread, "schedule", None)
+        if not callable(schedule):
+            return False
+        schedule(scheduled)
+        return done.wait(_PATIENCE) and worked
 
 
 class Unreadable(Exception):
@@ -90,16 +152,13 @@ class Endpoint:
         )
 
     def connect(self, context: zmq.Context[Any]) -> zmq.Socket[Any]:
-        """A socket that hears everything."""
-        socket: zmq.Socket[Any] = context.socket(zmq.SUB)
-        socket.linger = 0
-        socket.rcvhwm = _WAITING
+        """A socket that hears everything, by the kernel's transport."""
+        socket = _subscriber(context)
         socket.ipv6 = "[" in self.url
         if self.curve:
             public, secret = zmq.curve_keypair()
             socket.curve_secretkey, socket.curve_publickey = secret, public
             socket.curve_serverkey = self.curve
-        socket.subscribe(b"")
         socket.connect(self.url)
         return socket
 

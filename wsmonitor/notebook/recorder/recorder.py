@@ -21,7 +21,7 @@ from wsmonitor.protocol.states import State
 
 from .cells import Begin, Cell, Ending, Failed
 from .interrupting import Answer, Interrupter
-from .iopub import Endpoint, Message, Unreadable
+from .iopub import Endpoint, Message, Unreadable, Within
 from .progress import Bars
 from .publishing import CellStep, Recording
 from .turns import Turns
@@ -35,6 +35,8 @@ COUNT_WITHIN: Final = 1
 REST: Final = 0.05
 """Seconds from the first message to hearing it, with those that came meanwhile. To be woken by each would
 slow the cell that sends it; and a short cell has ended by then."""
+RESTS: Final = 4
+"""So many times that, while a cell runs."""
 _AT_ONCE: Final = 4_096
 _CELLS_KEPT: Final = 500
 _WEIGHT_KEPT: Final = 64 * 1024 * 1024
@@ -88,7 +90,8 @@ class Recorder:
         self._busy = False  # whether the kernel said so last
         self._stopping = False
         self._heard = threading.Event()
-        self._context: zmq.Context[Any] = zmq.Context()
+        self._within = Within(getattr(shell.kernel, "iopub_thread", None))
+        self._hears: zmq.Socket[Any] | None = None
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -99,6 +102,7 @@ class Recorder:
     def start(self) -> bool:
         """Begin to hear; says whether the kernel's messages arrive."""
         self.session.open()
+        self._hears = self._within.connect() or self._endpoint.connect(zmq.Context.instance())
         self._thread.start()
         kernel = self._shell.kernel
         deadline = time.monotonic() + PATIENCE
@@ -131,7 +135,7 @@ class Recorder:
         self.session.end(state if state in ("succeeded", "cancelled") else "cancelled", reason)
         self._wake_in.close()
         self._wake_out.close()
-        self._context.destroy(linger=0)
+        self._within.leave()
 
     @property
     def alive(self) -> bool:
@@ -237,7 +241,8 @@ class Recorder:
     # -- on the recorder's own thread
 
     def _run(self) -> None:
-        hears = self._endpoint.connect(self._context)
+        hears = self._hears
+        assert hears is not None
         poller = zmq.Poller()
         poller.register(hears, zmq.POLLIN)
         poller.register(self._wake_in.fileno(), zmq.POLLIN)
@@ -248,8 +253,8 @@ class Recorder:
             while True:
                 now = time.monotonic()
                 woken = poller.poll(self._patience(now, ticked))
-                if woken and heard < _AT_ONCE and not self._stopping and self._heard.is_set():
-                    time.sleep(REST)
+                if woken and heard < _AT_ONCE and self._heard.is_set():
+                    self._rest()
                 self._turns.begin()
                 self._read_wake()
                 self._create()
@@ -262,12 +267,14 @@ class Recorder:
                     stop_at = stop_at or now + PATIENCE
                     if not heard or now > stop_at:
                         break
+        except zmq.ContextTerminated:
+            pass  # the kernel ends
         except Exception as exc:  # noqa: BLE001 - a thread that dies quietly would look alive
             self._problem(f"the recorder failed: {type(exc).__name__}: {exc}")
             self.session.error(f"recording ended: {type(exc).__name__}: {exc}", code="internal")
         finally:
+            hears.close()  # first: the end of the kernel waits for it
             self._finish_all()
-            hears.close()
 
     def _patience(self, now: float, ticked: float) -> int | None:
         """Milliseconds until something is due without a message; None for nothing."""
@@ -281,6 +288,15 @@ class Recorder:
         ):
             return max(0, int((ticked + TICK - now) * 1000) + 1)
         return None
+
+    def _rest(self) -> None:
+        """Let a cell run: to its end, or for a while."""
+        for _ in range(RESTS if self._running else 1):
+            if self._stopping:
+                return
+            time.sleep(REST)
+            if not self.interrupter.busy:
+                return
 
     def _read_wake(self) -> None:
         try:
