@@ -81,10 +81,10 @@ class Interrupter:
         timer.daemon = True
         timer.start()
 
-    def end(self, msg_id: str, *, interrupted: bool) -> str:
+    def end(self, msg_id: str, *, interrupted: bool) -> str | None:
         """On the thread that executes: *msg_id* ends. *interrupted*: by a `KeyboardInterrupt`.
 
-        Returns who interrupted it, in words; "" if nobody did by command.
+        Returns who interrupted it, in words; "" if nobody did by command; None if it has ended before.
         """
         execution = None
         try:
@@ -97,7 +97,9 @@ class Interrupter:
             if execution is None:
                 with self._gate:
                     execution = self._running.pop(msg_id, None)
-        if execution is None or not execution.asked:
+        if execution is None:
+            return None
+        if not execution.asked:
             return ""
         words = ", ".join(dict.fromkeys(who for who, _ in execution.asked))
         for _, answer in execution.asked:

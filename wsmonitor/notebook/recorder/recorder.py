@@ -199,6 +199,8 @@ class Recorder:
                 return
             interrupted = isinstance(error, KeyboardInterrupt)
             who = self.interrupter.end(ident, interrupted=interrupted)
+            if who is None:
+                return  # of an interrupted cell, some versions of ipykernel tell twice
             name = "" if error is None else type(error).__name__
             if isinstance(error, SystemExit) and error.code in (None, 0):
                 name = ""
