@@ -44,6 +44,8 @@ class Kernel:
         self.client.start_channels()
         self.client.wait_for_ready(PATIENCE)
         self.seen: list[dict[str, Any]] = []
+        self.reply: dict[str, Any] = {}
+        """The newest on the shell channel."""
 
     def next(self, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next message on IOPub of which *until* is true; the others are kept in ``seen``."""
@@ -77,8 +79,8 @@ class Kernel:
         self.next(idle)
         # As front-ends do. A request that comes while the reply of the one before is being sent may never be
         # read by ipykernel 7.0 to 7.3: they send on a socket whose readable edge the send uses up.
-        while self.client.get_shell_msg(timeout=PATIENCE)["parent_header"].get("msg_id") != ident:
-            pass
+        while self.reply.get("parent_header", {}).get("msg_id") != ident:
+            self.reply = self.client.get_shell_msg(timeout=PATIENCE)
         text = ""
         for message in mine:
             content = message["content"]

@@ -38,9 +38,7 @@ def said(kernel: Kernel, cell: str) -> list[Any]:
     kernel.seen.clear()
     ident = kernel.client.execute(cell, allow_stdin=False, stop_on_error=False)
     kernel.end(ident)
-    reply = kernel.client.get_shell_msg(timeout=60)
-    while reply["parent_header"].get("msg_id") != ident:
-        reply = kernel.client.get_shell_msg(timeout=60)
+    reply = kernel.reply
     found: list[Any] = []
     for message in kernel.seen:
         if message["parent_header"].get("msg_id") != ident:
