@@ -15,7 +15,7 @@ from wsmonitor.export import Origin, from_json, to_html, to_json
 from wsmonitor.export.document import FORMAT
 from wsmonitor.export.frames import HIGHEST, LOWEST, STYLES
 from wsmonitor.export.pieces import text_of_html
-from wsmonitor.protocol.entities import Chain, LogRecord, Producer, Session, Step
+from wsmonitor.protocol.entities import Chain, Failure, LogRecord, Producer, Session, Step
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.reducer import SessionState
 
@@ -295,6 +295,23 @@ def test_a_frame_is_about_as_high_as_what_is_in_it() -> None:
     _, (low, some, high) = _styled("<b>x</b>", "<table>" + "<tr><td>1" * 6, "<table>" + "<tr><td>1" * 500)
     assert (int(low), int(high)) == (LOWEST, HIGHEST)
     assert 150 <= int(some) <= 220
+
+
+def test_of_thousands_of_attempts_the_newest_are_told_and_the_rest_counted() -> None:
+    attempts = [
+        Step(
+            id=f"s{n}", chain="c", name="again", step_key="k", attempt=n, state="failed",
+            started=ns(n), ended=ns(n + 1), error=Failure(type="E", message=f"try {n}."),
+        )
+        for n in range(1, 3001)
+    ]  # fmt: skip
+    whole = [("session", Session(id="s~1", name="s")), ("chain", Chain(id="c", name="c"))]
+    state = SessionState.restore("s~1", "e", 1, [*whole, *(("step", one) for one in attempts)])
+    page = to_html(state, LIVE)
+    assert len(page) < 200_000
+    assert "2,979 attempts that failed before are not told" in page
+    assert "try 2999." in page
+    assert "try 2979." not in page
 
 
 def test_large_outputs_are_fetched_and_what_is_not_there_is_said() -> None:

@@ -30,6 +30,8 @@ from .words import OPEN, OVER, between, duration, look, moment, number, one_line
 _DEEPEST: Final = 8  # rows beyond this depth are not indented further
 _NESTING: Final = 64  # parsers limit how deeply elements nest (Chromium: 512): deeper rows are siblings
 _LOUD: Final = 5  # failures that are named at the top
+_ERRORS: Final = 20  # earlier attempts of a step whose errors are told
+_BARS: Final = 500  # attempts of a step that are drawn
 ROW_LIMIT: Final = 10_000
 """Rows of the file: what failed, what is open and what stands above these come first."""
 
@@ -293,7 +295,7 @@ class _Page:
         items: list[Step | Chain] = list(row.attempts) or ([row.item] if row.item is not None else [])
         width = max(self.last - self.first, 1)
         rects: list[str] = []
-        for item in items:
+        for item in items[-_BARS:]:
             if item.started == "":
                 continue
             start = int(item.started)
@@ -313,9 +315,13 @@ class _Page:
         if item.error is not None:
             yield "<h3>Error</h3>" + error_html(item.error)
         if isinstance(item, Step):
-            for earlier in self.earlier.get(item.id, ()):
-                if earlier.error is not None:
-                    yield f"<h3>Error of attempt {earlier.attempt}</h3>" + error_html(earlier.error)
+            earlier = self.earlier.get(item.id, ())
+            failed = [(one.attempt, one.error) for one in earlier if one.error is not None]
+            left = len(failed) - _ERRORS
+            if left > 0:
+                yield f"<p class=cut>{plural(left, 'attempt')} that failed before are not told</p>"
+            for attempt, error in failed[-_ERRORS:]:
+                yield f"<h3>Error of attempt {attempt}</h3>" + error_html(error)
         for title, value in (("Input", item.input), ("Output", item.output)):
             if value is None:
                 continue
