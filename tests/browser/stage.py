@@ -116,7 +116,7 @@ class Stage:
         self.page.evaluate(
             """([message, data]) =>
               window.message(message, data ? [new DataView(Uint8Array.from(data).buffer)] : [])""",
-            [{"type": "answer", "id": request["id"], "ok": ok, **body}, None if data is None else list(data)],
+            [{"type": "answer", "to": request["id"], "ok": ok, **body}, None if data is None else list(data)],
         )
         self.pass_time(50)
         return request

@@ -80,7 +80,7 @@ def test_moving_on_shows_the_next_row_and_never_the_answer_for_another(page: Pag
     assert stage.asked("details")[-1]["row"] != first["row"]
     late = details(view, first).body["details"] | {"output": value("text/plain", "of the first row")}
     page.evaluate(
-        "m => window.message(m)", {"type": "answer", "id": first["id"], "ok": True, "details": late}
+        "m => window.message(m)", {"type": "answer", "to": first["id"], "ok": True, "details": late}
     )
     stage.pass_time(50)
     expect(page.get_by_role("complementary")).not_to_contain_text("of the first row")

@@ -76,7 +76,7 @@ class Kernel:
             body, buffers = {**answer.body, "ok": True}, answer.buffers
         except WsMonitorError as exc:
             body, buffers = {"ok": False, "code": exc.code, "text": str(exc)}, []
-        message = {**body, "type": "answer", "id": request["id"]}
+        message = {**body, "type": "answer", "to": request["id"]}
         return json.dumps([message, [base64.b64encode(one).decode() for one in buffers]])
 
     def holds(self, *steps: Step) -> None:

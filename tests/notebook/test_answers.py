@@ -55,7 +55,7 @@ class Browser:
         """The answer number *count* to the request *ident*."""
 
         def found() -> list[tuple[dict[str, Any], list[bytes]]]:
-            return [one for one in self._answers if one[0]["id"] == ident]
+            return [one for one in self._answers if one[0]["to"] == ident]
 
         with self._heard:
             assert self._heard.wait_for(lambda: len(found()) >= count, PATIENCE), "no answer"

@@ -58,7 +58,7 @@ class Office:
 def test_what_must_not_be_done_twice_is_done_once_and_its_answer_repeated() -> None:
     office = Office()
     first = office.ask("do")
-    assert first == [{"type": "answer", "id": "1", "ok": True, "n": 1}]
+    assert first == [{"type": "answer", "to": "1", "ok": True, "n": 1}]
     assert office.ask("do") == first
     assert office.ask("do", "2")[0]["n"] == 2
     assert [request["id"] for request in office.done] == ["1", "2"]
@@ -69,7 +69,7 @@ def test_what_takes_time_is_begun_once_and_answered_once() -> None:
     assert office.ask("later") == []
     assert office.ask("later") == [], "its answer is under way"
     office.futures[0].set_result(Answer({"x": 1}))
-    assert [message for message, _ in office.sent] == [{"type": "answer", "id": "1", "ok": True, "x": 1}]
+    assert [message for message, _ in office.sent] == [{"type": "answer", "to": "1", "ok": True, "x": 1}]
     assert office.ask("later")[0]["x"] == 1
     assert len(office.done) == 1
 
@@ -78,7 +78,7 @@ def test_a_failure_is_an_answer_with_code_and_words() -> None:
     office = Office()
     assert office.ask("refuse")[0] == {
         "type": "answer",
-        "id": "1",
+        "to": "1",
         "ok": False,
         "code": "gone",
         "text": "it is no longer kept",
@@ -92,7 +92,7 @@ def test_a_failure_is_an_answer_with_code_and_words() -> None:
 
 def test_by_the_comm_it_is_said_that_the_request_came() -> None:
     office = Office()
-    assert office.ask("later", live=False) == [{"type": "received", "id": "1"}]
+    assert office.ask("later", live=False) == [{"type": "received", "to": "1"}]
     assert [m["type"] for m in office.ask("read", "2", live=False)] == ["answer"], "no need to"
 
 
@@ -137,7 +137,7 @@ def test_answers_that_cannot_be_sent_do_not_pile_up() -> None:
     assert len(office.sent) == WAITING, "neither answers nor refusals"
     office.unsent = 0
     office.desk.work()
-    assert office.sent[-1][0] == {"type": "answer", "id": f"r{WAITING - 2}", "ok": True, "n": 2 * WAITING}
+    assert office.sent[-1][0] == {"type": "answer", "to": f"r{WAITING - 2}", "ok": True, "n": 2 * WAITING}
 
 
 def test_details_of_a_step_have_its_attempts_and_its_failure() -> None:

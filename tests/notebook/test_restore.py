@@ -270,7 +270,7 @@ class Sent:
 
     def answer(self, ident: str) -> tuple[dict[str, Any], list[bytes]]:
         def found() -> list[tuple[dict[str, Any], list[bytes]]]:
-            return [one for one in self.messages if one[0].get("id") == ident]
+            return [one for one in self.messages if one[0].get("to") == ident]
 
         with self.arrived:
             assert self.arrived.wait_for(found, 60)

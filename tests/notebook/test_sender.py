@@ -13,7 +13,7 @@ def test_a_flood_of_questions_keeps_back_neither_frames_nor_the_budget() -> None
     at = Closed(20)
     at.pacing.seen(at.now.mono, True)
     begin = at.now.mono
-    at.messages.extend(({"type": "answer", "id": str(n)}, []) for n in range(1_000))
+    at.messages.extend(({"type": "answer", "to": str(n)}, []) for n in range(1_000))
     at.run(10.0, pause=0.1, events=1)
     times = [when for when, _, what in at.kept if what in ("frame", "key")]
     assert max(b - a for a, b in pairwise([begin, *times])) <= LATE + 0.5
@@ -28,6 +28,6 @@ def test_an_answer_does_not_wait_for_frames() -> None:
     at.pacing.seen(at.now.mono, True)
     at.run(3.0, pause=0.1, events=10)
     at.kept.clear()
-    at.messages.append(({"type": "answer", "id": "1"}, []))
+    at.messages.append(({"type": "answer", "to": "1"}, []))
     at.run(0.2, pause=0.1, events=10)
     assert at.kept[0][2] == "answer"

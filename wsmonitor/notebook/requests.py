@@ -4,9 +4,12 @@ A request is ``{"do", "id", …}``. ``id`` is chosen by the browser, a new one f
 again (the browser had no answer, and says it again by another way), the answer is repeated and nothing is
 done twice. The answer is a custom message, outside the rhythm of the frames and within the process's budget:
 
-``{"type": "answer", "id", "ok": true, …}``  what was asked for; bytes travel as binary buffers
-``{"type": "answer", "id", "ok": false, "code", "text"}``  why not, in words for people
-``{"type": "received", "id"}``  it came by the comm, and the answer takes longer: the kernel is not busy
+``{"type": "answer", "to", "ok": true, …}``  what was asked for; bytes travel as binary buffers
+``{"type": "answer", "to", "ok": false, "code", "text"}``  why not, in words for people
+``{"type": "received", "to"}``  it came by the comm, and the answer takes longer: the kernel is not busy
+
+``to`` is the request's ``id``, and not called so: ipykernel 7.4 remembers each message with an ``id`` that a
+widget sends, until an answer to it comes, and to an answer none comes.
 
 Requests come on any thread and are only put down there; `Desk.work` carries them out on the sender's thread,
 which owns the view. What takes time gives a future.
@@ -139,7 +142,7 @@ class Desk:
             self._finish(ident, question, _told(ident, outcome))
             return
         if not live and not outcome.done():
-            self._send(({"type": "received", "id": ident}, []))
+            self._send(({"type": "received", "to": ident}, []))
 
         def done(future: Future[Answer]) -> None:
             error = future.exception()
@@ -157,11 +160,11 @@ class Desk:
 
 
 def _told(ident: str, answer: Answer) -> Message:
-    return {**answer.body, "type": "answer", "id": ident, "ok": True}, answer.buffers
+    return {**answer.body, "type": "answer", "to": ident, "ok": True}, answer.buffers
 
 
 def _refusal(ident: str, code: str, text: str) -> Message:
-    return {"type": "answer", "id": ident, "ok": False, "code": code, "text": text}, []
+    return {"type": "answer", "to": ident, "ok": False, "code": code, "text": text}, []
 
 
 def _failed(ident: str, error: BaseException) -> Message:

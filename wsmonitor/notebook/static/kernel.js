@@ -70,14 +70,14 @@ export class Line {
   /** Take a custom message. Returns whether it was for this line. */
   receive(message, buffers) {
     if (message.type === "received") {
-      this._state(message.id, "sent");
+      this._state(message.to, "sent");
       return true;
     }
     if (message.type !== "answer") return false;
-    const entry = this.asked.get(message.id);
+    const entry = this.asked.get(message.to);
     // Without an entry it is a repeated answer, or one for another page.
     if (entry) {
-      this._end(message.id, () => {
+      this._end(message.to, () => {
         if (message.ok) entry.resolve({ ...message, buffers: buffers || [] });
         else entry.reject(refusal(message.code, message.text));
       });
