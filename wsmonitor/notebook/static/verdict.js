@@ -47,7 +47,7 @@ export function verdict(store, perf = store.clock.perf()) {
   if (silence > store.due + GRACE) {
     return lost("silent", "◐", "Kernel silent", `for ${age(silence)}`, store.lastAt, [
       `The kernel has said nothing for ${age(silence)}; it was to speak every ${duration(store.due)}.`,
-      "It may be blocked by one long call, or gone. What you see is the last that it said.",
+      "It may be blocked by one long call, or gone; or Jupyter's server does not pass on what it says. What you see is the last that was heard.",
     ]);
   }
   if (head === null) {
