@@ -203,3 +203,27 @@ def test_lone_surrogates_do_not_break_the_document() -> None:
         [stream("a\ud800b"), display({"text/plain": "\udfff", "application/json": ["\ud800"]})]
     )
     assert decode(encode(made)).outputs[0]["text"] == "a?b"
+
+
+def test_secrets_are_taken_out_of_json_and_of_metadata_too() -> None:
+    outputs = Outputs(redact=Redactor().text)
+    data = {
+        "user": "bob", "password": "hunter2", "n": [1, 2.5, None, True], "url": "postgres://bob:s3cret@db/x",
+        "deep": [{"client_secret": "hunter3", "tokens": 7, "token": ""}], "max_tokens": "many",
+    }  # fmt: skip
+    shown = {"data": {"application/json": data}, "metadata": {"api_key": "hunter4", "width": 3}}
+    outputs.add("display_data", shown)
+    text = outputs.document().decode()
+    for secret in ("hunter", "s3cret"):
+        assert secret not in text
+    (one,) = outputs.outputs()
+    assert one["metadata"] == {"api_key": "[redacted]", "width": 3}
+    assert one["data"]["application/json"] == {
+        **data, "password": "[redacted]", "url": "postgres://bob:[redacted]@db/x",
+        "deep": [{"client_secret": "[redacted]", "tokens": 7, "token": ""}],
+    }  # fmt: skip
+    nested: Any = "password=hunter5"
+    for _ in range(300):
+        nested = [nested]
+    outputs.add("display_data", {"data": {"application/json": nested}})
+    assert b"hunter5" not in outputs.document()

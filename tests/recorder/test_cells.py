@@ -71,7 +71,7 @@ class TestWhenItIsPublished:
 
 class TestLines:
     def test_whole_lines_only_until_the_end(self) -> None:
-        lines = Lines()
+        lines = Lines(Redactor().text)
         lines.feed("a\nb")
         assert lines.take() == (["a"], 0)
         lines.feed("c\n\nd")
@@ -80,14 +80,39 @@ class TestLines:
         assert lines.take(last=True) == ([], 0)
 
     def test_of_many_the_newest_and_how_many_were_passed_over(self) -> None:
-        lines = Lines()
+        lines = Lines(Redactor().text)
         lines.feed("".join(f"{number}\n" for number in range(1_000)))
         taken, skipped = lines.take()
         assert taken == [str(number) for number in range(1_000 - LINES, 1_000)]
         assert skipped == 1_000 - LINES
 
+    def test_no_part_of_a_key_block_is_logged(self) -> None:
+        block = [f"MIIEowIBAAKCAQEA{number}" for number in range(3 * LINES)]
+        text = "\n".join(
+            ["a", "-----BEGIN RSA PRIVATE KEY-----", *block, "-----END RSA PRIVATE KEY-----", "b", ""]
+        )
+        for size in (7, 64, 10_000):
+            lines, taken = Lines(Redactor().text), []
+            for at in range(0, len(text), size):
+                lines.feed(text[at : at + size])
+                taken += lines.take()[0]
+            taken += lines.take(last=True)[0]
+            assert taken == ["a", "[redacted]", "b"]
+
+    def test_a_secret_on_the_line_after_its_name_is_not_logged(self) -> None:
+        lines = Lines(Redactor().text)
+        lines.feed("one:\npassword:\n")
+        assert lines.take() == (["one:"], 0)
+        lines.feed("hunter2secret\ntwo\n")
+        shown, skipped = lines.take()
+        assert "hunter2secret" not in " ".join(shown)
+        assert (shown[-1], skipped) == ("two", 0)
+        lines.feed("token:\n")
+        assert lines.take() == ([], 0)
+        assert lines.take(last=True) == (["token:"], 0)
+
     def test_what_was_overwritten_and_colours_are_not_in_the_log(self) -> None:
-        lines = Lines()
+        lines = Lines(Redactor().text)
         lines.feed("10%\r20%\r\x1b[31mdone\x1b[0m\n")
         assert lines.take() == (["done"], 0)
 

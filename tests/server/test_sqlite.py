@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from wsmonitor.protocol.entities import LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, ProducerPosition, StoreError, UnsuitableDirectoryError
 from wsmonitor_server.stores.filesystem import network_type
@@ -253,3 +254,27 @@ async def test_upload_goes_on_after_a_restart(path: Path) -> None:
     async with opened(path) as store:
         assert await store.value_begin("s", sha, len(data)) == 100
         assert await store.value_write("s", sha, len(data), 100, data[100:])
+
+
+async def test_what_was_removed_is_in_none_of_the_files(path: Path) -> None:
+    """A recording may hold what nobody should find on the disk once it was removed."""
+    planted = "planted-5b1f3c"
+    data = (planted * 50_000).encode()
+    sha = hashlib.sha256(data).hexdigest()
+    begun = hashlib.sha256(b"never completed").hexdigest()
+
+    def found() -> list[str]:
+        files = [file for file in path.parent.rglob("*") if file.is_file()]
+        return sorted(file.name for file in files if planted.encode() in file.read_bytes())
+
+    async with opened(path) as store:
+        await store.value_write("s~1", sha, len(data), 0, data)
+        await store.value_write("s~1", begun, 1_000, 0, planted.encode())
+        for number in range(200):
+            record = LogRecord(n=number + 1, at="1", text=f"{planted} {number} " + "x" * 3_000)
+            await store.commit([a_commit(store, 2 * number, values={sha}, logs=[("a", record)])])
+        assert sha in found()
+        assert any(path.name in name for name in found())
+        await store.remove("s~1", at=5)
+        assert found() == []
+    assert found() == []

@@ -32,6 +32,8 @@ from typing import Any, Final
 
 import msgspec
 
+from .matching import REDACTED
+
 MIME: Final = "application/vnd.wsmonitor.outputs+json"
 VALUE: Final = "$value"
 
@@ -44,6 +46,9 @@ Fetch = Callable[[str], bytes]
 _ANSI: Final = re.compile(r"\x1b\[[0-?]{0,32}[ -/]{0,4}[@-~]")
 _CONTROL: Final = re.compile(r"[\n\r\b]")
 _LONGEST_LINE: Final = 1 << 20
+_DEPTH: Final = 100
+_KEYS: Final = 1_000
+_PROBE: Final = "a-value-of-it"
 
 
 class OutputLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,6 +208,7 @@ class Outputs:
         self._bytes = 0
         self._text = 0
         self._values = 0
+        self._secret: dict[str, bool] = {}  # what is known of keys
 
     # -- what the kernel says
 
@@ -334,6 +340,36 @@ class Outputs:
     def _clean(self, text: str) -> str:
         return redacted(text, self._redact)
 
+    def _cleaned(self, datum: Any, depth: int = 0) -> Any:
+        """The texts in a datum of JSON's types, and the values under keys that tell of a secret, redacted."""
+        if self._redact is None:
+            return datum
+        if isinstance(datum, str):
+            return self._clean(datum)
+        if depth >= _DEPTH and isinstance(datum, (dict, list)):
+            return "… nested too deep"
+        if isinstance(datum, list):
+            return [
+                self._cleaned(item, depth + 1) if isinstance(item, (str, list, dict)) else item
+                for item in datum
+            ]
+        if isinstance(datum, dict):
+            return {
+                self._clean(str(key)): self._member(str(key), item, depth + 1) for key, item in datum.items()
+            }
+        return datum
+
+    def _member(self, key: str, item: Any, depth: int) -> Any:
+        if isinstance(item, str) and item:
+            secret = self._secret.get(key)
+            if secret is None:
+                # Under a key such as password, any text is secret: asked as the text that JSON would be.
+                secret = _PROBE not in self._clean(f'"{key[:128]}": "{_PROBE}"')
+                if len(self._secret) < _KEYS:
+                    self._secret[key] = secret
+            return REDACTED if secret else self._clean(item)
+        return self._cleaned(item, depth)
+
     def _bundle(self, content: Mapping[str, Any]) -> dict[str, Any]:
         data = content.get("data")
         metadata = content.get("metadata")
@@ -341,14 +377,15 @@ class Outputs:
         lost: list[str] = []
         for mime, datum in (data if isinstance(data, Mapping) else {}).items():
             mime = str(mime)
-            if isinstance(datum, str) and not _binary(mime):
-                datum = self._clean(datum)
+            if not _binary(mime):
+                datum = self._cleaned(datum)
             kept[mime] = self._datum(mime, datum, lost)
             if kept[mime] is None and datum is not None:
                 del kept[mime]
         if lost and not kept:
             kept["text/plain"] = "not recorded: " + ", ".join(lost)
-        return {"data": kept, "metadata": dict(metadata) if isinstance(metadata, Mapping) else {}}
+        about = self._cleaned(dict(metadata)) if isinstance(metadata, Mapping) else {}
+        return {"data": kept, "metadata": about}
 
     def _datum(self, mime: str, datum: Any, lost: list[str]) -> Any:
         data, form = _bytes_of(mime, datum, self._limits.inline)

@@ -14,6 +14,7 @@ releases the lock when the process dies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -198,6 +199,7 @@ class SqliteStore:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={self._synchronous.upper()}")
         db.execute("PRAGMA cache_size=-16000")
+        db.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten, not only unlinked
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise ConfigurationError(
@@ -429,7 +431,13 @@ class SqliteStore:
             for table in _PER_SESSION:
                 db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))  # noqa: S608  # our own names
 
-        await self._run(lambda: self._transaction(delete))
+        def delete_for_good() -> None:
+            self._transaction(delete)
+            # The log of changes still has what was written before. It is removed all the same if that fails.
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+        await self._run(delete_for_good)
         await self._run_blob(lambda: self._blobs.remove_session(session))
 
     async def tombstone(self, session: str) -> int | None:

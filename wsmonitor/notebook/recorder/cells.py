@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wsmonitor.export.outputs import OutputLimits, Outputs, Redact, encode, plain_text, references
+from wsmonitor.publish.redaction import REDACTED
 
 from .progress import Progress, tqdm_text
 
@@ -20,6 +21,9 @@ RATE: Final = 256 * 1024
 LINES: Final = 50
 """Log lines of one cell at a time; of more, the newest (the output has all of them)."""
 _PARTIAL: Final = 8 * 1024
+_KEY: Final = 20_000
+"""Characters of the longest key block, as redaction knows them."""
+_PROBE: Final = "a-value-of-it"
 _HELD: Final = 16 * 1024 * 1024
 
 
@@ -69,9 +73,15 @@ class Ending:
 
 
 class Lines:
-    """The whole lines of one stream, as a log shows them: the newest, and how many were passed over."""
+    """The whole lines of one stream, as a log shows them: the newest, and how many were passed over.
 
-    def __init__(self) -> None:
+    Args:
+        redact: takes secrets out of a text of many lines.
+    """
+
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
+        self._within_key = 0  # characters that may still belong to the key block that has begun
         self._partial = ""
         self._lines: deque[str] = deque(maxlen=LINES)
         self._count = 0
@@ -82,23 +92,57 @@ class Lines:
         if not newline:
             self._partial = (self._partial + text)[-_PARTIAL:]
             return
-        # Only the newest can be shown: the others are counted, not looked at.
-        parts = (self._partial + whole).rsplit("\n", LINES)
-        self._count += (self._partial + whole).count("\n") + 1
-        self._lines.extend(parts[1:] if len(parts) > LINES else parts)
+        whole = self._partial + whole
         self._partial = rest[-_PARTIAL:]
+        if self._within_key or "PRIVATE KEY" in whole:
+            shown = self._without_keys(whole.split("\n"))
+            self._count += len(shown)
+            self._lines.extend(shown)
+            return
+        # Only the newest can be shown: the others are counted, not looked at.
+        parts = whole.rsplit("\n", LINES)
+        self._count += whole.count("\n") + 1
+        self._lines.extend(parts[1:] if len(parts) > LINES else parts)
 
     def take(self, *, last: bool = False) -> tuple[list[str], int]:
-        """The lines since the last call, and how many more there were. *last*: also one without its end."""
+        """The lines since the last call, and how many more there were. *last*: also one without its end.
+
+        They are redacted together: a secret may stand on the line after its name. A line that waits for
+        such a secret is kept for the next call.
+        """
         if last and self._partial:
-            self._lines.append(self._partial)
-            self._count += 1
+            rest = self._without_keys([self._partial])
+            self._lines.extend(rest)
+            self._count += len(rest)
             self._partial = ""
         lines = [_overwritten(line) for line in self._lines]
         skipped = self._count - len(lines)
-        self._lines.clear()
-        self._count = 0
-        return lines, skipped
+        waits: list[str] = []
+        if not last and lines and self._names_a_secret(lines[-1]):
+            waits = [self._lines[-1]]
+            del lines[-1]
+        self._lines = deque(waits, maxlen=LINES)
+        self._count = len(waits)
+        text = self._redact("\n".join(lines))
+        return (text.split("\n") if lines else []), skipped
+
+    def _names_a_secret(self, line: str) -> bool:
+        probe = line[-100:] + "\n" + _PROBE
+        return line.rstrip().endswith((":", "=", ">")) and _PROBE not in self._redact(probe)
+
+    def _without_keys(self, lines: list[str]) -> list[str]:
+        """*lines* without those of key blocks, of which a log might show any part."""
+        kept = []
+        for line in lines:
+            if "-----BEGIN " in line and "PRIVATE KEY" in line:
+                self._within_key = _KEY
+                kept.append(REDACTED)
+            elif not self._within_key:
+                kept.append(line)
+            else:
+                ended = "-----END " in line
+                self._within_key = 0 if ended else max(0, self._within_key - len(line) - 1)
+        return kept
 
 
 def _overwritten(line: str) -> str:
@@ -121,7 +165,7 @@ class Cell:
     def __init__(self, begin: Begin, redact: Redact, limits: OutputLimits | None = None) -> None:
         self.begin = begin
         self.outputs = Outputs(limits, put=self._keep, redact=redact)
-        self.lines = {"stdout": Lines(), "stderr": Lines()}
+        self.lines = {"stdout": Lines(redact), "stderr": Lines(redact)}
         self.progress: Progress | None = None
         self.idle = False
         self.failed: Failed | None = None
