@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -52,6 +53,28 @@ def test_the_first_change_of_each_entity_says_what_it_needs(fake: Fake) -> None:
     first = fake.about(step.id)[0]
     assert first.name == "s"
     assert getattr(first, "chain", None) == chain.id
+
+
+def test_another_exception_at_the_address_of_one_before_has_its_traceback(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that was caught is freed, and the next one may get its place, and so its id."""
+    monkeypatch.setattr("wsmonitor.publish.failures.id", lambda one: 7, raising=False)
+
+    def work(text: str) -> None:
+        raise ValueError(text)
+
+    with fake.session() as session, session.chain("in a loop") as chain:
+        for name in ("first", "second"):
+            with suppress(ValueError), chain.step(name):
+                work(name)
+    for name in ("first", "second"):
+        assert f"ValueError: {name}" in fake.steps()[name]["error"].traceback
+    with suppress(ValueError), fake.session() as session, session.chain("around") as around:
+        with suppress(ValueError), around.step("inside"):
+            work("inside")
+        raise ValueError("outside")
+    assert "ValueError: outside" in fake.entity(around.id)["error"].traceback
 
 
 def test_an_exception_is_recorded_and_goes_on_untouched(fake: Fake) -> None:

@@ -42,6 +42,18 @@ def end_of(exc: BaseException | None) -> tuple[State, str]:
             return "failed", ""
 
 
+def mark_of(exc: BaseException) -> tuple[object, ...]:
+    """What tells *exc* from others without keeping it, and with it its frames, alive.
+
+    An id alone does not: an exception that has been caught is freed, and the next one may get its place. So
+    where it was raised is looked at as well.
+    """
+    tb, place = exc.__traceback__, None
+    while tb is not None:
+        place, tb = (tb.tb_frame.f_code, tb.tb_lasti), tb.tb_next
+    return (id(exc), type(exc), place)
+
+
 def describe(
     exc: BaseException, capture: Capture, *, code: str = "step_failed", trace: bool = True
 ) -> Failure:

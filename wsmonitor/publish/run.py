@@ -117,7 +117,7 @@ class Run:
         self.opener: Callable[[], None] | None = None  # opens the channel at the first use, after a fork
         self.retries: OrderedDict[str, Callable[[Command], bool]] = OrderedDict()  # failed steps, by id
         self.question_kinds: set[str] = set()
-        self.last_failure: tuple[int, type] | None = None
+        self.last_failure: tuple[object, ...] | None = None
 
     # -- ids and time
 

@@ -15,7 +15,7 @@ from wsmonitor.protocol.states import State
 
 from . import context
 from .control import Question
-from .failures import MESSAGE_LENGTH, describe, end_of
+from .failures import MESSAGE_LENGTH, describe, end_of, mark_of
 from .point import Point, called_from_coroutine
 from .run import PublishError
 from .values import clean, cut
@@ -431,6 +431,8 @@ class Work:
     def _begin(self) -> None:
         def begin() -> None:
             node = self._node
+            # What fails in here is no exception of before, even if it was raised at the same place.
+            node.run.last_failure = None
             if node.announced:
                 node.move("running", "")
             else:
@@ -444,7 +446,7 @@ class Work:
         failure = None
         if state == "failed" and isinstance(error, BaseException):
             # An exception passes through every block around it: its traceback is told once, innermost.
-            mark = (id(error), type(error))
+            mark = mark_of(error)
             failure = describe(error, run.capture, trace=run.last_failure != mark)
             run.last_failure = mark
         elif state == "failed":
