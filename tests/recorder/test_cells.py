@@ -11,6 +11,7 @@ from wsmonitor.export.outputs import decode, references
 from wsmonitor.notebook.recorder.cells import FIRST, LINES, Begin, Cell, Ending, Failed, Lines
 from wsmonitor.notebook.recorder.progress import Bars, Progress, tqdm_text
 from wsmonitor.notebook.recorder.recorder import outcome
+from wsmonitor.notebook.recorder.titles import title
 from wsmonitor.notebook.recorder.turns import LONG, PATIENT, SHORT, Turns
 from wsmonitor.publish.redaction import Redactor
 
@@ -153,6 +154,36 @@ def test_bars_among_widgets() -> None:
     bars.closed({"comm_id": "IntProgressModel"})
     assert changed("IntProgressModel", value=7) is None
     assert bars.opened({"data": "nonsense"}) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "called"),
+    [
+        ("fit(model)\nplot()", "fit(model)"),
+        ("\n\n  x = 1", "x = 1"),
+        ("# Fit the model\nfit()", "Fit the model"),
+        ("# %% Fit\nfit()", "Fit"),
+        ("# %%\nfit()", "fit()"),
+        ("####\n# more\nfit()", "fit()"),
+        ("#!shebang\nfit()", "!shebang"),
+        ("import os\nfrom a.b import (\n    c,\n    d)\n%matplotlib inline\n\nfit()  # x", "fit()  # x"),
+        ("import os\n# now\nfit()", "fit()"),
+        ("import os, sys", "import os, sys"),
+        ("%load_ext wsmonitor\n%wsmonitor record", "%wsmonitor record"),
+        ("from_here = 1", "from_here = 1"),
+        ("important()", "important()"),
+        ("%%time", "%%time"),
+        ("%%time\nimport os\nfit()", "%%time · fit()"),
+        ("%%bash\n# build\nmake", "%%bash · build"),
+        ("x" * 200, "x" * 79 + "…"),
+        ("# only a comment", "only a comment"),
+        ("#", "#"),
+        ("", "(empty)"),
+    ],
+)
+def test_what_a_cell_is_called(source: str, called: str) -> None:
+    assert title(source, 0) == called
+    assert title(source, 7) == f"[7] {called}"
 
 
 SHOWN = Failed("ValueError", "bad", "Traceback")

@@ -37,6 +37,7 @@ def test_a_cell_is_a_step_with_source_count_and_outputs(recorded: Recorded) -> N
     step = recorded.run("print('hello')\n6 * 7")
     assert (step.kind, step.state, step.attempt) == ("cell", "succeeded", 1)
     assert step.attributes["execution_count"] == before + 1
+    assert step.name == f"[{before + 1}] print('hello')"
     assert step.attributes["notebook"] == "/work/analysis.ipynb"
     assert step.input is not None
     assert (step.input.mime, step.input.text) == ("text/x-python", "print('hello')\n6 * 7")
@@ -97,8 +98,8 @@ def test_what_is_silent_or_without_history_is_no_step(recorded: Recorded) -> Non
     recorded.kernel.end(client.execute("print('no history')", store_history=False))
     recorded.run("'a mark'")
     names = [step.name for step in recorded.steps_of(recorded.state)]
-    assert "print('quiet')" not in names
-    assert "print('no history')" not in names
+    assert "quiet" not in str(names)
+    assert "no history" not in str(names)
 
 
 def test_displays_pictures_and_updates_also_of_earlier_cells(recorded: Recorded) -> None:
@@ -267,6 +268,6 @@ def test_off_leaves_nothing_behind_and_ends_the_session(recorded: Recorded) -> N
     assert recorded.record("again") != first
     assert recorded.run("'recorded'").state == "succeeded"
     assert before == len(state.steps)
-    assert "not recorded" not in [step.name for step in recorded.steps_of(recorded.state)]
+    assert "not recorded" not in str([step.name for step in recorded.steps_of(recorded.state)])
     recorded.kernel.run("%unload_ext wsmonitor")
     recorded.until(lambda state: state.session.ended)

@@ -5,6 +5,8 @@ module       holds
 ============ ================================================================================
 iopub        the kernel's own messages: where they are heard, and reading them
 cells        one execution: its outputs, log lines and progress, and when to publish them
+titles       what a cell is called in a list
+turns        whose turn it is: the recorder's work between that of cells
 progress     bars: tqdm's text, and the widgets of notebooks
 publishing   the session, chain and steps of a recording
 interrupting the command ``interrupt``, which reaches exactly the cell that it names

@@ -22,6 +22,7 @@ from wsmonitor.publish.values import ValueLimits, cut
 from wsmonitor.publish.work import label
 
 from .cells import Begin, Cell, Failed
+from .titles import title
 
 SOURCE: Final = "text/x-python"
 INTERRUPT: Final = CommandSpec(
@@ -147,7 +148,7 @@ class CellStep:
             chain._node,
             chain._node,
             "",
-            _title(begin.source),
+            title(begin.source, begin.count),
             kind="cell",
             attributes=attributes,
             step_key=cut(key, 128),
@@ -210,10 +211,3 @@ class CellStep:
                 traceback=text[-TRACEBACK_LENGTH:],
             )
         self._step._guard(lambda: self._node.end(state, capture.text(reason, 1024), failure, str(at)))
-
-
-def _title(source: str) -> str:
-    for line in source.splitlines():
-        if line.strip():
-            return cut(line.strip(), 80)
-    return "(empty)"
