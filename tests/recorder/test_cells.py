@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wsmonitor.export.outputs import decode, references
-from wsmonitor.notebook.recorder.cells import FIRST, LINES, Begin, Cell, Ending, Failed, Lines
+from wsmonitor.notebook.recorder.cells import FIRST, LINES, VIEW, Begin, Cell, Ending, Failed, Lines
 from wsmonitor.notebook.recorder.progress import Bars, Progress, tqdm_text
 from wsmonitor.notebook.recorder.recorder import outcome
 from wsmonitor.notebook.recorder.titles import title
@@ -184,6 +184,38 @@ def test_bars_among_widgets() -> None:
 def test_what_a_cell_is_called(source: str, called: str) -> None:
     assert title(source, 0) == called
     assert title(source, 7) == f"[7] {called}"
+
+
+def test_the_text_for_a_widget_of_tqdm_is_what_it_shows_last() -> None:
+    bars = Bars()
+
+    def opened(ident: str, model: str, **state: Any) -> None:
+        bars.opened({"comm_id": ident, "data": {"state": {"_model_name": model, **state}}})
+
+    opened("left", "HTMLModel", value="")
+    opened("bar", "FloatProgressModel", max=30.0)
+    opened("right", "HTMLModel", value="")
+    opened("box", "HBoxModel", children=["IPY_MODEL_left", "IPY_MODEL_bar", "IPY_MODEL_right"])
+    opened("alone", "HTMLModel", value="just words")
+    one = Cell(Begin("m", "", "c", 1, 0), Redactor().text, widget=bars.text)
+    for ident in ("box", "alone"):
+        data = {"text/plain": "  0%|          | 0/30", VIEW: {"model_id": ident}}
+        one.take("display_data", {"data": data}, 0.0)
+    one.publication(1.0)
+    for ident, value in (
+        ("left", "password=hunter2: 50%"),
+        ("bar", 15),
+        ("right", " 15/30 [00:01&lt;00:01]"),
+    ):
+        content = {"comm_id": ident, "data": {"state": {"value": value}}}
+        assert bars.has(content)
+        bars.changed(content)
+        bars.closed(content)
+    one.widget_changed(2.0)
+    assert one.changed
+    box, alone = decode(one.publication(5.0)[0]).outputs
+    assert box["data"]["text/plain"] == "password=[redacted] 50%|█████     | 15/30 [00:01<00:01]"
+    assert alone["data"]["text/plain"] == "  0%|          | 0/30", "no bar: left as it was"
 
 
 SHOWN = Failed("ValueError", "bad", "Traceback")

@@ -92,6 +92,15 @@ def test_code_within_a_cell_makes_no_steps_of_its_own(recorded: Recorded) -> Non
     assert recorded.outputs(recorded.run("!echo from a shell")) == [stream("from a shell\n")]
 
 
+def test_of_a_notebook_s_bar_the_text_is_what_it_showed_last(recorded: Recorded) -> None:
+    pytest.importorskip("tqdm")
+    step = recorded.run("from tqdm.notebook import tqdm\nfor _ in tqdm(range(30), desc='load'): pass")
+    (shown,) = recorded.outputs(step)
+    assert shown["data"]["text/plain"].startswith("load: 100%|██████████| 30/30 [")
+    assert step.progress is not None
+    assert (step.progress.done, step.progress.total) == (30, 30)
+
+
 def test_what_is_silent_or_without_history_is_no_step(recorded: Recorded) -> None:
     client = recorded.kernel.client
     recorded.kernel.end(client.execute("print('quiet')", silent=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from wsmonitor.publish.redaction import REDACTED
 
 from .progress import Progress, tqdm_text
 
+VIEW: Final = "application/vnd.jupyter.widget-view+json"
 FIRST: Final = 0.25
 """Seconds from a cell's first output until it is published for the first time."""
 INTERVAL: Final = 2.0
@@ -150,6 +151,14 @@ def _overwritten(line: str) -> str:
     return plain_text(pieces[-1]) if pieces else ""
 
 
+def _view(content: Mapping[str, Any]) -> str:
+    """The id of the widget model that an output shows; "" if it shows none."""
+    data = content.get("data")
+    view = data.get(VIEW) if isinstance(data, Mapping) else None
+    ident = view.get("model_id") if isinstance(view, Mapping) else None
+    return ident if isinstance(ident, str) else ""
+
+
 class Cell:
     """See the module's docstring.
 
@@ -162,8 +171,18 @@ class Cell:
         failed: the last error that it showed.
     """
 
-    def __init__(self, begin: Begin, redact: Redact, limits: OutputLimits | None = None) -> None:
+    def __init__(
+        self,
+        begin: Begin,
+        redact: Redact,
+        limits: OutputLimits | None = None,
+        *,
+        widget: Callable[[str], str] = lambda model_id: "",
+    ) -> None:
         self.begin = begin
+        self._redact = redact
+        self._widget = widget
+        self._views = False  # whether it shows widgets
         self.outputs = Outputs(limits, put=self._keep, redact=redact)
         self.lines = {"stdout": Lines(redact), "stderr": Lines(redact)}
         self.progress: Progress | None = None
@@ -182,6 +201,8 @@ class Cell:
         """A message of the kernel that belongs to this cell."""
         if not self.outputs.add(kind, content):
             return
+        if _view(content):
+            self._views = True
         if kind == "stream":
             text = content.get("text")
             text = text if isinstance(text, str) else ""
@@ -204,6 +225,22 @@ class Cell:
                 self._quiet += 1
             else:
                 self._schedule(now)
+
+    def widget_changed(self, now: float) -> None:
+        """A bar changed, or words beside one, perhaps in a widget that this cell shows."""
+        if self._views:
+            self.outputs.version += 1
+            self._schedule(now)
+
+    def _with_widgets(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """*outputs*, in which the text that stands for a progress bar's widget is what it shows now."""
+        made = []
+        for output in outputs:
+            text = self._widget(_view(output)) if _view(output) else ""
+            if text:
+                output = {**output, "data": {**output["data"], "text/plain": self._redact(text)}}
+            made.append(output)
+        return made
 
     def _schedule(self, now: float) -> None:
         if self._began is None:
@@ -244,6 +281,8 @@ class Cell:
     def publication(self, now: float) -> tuple[bytes, dict[str, int], dict[str, bytes]]:
         """The output's value as it is now, the sizes of its parts, and the parts that are new."""
         outputs = self.outputs.outputs()
+        if self._views:
+            outputs = self._with_widgets(outputs)
         parts = {one.sha256: one.size for one in references(outputs)}
         new = {digest: self._held[digest] for digest in parts if digest in self._held}
         self._held.clear()

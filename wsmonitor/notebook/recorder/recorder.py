@@ -327,7 +327,7 @@ class Recorder:
             count = begin.count or self._counts.pop(ident, 0)
             if not count and ident != needed and time.time_ns() - begin.at < COUNT_WITHIN * 1_000_000_000:
                 continue
-            cell = Cell(replace(begin, count=count), self.session.redact)
+            cell = Cell(replace(begin, count=count), self.session.redact, widget=self._bars.text)
             recorded = _Recorded(cell, self.session.cell(cell))
             self._steps[recorded.step.id] = ident
             self._running[ident] = self._cells[ident] = recorded
@@ -419,6 +419,8 @@ class Recorder:
             case _:
                 self._bars.closed(content)
                 return
+        if self._bars.has(content):
+            recorded.cell.widget_changed(time.monotonic())
         if progress is not None:
             recorded.cell.progress = progress
 
