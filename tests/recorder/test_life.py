@@ -15,7 +15,7 @@ import zmq
 from tests.notebook.test_kernel import PATIENCE, Kernel
 from wsmonitor.notebook.recorder.interrupting import Interrupter
 from wsmonitor.notebook.recorder.iopub import Endpoint, Unreadable
-from wsmonitor.notebook.recorder.starting import place, recording_name
+from wsmonitor.notebook.recorder.starting import kept, place, recording_name
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor_server.embedded import EmbeddedServer
 
@@ -53,16 +53,20 @@ def test_what_a_recording_is_called(wanted: str, path: str, name: str) -> None:
     assert recording_name(wanted, path) == name
 
 
-def test_where_it_goes_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_where_it_goes_and_for_how_long_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WSMONITOR_HOME", str(tmp_path))
     monkeypatch.setenv("WSMONITOR_LOCAL", "process")
     assert str(tmp_path) in place()
+    assert kept().startswith("30 days after the recording ends; of more than 1,000 ended sessions, or 8 GiB")
     monkeypatch.setenv("WSMONITOR_LOCAL", "inline")
     assert "gone when the kernel ends" in place()
+    assert kept() == "until the kernel ends"
     monkeypatch.setenv("WSMONITOR_LOCAL", "off")
     assert "nowhere" in place()
+    assert kept() == "not at all"
     monkeypatch.setenv("WSMONITOR_URL", "wss://h.example")
     assert "wss://h.example" in place()
+    assert "unless it was configured otherwise" in kept()
 
 
 def test_without_a_server_cells_run_as_ever_and_it_is_told_why() -> None:

@@ -138,7 +138,22 @@ def place() -> str:
 
 def kept() -> str:
     """For how long, in words."""
-    return "as the server's [retention] says; by default 30 days after the recording ends"
+    from wsmonitor.client.locate import ENV_URL, local_mode
+    from wsmonitor_server.retention import Retention
+
+    usual = Retention()
+    days = f"{usual.max_age / 86_400:g} days after the recording ends"
+    if os.environ.get(ENV_URL):
+        return f"as that server's [retention] says: {days}, unless it was configured otherwise"
+    match local_mode():
+        case "process":
+            return (
+                f"{days}; of more than {usual.max_sessions:,} ended sessions, or "
+                f"{usual.max_total_size / 2**30:g} GiB, the oldest go before"
+            )
+        case "inline":
+            return "until the kernel ends"
+    return "not at all"
 
 
 def _home(path: Path) -> str:
