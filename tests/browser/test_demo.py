@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.lab import Lab, Notebook
+from tests.browser.lab import Lab, Notebook, eventually
 from wsmonitor.cli.failures import Exit
 from wsmonitor.notebook import tutorials
 
@@ -54,6 +58,16 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process.stdout.close()
 
 
+def kernel_idle(address: str) -> bool:
+    """Whether the JupyterLab at *address* has a kernel that waits for work."""
+    asked = urlsplit(address)
+    try:
+        with urllib.request.urlopen(f"http://{asked.netloc}/api/kernels?{asked.query}", timeout=5) as answer:
+            return any(kernel["execution_state"] == "idle" for kernel in json.load(answer))
+    except urllib.error.HTTPError:  # 500 while a kernel is being started
+        return False
+
+
 def test_the_first_tutorial_is_open_and_shows_the_demos_session(
     browser: Browser, demo: tuple[subprocess.Popen[str], str], tmp_path: Path
 ) -> None:
@@ -62,6 +76,8 @@ def test_the_first_tutorial_is_open_and_shows_the_demos_session(
     page.goto(address)
     notebook = Notebook(page, tutorials.names()[0])
     notebook.ready()
+    # The page may show an idle kernel that has not been started yet.
+    eventually(lambda: kernel_idle(address), "the kernel did not start", 60)
     expect(notebook.panel.locator("h1").first).to_contain_text("Your first session", timeout=LONG)
     expect(page.locator(".jp-DirListing-itemText")).to_contain_text(tutorials.names(), timeout=LONG)
     notebook.run(1)

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.lab import eventually
 from tests.browser.stage import NOW, Stage
 from tests.notebook.samples import T0, chain, live_status, sample_view, step
 from wsmonitor.notebook.rows import PAUSES
@@ -116,8 +117,13 @@ def test_following_stops_when_the_reader_scrolls_and_says_so(page: Page) -> None
     expect(follow).to_have_attribute("aria-pressed", "false")
     expect(page.locator(".wsm-tools .wsm-hint")).to_have_text("not following: you scrolled")
     page.locator(".wsm-view").evaluate("el => { el.scrollTop = 500; }")
-    stage.pass_time(50)
-    before = shown(page)
+
+    def settled() -> list[str]:
+        # The browser tells of a scroll in its own time, and rows are painted after that.
+        stage.pass_time(50)
+        return shown(page)
+
+    before = eventually(settled, "rows are painted where one has scrolled to")
     view.rows.put(step("new", "a new one", "running", chain="c", at=70, start=70))
     stage.message(view.frame(NOW), view)
     assert shown(page) == before
