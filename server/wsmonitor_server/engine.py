@@ -482,7 +482,7 @@ class SessionEngine:
         gone = refusal("not_available", "the session was removed", session=session)
         loaded.resolve(gone)
         for holder in list(loaded.holders.values()):
-            self._producers.fence(holder)
+            self._producers.fence(holder, removed=True)
         self._commits.forget(loaded)
         self._known.discard(session)
         self._sessions.pop(session, None)

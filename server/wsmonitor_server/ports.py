@@ -116,8 +116,8 @@ class ProducerEvents(Protocol):
     def held(self, session: str, producer: str, hold: Hold) -> None:
         """What is wanted of its work beneath something that another producer owns has changed."""
 
-    def fenced(self, session: str, producer: str) -> None:
-        """Another holder took over, or the session was removed: nothing more is taken from this one."""
+    def fenced(self, session: str, producer: str, *, removed: bool) -> None:
+        """Another holder took over, or the session was *removed*: nothing more is taken from this one."""
 
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
         """The store failed, and kept nothing after the last acknowledged change (protocol, rule 3).

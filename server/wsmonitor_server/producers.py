@@ -140,11 +140,11 @@ class ProducerDesk:
         if holder.loaded.holders.get(holder.producer) is holder:
             del holder.loaded.holders[holder.producer]
 
-    def fence(self, holder: Holder) -> None:
-        """Another holder took over, or the session is gone."""
-        error = refusal("fenced", "another holder opened this producer", session=holder.session).info
-        self._end(holder, error)
-        holder.events.fenced(holder.session, holder.producer)
+    def fence(self, holder: Holder, *, removed: bool = False) -> None:
+        """Another holder took over, or the session was *removed*."""
+        words = "the session was removed" if removed else "another holder opened this producer"
+        self._end(holder, refusal("fenced", words, session=holder.session).info)
+        holder.events.fenced(holder.session, holder.producer, removed=removed)
 
     def fail(self, loaded: LoadedSession, error: ErrorInfo) -> None:
         """A commit failed: what the holders of this session sent is gone, they are to come again."""

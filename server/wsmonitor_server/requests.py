@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Hashable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -326,9 +326,10 @@ class Requests:
     def held(self, session: str, producer: str, hold: Hold) -> None:
         self._peer.send(HoldChanged(session=session, producer=producer, hold=hold))
 
-    def fenced(self, session: str, producer: str) -> None:
+    def fenced(self, session: str, producer: str, *, removed: bool) -> None:
         self._producers.pop((session, producer), None)
-        self._peer.send(Fenced(session=session, producer=producer))
+        reason: Literal["taken", "removed"] = "removed" if removed else "taken"
+        self._peer.send(Fenced(session=session, producer=producer, reason=reason))
 
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
         # The connection stays: its observers and its other producers have nothing to do with it.

@@ -189,3 +189,43 @@ def test_without_the_control_channel_it_says_so_and_is_applied_once(
     expect(at.record).to_contain_text("applied", timeout=LONG)
     assert at.output(2).strip() == "[('mark', 'applied')]"
     assert at.done == ["marked"]
+
+
+RECORDED = (
+    "%load_ext wsmonitor\n%wsmonitor record {name}",
+    "import wsmonitor as wm\nobs = wm.watch({name!r})\nobs",
+    "# takes long\nimport pathlib, time\npathlib.Path({began!r}).touch()\ntime.sleep(600)",
+    "print([one.reason for one in obs.session.steps.values() if one.state == 'cancelled'])",
+)
+
+
+def test_a_recorded_cell_is_interrupted_from_the_view_in_its_own_notebook(
+    place: tuple[ServerProcess, Lab], browser: Browser, tmp_path: Path
+) -> None:
+    _, lab = place
+    began = tmp_path / "began"
+    name = "stopped-from-the-view"
+    cells = [cell.format(name=name, began=str(began)) for cell in RECORDED]
+    notebook_file(lab.root / f"{name}.ipynb", *cells)
+    notebook = lab.page(browser, f"{name}.ipynb")
+    notebook.run(0)
+    notebook.run(1)
+    shown = notebook.observer(1)
+    expect(shown).to_have_attribute("data-verdict", "live", timeout=LONG)
+    notebook.run(2, wait=False)
+    eventually(began.exists, "the cell did not start", 60)
+    shown.locator(".wsm-row", has_text="takes long").click(timeout=LONG)
+    shown.locator(".wsm-command", has_text="Interrupt").click(timeout=LONG)
+    asked = shown.locator(".wsm-confirm")
+    expect(asked).to_contain_text("Interrupt", timeout=LONG)
+    asked.get_by_role("button", name="Yes, interrupt").click(timeout=LONG)
+    record = shown.locator(".wsm-command-record")
+    expect(record).to_contain_text("applied", timeout=LONG)
+    cell = notebook.cell(2)
+    expect(cell).to_contain_text("KeyboardInterrupt", timeout=LONG)
+    expect(cell.locator(".jp-InputPrompt").first).to_have_text("[3]:", timeout=LONG)
+    # It is over, so nothing offers to interrupt it; and the next one runs.
+    expect(shown.locator(".wsm-command", has_text="Interrupt")).to_have_count(0, timeout=LONG)
+    notebook.run(3)
+    expect(notebook.cell(3)).to_contain_text("['interrupted by ada via ", timeout=LONG)
+    notebook.page.context.close()

@@ -65,7 +65,7 @@ class Owner(PublicationListener):
     def command(self, command: Command) -> None:
         self.commands.append(command)
 
-    def fenced(self) -> None:
+    def fenced(self, *, removed: bool) -> None:
         self.fences += 1
 
     def status(self, status: ConnectionStatus) -> None:

@@ -67,8 +67,8 @@ class Told:
     def command(self, command: Command) -> None:
         self.log.append(("command", command.id))
 
-    def fenced(self) -> None:
-        self.log.append(("fenced",))
+    def fenced(self, *, removed: bool) -> None:
+        self.log.append(("fenced", removed))
 
     def finished(self) -> None:
         self.log.append(("finished",))
@@ -417,7 +417,7 @@ def test_fencing_ends_it_but_not_while_it_opens_again_itself() -> None:
     bench.machine.fenced()  # about our own earlier opening
     bench.opened(opening, 0)
     bench.machine.fenced()
-    assert bench.told.of("fenced") == [("fenced",)]
+    assert bench.told.of("fenced") == [("fenced", False)]
     bench.submit(step("a"))
     bench.machine.disconnected()
     bench.machine.connected(bench.now, welcome())
@@ -623,7 +623,7 @@ def test_who_comes_back_after_another_holder_is_fenced() -> None:
     assert (again.holder, again.producer_epoch) == (bench.machine.holder, 1)
     fenced = ErrorInfo(code="fenced", message="another holder opened this producer since")
     assert bench.machine.request_failed(bench.now, again.request, fenced)
-    assert bench.told.of("fenced") == [("fenced",)]
+    assert bench.told.of("fenced") == [("fenced", False)]
     assert bench.told.acked == 0
     assert bench.machine.stage == "fenced"
 

@@ -70,7 +70,7 @@ class Owner(PublicationListener):
     def overflowed(self, count: int) -> None:
         self.wrong.append(count)
 
-    def fenced(self) -> None:
+    def fenced(self, *, removed: bool) -> None:
         self.wrong.append("fenced")
 
 

@@ -33,11 +33,11 @@ PATIENCE = 60.0
 
 
 class Kernel:
-    """A kernel, and the messages that a front-end would see."""
+    """A kernel, and the messages that a front-end would see. *options*: of its `KernelManager`."""
 
-    def __init__(self, env: dict[str, str], specs: Path | None = None) -> None:
+    def __init__(self, env: dict[str, str], specs: Path | None = None, **options: Any) -> None:
         manager = KernelSpecManager(kernel_dirs=[str(specs)]) if specs is not None else KernelSpecManager()
-        self.manager = KernelManager(kernel_spec_manager=manager)
+        self.manager = KernelManager(kernel_spec_manager=manager, **options)
         paths = os.pathsep.join(path for path in sys.path if path)
         self.manager.start_kernel(env={**os.environ, "PYTHONPATH": paths, **env})
         self.client: BlockingKernelClient = self.manager.client()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from wsmonitor_server.embedded import EmbeddedServer
 class Recorded:
     """A kernel that is recorded, seen from outside."""
 
-    def __init__(self, server: Any, kernel: Kernel, connection: Connection) -> None:
+    def __init__(self, server: Any, token: str, kernel: Kernel, connection: Connection) -> None:
         self.server = server
+        self.token = token
         self.kernel = kernel
         self.connection = connection
         self.session = ""
@@ -109,15 +110,16 @@ class Recorded:
         return json.dumps(self.outputs(step), ensure_ascii=False)
 
 
-def make_recorded(server: Any, **env: str) -> Iterator[Recorded]:
+def make_recorded(server: Any, options: Mapping[str, Any] | None = None, **env: str) -> Iterator[Recorded]:
+    """A kernel to be recorded. *options*: of its `KernelManager`; *env*: what it sees besides."""
     token = server.token(sub="ada", role="admin")
     # Beneath a test, ipykernel would leave file descriptors alone.
     os.environ.pop("PYTEST_CURRENT_TEST", None)
-    kernel = Kernel({"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": token, **env})
+    kernel = Kernel({"WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": token, **env}, **(options or {}))
     try:
         with connect(Target(url=server.url, token=token)) as connection:
             connection.wait_live(PATIENCE)
-            yield Recorded(server, kernel, connection)
+            yield Recorded(server, token, kernel, connection)
     finally:
         kernel.close()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 import zmq
+from jupyter_client.manager import KernelManager
 
 from tests.notebook.test_kernel import PATIENCE, Kernel
 from wsmonitor.notebook.recorder.interrupting import Interrupter
@@ -191,6 +195,41 @@ class TestEndpoint:
             context.destroy(linger=0)
 
 
+def transports() -> list[Any]:
+    curve = pytest.mark.skipif(
+        "transport_encryption" not in KernelManager.class_trait_names() or not zmq.has("curve"),
+        reason="not here: a jupyter_client or a ZeroMQ that cannot encrypt",
+    )
+    ipc = pytest.mark.skipif(sys.platform == "win32", reason="not here: Windows has no IPC transport")
+    return [
+        pytest.param({"transport": "ipc"}, id="ipc", marks=ipc),
+        pytest.param({"transport_encryption": "required"}, id="curve", marks=curve),
+    ]
+
+
+@pytest.mark.parametrize("options", transports())
+def test_whatever_a_kernel_s_transport_is_it_is_recorded(server: Any, options: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # a short path: that of a socket has its limit
+        if options.get("transport") == "ipc":
+            options = {**options, "ip": f"{folder}/k"}
+        for recorded in make_recorded(server, options):
+            app = recorded.kernel.run(
+                "app = get_ipython().kernel.parent\nprint(app.transport, app.curve_publickey)"
+            )
+            assert app.startswith("ipc") if "ip" in options else "None" not in app
+            recorded.record("within")
+            assert recorded.text(recorded.run("print('one')")).count("one") == 1
+            recorded.off()
+            # The same by the transport itself, as where a kernel has no thread to ask for a shorter way.
+            recorded.kernel.run(
+                "from wsmonitor.notebook.recorder import iopub\niopub.Within.connect = lambda self: None"
+            )
+            recorded.record("over-the-transport")
+            assert recorded.text(recorded.run("print('two')")).count("two") == 1
+            assert recorded.run("1 / 0").state == "failed"
+            assert "missed" not in recorded.kernel.run("%wsmonitor record status")
+
+
 class TestInterrupter:
     """With a signal that the test sends itself."""
 
@@ -258,3 +297,25 @@ def test_to_reload_the_extension_ends_the_recording_and_it_can_begin_anew(server
         recorded.until(lambda state: state.session.ended)
         assert "not being recorded" in recorded.kernel.run("%wsmonitor record status")
         assert recorded.record("again") != first
+
+
+def test_a_recording_that_is_removed_says_so_and_a_new_one_can_begin(server: Any) -> None:
+    for recorded in make_recorded(server):
+        first = recorded.record("gone")
+        recorded.run("1")
+        done = subprocess.run(
+            [sys.executable, "-m", "wsmonitor", "rm", first, "--yes"],
+            env={**os.environ, "WSMONITOR_URL": server.url, "WSMONITOR_TOKEN": recorded.token},
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0
+        deadline = time.monotonic() + PATIENCE
+        while "was removed: nothing is recorded now" not in (
+            said := recorded.kernel.run("%wsmonitor record status")
+        ):
+            assert time.monotonic() < deadline, said
+        assert first in said
+        assert "taken" not in said
+        assert recorded.record("gone") != first
+        assert recorded.run("2").state == "succeeded"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from tests.notebook.test_kernel import PATIENCE
+from tests.notebook.test_kernel import PATIENCE, Kernel
 from wsmonitor.protocol.errors import WsMonitorError
 
 from .conftest import Recorded
@@ -259,6 +262,52 @@ class TestInterrupt:
         step = recorded.run("'over'")
         with pytest.raises(WsMonitorError, match="has ended"):
             recorded.connection.command(recorded.session, "interrupt", step=step.id).result(PATIENCE)
+
+    def test_from_the_terminal(self, recorded: Recorded) -> None:
+        cell = recorded.kernel.begin("import time; time.sleep(600)")
+        step = recorded.step(cell, ended=False)
+        done = terminal(recorded, "interrupt", "--step", step.id)
+        assert done.returncode == 0, done.stderr
+        assert "interrupt was applied" in done.stdout
+        assert "KeyboardInterrupt" in recorded.kernel.end(cell)
+        ended = recorded.step(cell)
+        assert (ended.state, ended.reason) == ("cancelled", "interrupted by ada via terminal")
+        late = terminal(recorded, "interrupt", "--step", step.id)
+        assert late.returncode != 0
+        assert "has ended" in late.stderr + late.stdout
+
+    def test_from_another_kernel_s_observer(self, recorded: Recorded) -> None:
+        elsewhere = Kernel(environment(recorded))
+        try:
+            elsewhere.run(f"import wsmonitor as wm\nobs = wm.watch({recorded.session!r})\nobs.wait_live(60)")
+            cell = recorded.kernel.begin("import time; time.sleep(600)")
+            step = recorded.step(cell, ended=False)
+            ask = f"print(obs.command('interrupt', step={step.id!r}).result(60).name)"
+            assert elsewhere.run(ask).strip() == "interrupt"
+            assert "KeyboardInterrupt" in recorded.kernel.end(cell)
+            ended = recorded.step(cell)
+            assert ended.state == "cancelled"
+            assert ended.reason.startswith("interrupted by ada via "), ended.reason
+            assert "has ended" in elsewhere.run(ask)
+        finally:
+            elsewhere.close()
+
+
+def environment(recorded: Recorded) -> dict[str, str]:
+    """What a process needs to reach the recording's server."""
+    return {"WSMONITOR_URL": recorded.server.url, "WSMONITOR_TOKEN": recorded.token}
+
+
+def terminal(recorded: Recorded, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``wsmonitor command`` about the recording, as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "wsmonitor", "command", recorded.session, *arguments],
+        env={**os.environ, **environment(recorded)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 def test_off_leaves_nothing_behind_and_ends_the_session(recorded: Recorded) -> None:

@@ -118,6 +118,7 @@ class Publisher:
         self.rejections: list[tuple[int, str]] = []
         self.delivered: list[Command] = []
         self.fences = 0
+        self.removals = 0  # of those fences: because the session was removed
         self.failures: list[ErrorInfo] = []
         self.next = 1
         self.opened: PublishOpened | None = None
@@ -165,8 +166,9 @@ class Publisher:
     def held(self, session: str, producer: str, hold: Hold) -> None:
         self.holds.append(hold)
 
-    def fenced(self, session: str, producer: str) -> None:
+    def fenced(self, session: str, producer: str, *, removed: bool) -> None:
         self.fences += 1
+        self.removals += removed
 
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
         self.failures.append(error)

@@ -364,7 +364,7 @@ class ClientCore:
     def _fenced(self, now: Instant, message: Fenced) -> None:
         machine = self.publications.get((message.session, message.producer))
         if machine is not None:
-            machine.fenced()
+            machine.fenced(removed=message.reason == "removed")
 
     def _deliver(self, now: Instant, message: Deliver) -> None:
         machine = self.publications.get((message.session, message.producer))

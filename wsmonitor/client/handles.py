@@ -313,9 +313,9 @@ class _Events:
     def held(self, holds: tuple[Hold, ...]) -> None:
         self._call(lambda: self._listener.held(holds))
 
-    def fenced(self) -> None:
+    def fenced(self, *, removed: bool) -> None:
         self._publication._shared.changed.notify_all()
-        self._call(self._listener.fenced)
+        self._call(lambda: self._listener.fenced(removed=removed))
 
     def finished(self) -> None:
         self._publication._shared.changed.notify_all()

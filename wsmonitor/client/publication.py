@@ -333,13 +333,13 @@ class PublicationMachine:
             self._holds[key] = hold
         self._events.held(tuple(self._holds.values()))
 
-    def fenced(self) -> None:
-        """Another holder opened this producer."""
+    def fenced(self, *, removed: bool = False) -> None:
+        """Another holder opened this producer, or its session was *removed*."""
         if self.stage in ("open", "closing"):
             # While we open it again on the same connection, the one that is fenced is our own past.
             self.stage = "fenced"
             self._deadline = None
-            self._events.fenced()
+            self._events.fenced(removed=removed)
 
     def value_ack(self, now: float, message: ValueAck) -> bool:
         """A page of an upload arrived there; False when it is not ours."""
@@ -392,7 +392,7 @@ class PublicationMachine:
         elif error.code == "fenced":
             self.stage = "fenced"
             self._deadline = None
-            self._events.fenced()
+            self._events.fenced(removed=False)
         else:
             self.stage = "refused"
             self._deadline = None

@@ -190,8 +190,8 @@ class PublicationListener:
     def held(self, holds: tuple[Hold, ...]) -> None:
         """What is wanted of our work beneath what other producers own: each time all that is in force."""
 
-    def fenced(self) -> None:
-        """Another holder took this producer over: nothing more will be sent."""
+    def fenced(self, *, removed: bool) -> None:
+        """Another holder took this producer over, or the session was *removed*: nothing more will be sent."""
 
     def status(self, status: ConnectionStatus) -> None:
         """The link's status changed."""

@@ -62,7 +62,9 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     # Publishing
     "illegal_transition": CatalogueEntry("The state machine has no such transition.", False, 409),
     "not_owner": CatalogueEntry("Only the producer that created an entity may write it.", False, 403),
-    "fenced": CatalogueEntry("A newer holder of this producer id has taken over.", False, 409),
+    "fenced": CatalogueEntry(
+        "A newer holder of this producer id has taken over, or the session was removed.", False, 409
+    ),
     "out_of_sequence": CatalogueEntry("Not the next producer sequence number.", True, 409),
     "value_too_large": CatalogueEntry("A value is above the inline limit; upload it first.", False, 413),
     "event_too_large": CatalogueEntry("The entity would be larger than one event may be.", False, 413),

@@ -440,10 +440,14 @@ class Rejected(_Message, frozen=True, kw_only=True, tag="rejected"):
 
 
 class Fenced(_Message, frozen=True, kw_only=True, tag="fenced"):
-    """Another connection opened this producer: what is sent on this one is refused."""
+    """The producer is no longer this connection's: what is sent on it is refused.
+
+    ``reason``: another connection opened it (``taken``), or the session was ``removed``.
+    """
 
     session: SessionId
     producer: Id
+    reason: Literal["taken", "removed"] = "taken"
 
 
 class Deliver(_Message, frozen=True, kw_only=True, tag="deliver"):

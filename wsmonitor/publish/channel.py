@@ -96,6 +96,7 @@ class Channel(PublicationListener):
         self.dropped_changes = 0
         self.dropped_logs = 0
         self.phase = "idle"
+        self.removed = False  # whether somebody removed the session
 
     # -- opening and closing
 
@@ -357,8 +358,12 @@ class Channel(PublicationListener):
         with run.lock:
             run.control.follow({hold.step or hold.chain or run.session_id: hold for hold in holds})
 
-    def fenced(self) -> None:
-        self._run.report("fenced", "another process has taken this session over", background=True)
+    def fenced(self, *, removed: bool) -> None:
+        self.removed = removed
+        words = "this session was removed: nothing more is kept of it"
+        if not removed:
+            words = "another process has taken this session over"
+        self._run.report("fenced", words, background=True)
 
     def status(self, status: ConnectionStatus) -> None:
         before, self.phase = self.phase, status.phase

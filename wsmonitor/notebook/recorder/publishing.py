@@ -123,6 +123,11 @@ class Recording(Session):
         return self._run.capture.redactor.text(text, self.pause)
 
     @property
+    def removed(self) -> bool:
+        """Whether somebody removed the recording: nothing more is kept of it."""
+        return self._run.channel.removed
+
+    @property
     def warnings(self) -> list[str]:
         """What went wrong about publishing, the newest last."""
         return [f"{info.message} [{info.code}]" for info in self._run.errors]

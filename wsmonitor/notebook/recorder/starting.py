@@ -65,7 +65,10 @@ def start(shell: Any, name: str = "") -> Recorder:
     global _recorder
     with _lock:
         running = current()
-        if running is not None:
+        if running is not None and running.session.removed:
+            _recorder = None
+            running.stop()
+        elif running is not None:
             raise UsageError(
                 f"this kernel is being recorded already, as {running.session.name!r}; "
                 "%wsmonitor record off ends that"
@@ -172,6 +175,11 @@ def status(recorder: Recorder | None) -> str:
     if recorder is None:
         return "This notebook is not being recorded. %wsmonitor record starts it.\n"
     session = recorder.session
+    if session.removed:
+        return (
+            f"The recording {session.name!r} (session {session.id}) was removed: nothing is recorded now. "
+            "%wsmonitor record starts a new one.\n"
+        )
     lines = [f"Recording as {session.name!r} (session {session.id}); {recorder.executions:,} executions."]
     if session.unacknowledged:
         lines.append(f"  {session.unacknowledged:,} changes wait for the server")
