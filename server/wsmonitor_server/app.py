@@ -76,7 +76,7 @@ class Server:
         )
         self.instance = secrets.token_hex(8)
         self.connections: dict[str, Connection] = {}
-        self.peers: set[Peer] = set()
+        self.peers: dict[Peer, None] = {}  # in the order in which they came
         self.tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
         self.draining = False
@@ -238,12 +238,12 @@ class Server:
 
     def remember(self, peer: Peer) -> None:
         """*peer*'s handshake is done."""
-        self.peers.add(peer)
+        self.peers[peer] = None
         self._by_subject[peer.credential.claims.sub] += 1
 
     def forget(self, peer: Peer) -> None:
         """*peer*'s connection is gone."""
-        self.peers.discard(peer)
+        self.peers.pop(peer, None)
         subject = peer.credential.claims.sub
         self._by_subject[subject] -= 1
         if self._by_subject[subject] <= 0:

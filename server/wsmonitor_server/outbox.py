@@ -58,7 +58,7 @@ class Outbox:
         self.control_size = control_size
         self._queue: deque[tuple[Lane | None, bytes]] = deque()
         self._bulk = Lane()
-        self._lanes: set[Lane] = set()
+        self._lanes: dict[Lane, None] = {}  # in order, so that the same load always has the same victim
         self.state_count = 0
         self.state_size = 0
         self.control_count = 0
@@ -73,7 +73,7 @@ class Outbox:
         length = len(frame)
         self._queue.append((lane, frame))
         if lane.count == 0:
-            self._lanes.add(lane)
+            self._lanes[lane] = None
         lane.count += 1
         lane.size += length
         self.state_count += 1
@@ -113,7 +113,7 @@ class Outbox:
             self.state_count -= lane.count
             self.state_size -= lane.size
             lane.count = lane.size = 0
-            self._lanes.discard(lane)
+            self._lanes.pop(lane, None)
         return dropped
 
     def take(self, limit: int) -> list[bytes]:
@@ -145,7 +145,7 @@ class Outbox:
                 self.state_count -= 1
                 self.state_size -= length
                 if lane.count == 0:
-                    self._lanes.discard(lane)
+                    self._lanes.pop(lane, None)
         return frames
 
     def clear(self) -> None:
