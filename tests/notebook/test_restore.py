@@ -41,14 +41,17 @@ def ada(server: ThreadedServer) -> Iterator[Connection]:
 
 
 def publish(
-    connection: Connection, session: str, values: Values, *steps: Step, kind: str = "notebook"
+    connection: Connection, session: str, values: Values, *steps: Step, kind: str = "notebook", path: str = ""
 ) -> None:
     name = session.partition("~")[0]
     publication = connection.publication(session, "p", PublicationListener(), agent="test")
     publication.submit(SessionChange(name=name, kind=kind, state="running", started=ns(0)))
     for digest, data in values.kept.items():
         assert publication.submit_value(data, digest)
-    publication.submit(ChainChange(id="nb", name=name, kind="notebook", state="running"))
+    attributes: dict[str, Any] = {"notebook": path} if path else {}
+    publication.submit(
+        ChainChange(id="nb", name=name, kind="notebook", state="running", attributes=attributes)
+    )
     for step in steps:
         names = ("id", "chain", "name", "kind", "state", "input", "output", "attributes", "started", "ended")
         publication.submit(StepChange(**{field: getattr(step, field) for field in names}))
@@ -109,6 +112,16 @@ def test_the_last_recording_in_which_something_ran_is_found(ada: Connection) -> 
     assert finding.find(ada, "", "nb.ipynb", 20).session == "nb~1"
     assert finding.find(ada, "nb~2", "", 20).session == "nb~2"
     assert finding.find(ada, "nb", "", 20).session == "nb~1"
+
+
+def test_of_two_notebooks_recorded_under_one_name_this_one_s_is_meant(ada: Connection) -> None:
+    values = Values()
+    publish(ada, "lab~1", values, ran(values, 1, "f()", [stream("1")]), path="work/a.ipynb")
+    publish(ada, "lab~2", values, ran(values, 1, "f()", [stream("2")]), path="work/b.ipynb")
+    assert finding.find(ada, "lab", "/home/ada/work/a.ipynb", 20).session == "lab~1"
+    assert finding.find(ada, "lab", "/home/ada/work/b.ipynb", 20).session == "lab~2"
+    # Another notebook asks by the name: then it is the newest.
+    assert finding.find(ada, "lab", "/home/ada/work/c.ipynb", 20).session == "lab~2"
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,18 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zmq
 from jupyter_client.manager import KernelManager
 
+from tests.browser.conftest import ServerProcess
 from tests.notebook.test_kernel import PATIENCE, Kernel
 from wsmonitor.notebook.recorder.interrupting import Interrupter
 from wsmonitor.notebook.recorder.iopub import Endpoint, Unreadable
-from wsmonitor.notebook.recorder.starting import kept, place, recording_name
+from wsmonitor.notebook.recorder.starting import kept, place, recording_name, status
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor_server.embedded import EmbeddedServer
 
@@ -297,6 +299,52 @@ def test_to_reload_the_extension_ends_the_recording_and_it_can_begin_anew(server
         recorded.until(lambda state: state.session.ended)
         assert "not being recorded" in recorded.kernel.run("%wsmonitor record status")
         assert recorded.record("again") != first
+
+
+def test_status_counts_all_executions_and_tells_what_is_over_from_what_is_not() -> None:
+    session = SimpleNamespace(
+        name="n", id="n~1", removed=False, unacknowledged=0, warnings=[], overcome=["the link broke"]
+    )
+    recorder: Any = SimpleNamespace(session=session, executions=1_234, problems={})
+    assert status(recorder).splitlines() == [
+        "Recording as 'n' (session n~1); 1,234 executions.",
+        "  earlier  the link broke; it has come back",
+    ]
+    session.warnings, session.overcome = session.overcome, []
+    assert status(recorder).splitlines()[1:] == ["  trouble  the link broke"]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_midway_has_all_of_it_later(tmp_path: Path) -> None:
+    process = ServerProcess(tmp_path / "server")
+    process.start()
+    try:
+        for recorded in make_recorded(process):
+            survives(process, recorded)
+    finally:
+        process.stop()
+
+
+def survives(process: ServerProcess, recorded: Recorded) -> None:
+    recorded.record("survives")
+    cell = recorded.kernel.begin(
+        "import time\nfor n in range(100): print('line', n, flush=True); time.sleep(0.02)"
+    )
+    step = recorded.step(cell, ended=False)
+    recorded.until(lambda state: state.steps[step.id].output)
+    process.kill()
+    recorded.kernel.end(cell)
+    recorded.kernel.run("print('nobody was there')")
+    assert "trouble  the link to the server is down" in recorded.kernel.run("%wsmonitor record status")
+    process.start()
+    assert recorded.text(recorded.step(cell)).count("line") == 100
+    assert recorded.run("'later'").state == "succeeded"
+    (away,) = (one for one in recorded.state.steps.values() if "nobody" in one.name)
+    assert "nobody was there" in recorded.text(away)
+    said = recorded.kernel.run("%wsmonitor record status")
+    assert "trouble" not in said
+    assert "it has come back" in said
+    assert "; 6 executions" in said
 
 
 def test_a_recording_that_is_removed_says_so_and_a_new_one_can_begin(server: Any) -> None:

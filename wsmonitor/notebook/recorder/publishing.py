@@ -10,7 +10,7 @@ from wsmonitor.client.types import Target
 from wsmonitor.export.outputs import MIME
 from wsmonitor.protocol import ids
 from wsmonitor.protocol.changes import CommandChange
-from wsmonitor.protocol.entities import Command, CommandSpec, Failure
+from wsmonitor.protocol.entities import Command, CommandSpec, ErrorInfo, Failure
 from wsmonitor.protocol.states import State
 from wsmonitor.publish.commands import Commands
 from wsmonitor.publish.failures import MESSAGE_LENGTH, TRACEBACK_LENGTH
@@ -129,8 +129,16 @@ class Recording(Session):
 
     @property
     def warnings(self) -> list[str]:
-        """What went wrong about publishing, the newest last."""
-        return [f"{info.message} [{info.code}]" for info in self._run.errors]
+        """What goes wrong about publishing, the newest last."""
+        return [f"{info.message} [{info.code}]" for info in self._run.errors if not self._over(info)]
+
+    @property
+    def overcome(self) -> list[str]:
+        """What went wrong about publishing, and is over, the newest last."""
+        return [f"{info.message} [{info.code}]" for info in self._run.errors if self._over(info)]
+
+    def _over(self, info: ErrorInfo) -> bool:
+        return info.code == "connection_lost" and self._run.channel.phase == "live"
 
 
 class CellStep:

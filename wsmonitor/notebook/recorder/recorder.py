@@ -75,6 +75,7 @@ class Recorder:
         self._endpoint = Endpoint.of(shell.kernel)
         self._pid = os.getpid()
         self.problems: dict[str, int] = {}
+        self._executions = 0
         self._begun: dict[str, Begin] = {}  # by msg_id; written by hooks, taken by the thread
         self._endings: dict[str, Ending] = {}
         self._infos: dict[int, tuple[Any, str]] = {}  # by id of IPython's info, which is held: ids come again
@@ -144,8 +145,8 @@ class Recorder:
 
     @property
     def executions(self) -> int:
-        """How many executions have been recorded and are still at hand."""
-        return len(self._cells)
+        """How many executions have begun while it recorded, the one that runs now among them."""
+        return self._executions
 
     def _request(self) -> Mapping[str, Any] | None:
         """The request that is being executed, if it is one."""
@@ -178,6 +179,7 @@ class Recorder:
         # Of the cell that starts the recording, the message with the count has passed.
         count = 0 if info is not None else len(self._shell.history_manager.input_hist_raw) - 1
         self.interrupter.begin(ident)
+        self._executions += 1
         # Nothing here may give the interpreter's lock away, as waking the thread would: to have it again may
         # take 5 ms. The kernel's own messages wake it.
         self._begun[ident] = Begin(ident, source, str(cell_id), count, time.time_ns())

@@ -184,5 +184,6 @@ def status(recorder: Recorder | None) -> str:
     if session.unacknowledged:
         lines.append(f"  {session.unacknowledged:,} changes wait for the server")
     lines += [f"  trouble  {words}" for words in dict.fromkeys(session.warnings[-5:])]
+    lines += [f"  earlier  {words}; it has come back" for words in dict.fromkeys(session.overcome[-5:])]
     lines += [f"  missed   {words} ({count:,}×)" for words, count in recorder.problems.items()]
     return "\n".join(lines) + "\n"

@@ -68,7 +68,8 @@ def find(connection: Connection, wanted: str, path: str, patience: float) -> Rec
     """The recording to restore.
 
     Args:
-        wanted: a session's id or name; "" for the last recording of the notebook at *path*, or, if there
+        wanted: a session's id or name (of several notebooks that were recorded under one name, this one's
+            goes before the others'); "" for the last recording of the notebook at *path*, or, if there
             is none, the last of all. One in which nothing but the recording itself was run is passed over.
 
     Raises:
@@ -83,7 +84,7 @@ def find(connection: Connection, wanted: str, path: str, patience: float) -> Rec
         if not named:
             raise NotRecordedError(f"there is no session {wanted!r}, or not for this token")
         recordings = [one for one in named if one.kind == SESSION_KIND]
-        return _best(connection, recordings or named, "", patience)
+        return _best(connection, recordings or named, path, patience)
     recordings = [one for one in listings if one.kind == SESSION_KIND]
     if not recordings:
         raise NotRecordedError(
