@@ -9,8 +9,8 @@ import pytest
 
 from wsmonitor.export.outputs import decode, references
 from wsmonitor.notebook.recorder.cells import FIRST, LINES, VIEW, Begin, Cell, Ending, Failed, Lines
+from wsmonitor.notebook.recorder.outcomes import outcome
 from wsmonitor.notebook.recorder.progress import Bars, Progress, tqdm_text
-from wsmonitor.notebook.recorder.recorder import outcome
 from wsmonitor.notebook.recorder.titles import title
 from wsmonitor.notebook.recorder.turns import LONG, PATIENT, SHORT, Turns
 from wsmonitor.publish.redaction import Redactor

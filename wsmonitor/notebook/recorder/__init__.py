@@ -10,6 +10,8 @@ turns        whose turn it is: the recorder's work between that of cells
 progress     bars: tqdm's text, and the widgets of notebooks
 publishing   the session, chain and steps of a recording
 interrupting the command ``interrupt``, which reaches exactly the cell that it names
+outcomes     how an execution ended, as the state of its step
+prompts      who waits for input
 recorder     the thread that hears, the hooks that tell a cell's source, starting and ending
 starting     ``%wsmonitor record``: the name, what is said, configuration
 ============ ================================================================================

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from types import FrameType
 from typing import Any, Final
 
 import zmq
@@ -19,10 +18,12 @@ from wsmonitor.notebook.trace import BEGIN
 from wsmonitor.protocol.entities import Command
 from wsmonitor.protocol.states import State
 
-from .cells import Begin, Cell, Ending, Failed
+from .cells import Begin, Cell, Ending
 from .interrupting import Answer, Interrupter
 from .iopub import Endpoint, Message, Unreadable, Within
+from .outcomes import outcome, words
 from .progress import Bars
+from .prompts import input_prompts
 from .publishing import CellStep, Recording
 from .turns import Turns
 
@@ -206,7 +207,7 @@ class Recorder:
             name = "" if error is None else type(error).__name__
             if isinstance(error, SystemExit) and error.code in (None, 0):
                 name = ""
-            message = f"interrupted by {who}" if who else "" if error is None else _words(error)
+            message = f"interrupted by {who}" if who else "" if error is None else words(error)
             self._endings[ident] = Ending(time.time_ns(), name, message, self._page())
         except Exception as exc:  # noqa: BLE001 - as in `_before`
             self._problem(f"a cell's end: {type(exc).__name__}: {exc}")
@@ -498,53 +499,3 @@ class Recorder:
             if recorded.cell.changed:
                 self._publish(recorded, now)
             self._log(recorded, last=True)
-
-
-def outcome(ending: Ending | None, shown: Failed | None) -> tuple[State, str, Failed | None]:
-    """The state of a step whose cell ended like this: *shown* is the last error that the kernel sent.
-
-    An error that was shown does not mean that the cell failed: code that it ran may have.
-    """
-    if ending is None:
-        name, message = (shown.name, "") if shown is not None else ("", "")
-    else:
-        name, message = ending.error, ending.message
-    if not name:
-        return "succeeded", "", None
-    if name == "KeyboardInterrupt":
-        return "cancelled", message if message.startswith("interrupted by ") else "interrupted", None
-    if name in ("CancelledError", "Cancelled"):
-        return "cancelled", message or "cancelled", None
-    if shown is None or (ending is not None and shown.name != name):
-        return "failed", "", Failed(name, message, "")
-    return "failed", "", shown
-
-
-def input_prompts(frames: Mapping[int, FrameType]) -> dict[str, str]:
-    """Who waits for input now, of these threads' frames: the prompt by the ``msg_id`` of the request.
-
-    `input` and `getpass.getpass` wait in one function of ipykernel. Looking at it changes nothing, as
-    putting ourselves in its place would: our frame would stand in the cell's tracebacks.
-    """
-    found = {}
-    for frame in frames.values():
-        at: FrameType | None = frame
-        for _ in range(8):
-            if at is None:
-                break
-            if at.f_code.co_name == "_input_request" and "ipykernel" in at.f_code.co_filename:
-                parent = at.f_locals.get("parent")
-                prompt = at.f_locals.get("prompt")
-                if isinstance(parent, Mapping):
-                    ident = str(parent.get("header", {}).get("msg_id", ""))
-                    found[ident] = prompt if isinstance(prompt, str) else ""
-                break
-            at = at.f_back
-    return found
-
-
-def _words(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a user's exception may do anything
-        return ""
