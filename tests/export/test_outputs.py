@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsmonitor.export.outputs import (
-    OutputLimits,
-    Outputs,
-    decode,
-    encode,
-    outputs_from_messages,
-    plain_text,
-    redacted,
-    references,
-    resolve,
-)
+from wsmonitor.export.collecting import OutputLimits, Outputs, outputs_from_messages, redacted
+from wsmonitor.export.outputs import decode, encode, plain_text, references, resolve
 from wsmonitor.publish.redaction import Redactor
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wsmonitor.export.outputs import OutputLimits, Outputs, Redact, encode, plain_text, references
+from wsmonitor.export.collecting import OutputLimits, Outputs, Redact
+from wsmonitor.export.outputs import encode, plain_text, references
 from wsmonitor.publish.redaction import REDACTED
 
 from .progress import Progress, tqdm_text
