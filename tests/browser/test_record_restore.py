@@ -183,3 +183,48 @@ def test_what_a_closed_browser_missed_is_seen_and_given_back(
     )
     assert made.returncode == 0, made.stderr
     assert outputs(exported)[: len(expected)] == expected
+
+
+EDITED = (
+    RECORD,
+    "print('moved')",
+    "print('copied')",
+    "print('edited')",
+    "print('deleted')",
+    "print('alone')",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["lab/tree", "notebooks"])
+def test_a_notebook_that_was_worked_on_since_gets_only_what_its_cells_made(
+    browser: Browser, place: tuple[ServerProcess, Lab], app: str
+) -> None:
+    _, lab = place
+    name = f"since-{app.partition('/')[0]}.ipynb"
+    path = lab.root / name
+    notebook_file(path, *EDITED)
+    gone = lab.page(browser, name, app=app)
+    for index in range(len(EDITED)):
+        gone.run(index)
+    gone.page.context.close()  # without saving
+
+    written = json.loads(path.read_text())
+    record, moved, copied, edited, _, alone = written["cells"]
+    edited = {**edited, "source": "print('edited again')"}
+    copy = {**copied, "id": "pasted"}
+    restore = {**record, "id": "back", "source": "%wsmonitor restore"}
+    written["cells"] = [record, alone, copy, edited, copied, moved, restore]
+    path.write_text(json.dumps(written))
+
+    back = lab.page(browser, name, app=app)
+    cell = back.run(6)
+    sheet = cell.locator(".wsr[data-phase=ready]")
+    expect(sheet).to_be_visible(timeout=LONG)
+    expect(sheet.locator(".wsr-go")).to_have_text("Restore 3 cells")
+    sheet.locator(".wsr-go").click()
+    expect(cell.locator(".wsr[data-phase=done]")).to_be_visible(timeout=LONG)
+    back.save()
+    back.page.context.close()
+    texts = ["".join(one["text"] for one in found) for found in outputs(path)[:5]]
+    assert texts == ["alone\n", "", "", "copied\n", "moved\n"]
