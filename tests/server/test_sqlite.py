@@ -278,3 +278,21 @@ async def test_what_was_removed_is_in_none_of_the_files(path: Path) -> None:
         await store.remove("s~1", at=5)
         assert found() == []
     assert found() == []
+
+
+async def test_a_full_disk_does_not_keep_a_server_from_ending(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    epoch = store.epoch
+    await store.commit([a_commit(store)])
+    await store._run(lambda: store._db.execute("PRAGMA query_only=ON"))
+    await store.close()
+    assert "closing could not be noted" in caplog.text
+    async with opened(path) as again:
+        # The same boot of the same system: what was committed is there, and goes on.
+        assert again.epoch == epoch
+        stored = await again.load("s~1")
+        assert stored is not None
+        assert stored.state.seq == 2

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import sqlite3
@@ -36,6 +37,8 @@ from .base import Commit, ProducerPosition, StoredSession, StoreError, Unsuitabl
 from .blobs import Blobs, FileBlobs
 
 _T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 3
 
@@ -252,7 +255,13 @@ class SqliteStore:
     def _close(self) -> None:
         with closing(self._db):
             if self.epoch:  # else it was never open
-                self._transaction(lambda db: db.execute("UPDATE meta SET value = '1' WHERE key = 'clean'"))
+                try:
+                    self._transaction(
+                        lambda db: db.execute("UPDATE meta SET value = '1' WHERE key = 'clean'")
+                    )
+                except (StoreError, sqlite3.Error) as exc:
+                    # Nothing is lost by that: at worst the next start takes this for an unclean stop.
+                    log.warning("%s: closing could not be noted: %s", self.path, exc)
 
     async def check(self) -> None:
         def write(db: sqlite3.Connection) -> None:
