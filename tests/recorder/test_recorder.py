@@ -96,7 +96,7 @@ def test_code_within_a_cell_makes_no_steps_of_its_own(recorded: Recorded) -> Non
 
 
 def test_of_a_notebook_s_bar_the_text_is_what_it_showed_last(recorded: Recorded) -> None:
-    pytest.importorskip("tqdm")
+    pytest.importorskip("tqdm", reason="tqdm is not installed: it is in the extra `test`")
     step = recorded.run("from tqdm.notebook import tqdm\nfor _ in tqdm(range(30), desc='load'): pass")
     (shown,) = recorded.outputs(step)
     assert shown["data"]["text/plain"].startswith("load: 100%|██████████| 30/30 [")

@@ -244,7 +244,8 @@ async def test_a_fault_is_told_without_its_details_and_logged(
         record = next(r for r in caplog.records if r.exc_info)
         assert record.__dict__["wsmonitor_fields"]["correlation"] == message.error.correlation
         await alive(one)
-        assert server.server.peers.copy().pop().subscriptions == {}
+        [peer] = server.server.peers
+        assert peer.subscriptions == {}
 
 
 async def test_limits_are_named(engine: FakeEngine) -> None:
@@ -381,7 +382,7 @@ async def test_after_the_end_nothing_of_a_connection_is_left(
         await asyncio.wait_for(engine.detached.get(), 5)
     assert all(subscribers == [] for subscribers in engine.attached.values())
     await asyncio.wait_for(server.server.all_gone(), 5)
-    assert (server.server.connections, server.server.peers, server.server.tasks) == ({}, set(), set())
+    assert (server.server.connections, server.server.peers, server.server.tasks) == ({}, {}, set())
 
 
 async def test_status_tells_counts_to_administrators_only(server: EmbeddedServer) -> None:
