@@ -37,6 +37,8 @@ class FakePublication:
         self.room: int | None = None  # how many more changes fit; None for any
         self.acknowledged = 0
         self.closed = False
+        self.records_answers = True  # whether an acceptance is acknowledged by itself
+        self.recording: list[threading.Thread] = []
         self.submitted = threading.Condition()
 
     @property
@@ -53,6 +55,11 @@ class FakePublication:
         with self.submitted:
             self.changes.append(change)
             self.submitted.notify_all()
+        if isinstance(change, CommandChange) and change.state == "accepted" and self.records_answers:
+            # As from a server: later, and on another thread than the one that submits.
+            recording = threading.Thread(target=self.listener.acknowledged, args=(len(self.changes),))
+            self.recording.append(recording)
+            recording.start()
         return len(self.changes)
 
     def submit_value(self, data: bytes, sha256: str) -> bool:
@@ -167,6 +174,8 @@ class Fake:
                 requested="0",
             )
         )
+        for recording in owner.recording:
+            recording.join(10)
         return ident
 
     def answers(self, ident: str) -> list[tuple[str, str]]:

@@ -27,6 +27,8 @@ from wsmonitor.protocol.changes import Change, CommandChange, LogChange, Problem
 from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord
 from wsmonitor.protocol.messages import Hold
 
+from .answers import Answers
+
 if TYPE_CHECKING:
     from .node import Node
     from .run import Run
@@ -95,6 +97,7 @@ class Channel(PublicationListener):
         self.closed: Callable[[Channel], None] | None = None  # told when nothing is left to do
         self.dropped_changes = 0
         self.dropped_logs = 0
+        self.answers = Answers(self._submit)
         self.phase = "idle"
         self.removed = False  # whether somebody removed the session
 
@@ -141,6 +144,8 @@ class Channel(PublicationListener):
             self._held.clear()
             self._unsent.clear()
             self._ended.clear()
+            calls = self.answers.drop()
+        _call(calls)
         if publication is not None:
             publication.close(0.0)
         if connection is not None:
@@ -190,6 +195,7 @@ class Channel(PublicationListener):
         self._held.clear()
         self._unsent.clear()
         self._ended.clear()
+        self.answers.drop()  # the commands, and the threads that would execute them, are the parent's
 
     # -- sending; the run's lock is held
 
@@ -229,7 +235,15 @@ class Channel(PublicationListener):
 
     def command_state(self, change: CommandChange) -> None:
         """Tell what became of a command."""
-        self.submit(change)
+        self.answers.tell(change)
+
+    def accept(
+        self, command: Command, then: Callable[[], None], dropped: Callable[[], None] = lambda: None
+    ) -> None:
+        """Accept *command*. *then* is called when the acceptance is committed, on the connection's thread and
+        without the lock; *dropped* when it will not be: then the command must not be executed.
+        """
+        self.answers.accept(command.id, then, dropped)
 
     def problem(self, change: ProblemChange) -> None:
         """Tell an error of the session."""
@@ -237,11 +251,14 @@ class Channel(PublicationListener):
 
     def submit(self, change: Change) -> bool:
         """Submit *change*; False if there is no room for it, or nowhere to go."""
+        return self._submit(change) is not None
+
+    def _submit(self, change: Change) -> int | None:
         publication = self._publication
-        if publication is None or publication.submit(change) is None:
+        number = None if publication is None else publication.submit(change)
+        if number is None:
             self.dropped_changes += 1
-            return False
-        return True
+        return number
 
     def _send(self, node: Node, now: float) -> None:
         node.sent_at = now
@@ -305,8 +322,12 @@ class Channel(PublicationListener):
                 end_what_was_left(self._run, *resumed, done=self._have_settled)
             if earlier and (earlier != epoch or not known):
                 self._assert_again([*self._ended.values(), *self._run.owned()])
+                self.answers.assert_again()
 
     def acknowledged(self, number: int) -> None:
+        with self._run.lock:
+            calls = self.answers.acknowledged(number)
+        _call(calls)
         if self._finishing:
             with self._run.lock:
                 self._goodbye()
@@ -323,6 +344,15 @@ class Channel(PublicationListener):
             self._goodbye()
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        if isinstance(change, CommandChange):
+            with self._run.lock:
+                calls = self.answers.rejected(number)
+            _call(calls)
+            # No fault of the program: the record had come to its end otherwise.
+            self._run.note(
+                error.code, f"the answer {change.state!r} to a command came too late: {error.message}"
+            )
+            return
         with self._run.lock:
             node = (
                 None
@@ -360,6 +390,9 @@ class Channel(PublicationListener):
 
     def fenced(self, *, removed: bool) -> None:
         self.removed = removed
+        with self._run.lock:
+            calls = self.answers.drop()
+        _call(calls)
         words = "this session was removed: nothing more is kept of it"
         if not removed:
             words = "another process has taken this session over"
@@ -386,3 +419,8 @@ class Channel(PublicationListener):
                 "and the program goes on meanwhile",
                 background=True,
             )
+
+
+def _call(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()

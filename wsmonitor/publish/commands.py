@@ -23,6 +23,7 @@ from wsmonitor.protocol.changes import CommandChange
 from wsmonitor.protocol.entities import Argument, Command, CommandSpec, Scalar
 from wsmonitor.protocol.errors import UsageError
 
+from .control import refusal
 from .failures import describe
 from .values import cut
 
@@ -141,45 +142,58 @@ class Commands:
     # -- what arrives, on the connection's thread
 
     def receive(self, command: Command) -> None:
-        """A command was delivered."""
+        """A command was delivered: refuse it, or accept it, and execute it once that is on record."""
         run = self._session._run
         with run.lock:
-            if command.name == "retry":
-                self._retry(command)
-                return
+            own = self._own.get(command.name)
+            # What was accepted before this and is still to be executed may make it possible, or impossible.
+            why = "" if run.channel.answers.waiting else self._refusal(command)
+            if why:
+                self._tell(command, "rejected", why)
+            elif own is not None:
+                self._call(own, command)
+            else:
+                run.channel.accept(command, lambda: self._execute(command))
+
+    def _execute(self, command: Command) -> None:
+        run = self._session._run
+        with run.lock:
+            why = self._refusal(command)
             node = self._target(command)
-            if node is None or node.foreign:
-                self._tell(command, "rejected", "there is no such thing here, or it has ended")
+            if why:
+                self._tell(command, "rejected", why)
                 return
-            control = run.control
+            if command.name == "retry":
+                run.retries[command.step](command)
+                return
+            assert node is not None
             match command.name:
                 case "pause":
-                    control.pause(node, command)
+                    run.control.pause(node, command)
                 case "resume":
-                    control.resume(node, command)
+                    run.control.resume(node, command)
                 case "cancel":
-                    control.cancel(node, command)
-                case "approve" | "reject" | "input":
-                    control.answer(node, command)
+                    run.control.cancel(node, command)
                 case _:
-                    self._call(command)
+                    run.control.answer(node, command)
+
+    def _refusal(self, command: Command) -> str:
+        """Why *command* cannot be executed now; "" if it can."""
+        if command.name == "retry":
+            known = command.step in self._session._run.retries
+            return "" if known else "this step cannot be retried, or not any more"
+        node = self._target(command)
+        if node is None or node.foreign:
+            return "there is no such thing here, or it has ended"
+        if command.name in _STANDARD:
+            return refusal(node, command)
+        return "" if command.name in self._own else f"no command {command.name!r} is taken here"
 
     def _target(self, command: Command) -> Node | None:
         ident = command.step or command.chain or self._session.id
         return self._session._run.nodes.get(ident)
 
-    def _retry(self, command: Command) -> None:
-        again = self._session._run.retries.get(command.step)
-        if again is None:
-            self._tell(command, "rejected", "this step cannot be retried, or not any more")
-        elif not again(command):
-            self._tell(command, "rejected", "it is being retried already")
-
-    def _call(self, command: Command) -> None:
-        own = self._own.get(command.name)
-        if own is None:
-            self._tell(command, "rejected", f"no command {command.name!r} is taken here")
-            return
+    def _call(self, own: _Own, command: Command) -> None:
         if self._jobs is None:
             self._jobs = queue.SimpleQueue()
             threading.Thread(
@@ -209,8 +223,8 @@ class Commands:
                 with run.lock:
                     self._tell(command, "rejected", str(exc))
                 continue
-            with run.lock:
-                self._tell(command, "accepted")
+            if not self._accepted(command):
+                continue
             try:
                 result = self._invoke(own, arguments)
             except BaseException as exc:  # noqa: BLE001 - told to whoever asked; this thread goes on
@@ -225,6 +239,19 @@ class Commands:
             with run.lock:
                 self._tell(command, "applied", reason)
 
+    def _accepted(self, command: Command) -> bool:
+        """Accept *command*, and wait until that is on record; False if it must not be executed."""
+        run = self._session._run
+        verdict: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        with run.lock:
+            run.channel.accept(command, lambda: verdict.put(True), lambda: verdict.put(False))
+        if not verdict.get():
+            return False
+        with run.lock:
+            if not run.open:
+                self._tell(command, "rejected", "the session has ended")
+            return run.open
+
     @staticmethod
     def _invoke(own: _Own, arguments: dict[str, Any]) -> Any:
         if not inspect.iscoroutinefunction(own.fn):
@@ -233,9 +260,7 @@ class Commands:
             return asyncio.run_coroutine_threadsafe(own.fn(**arguments), own.loop).result()
         return asyncio.run(own.fn(**arguments))
 
-    def _tell(
-        self, command: Command, state: Literal["accepted", "applied", "rejected"], reason: str = ""
-    ) -> None:
+    def _tell(self, command: Command, state: Literal["applied", "rejected"], reason: str = "") -> None:
         change = CommandChange(id=command.id, state=state, reason=cut(reason, 4096))
         self._session._run.channel.command_state(change)
 

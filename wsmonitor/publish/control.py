@@ -11,6 +11,7 @@ beneath it. Nobody is interrupted. When a thread or task of the program comes to
   then some code is still running, and the state says so.
 - a question (`approve`, `input`) blocks its own node, as ``awaiting_input``, until it is answered.
 
+Commands come here when their acceptance is on record (see `commands`) and `refusal` has nothing against them.
 All methods but the waiting ones are called with the run's lock held; a wait releases it.
 """
 
@@ -71,10 +72,6 @@ class Control:
 
     def pause(self, node: Node, command: Command) -> None:
         """Mark *node* to be paused."""
-        if node.cancel_request is not None:
-            self._tell(command, "rejected", "it is being cancelled")
-            return
-        self._tell(command, "accepted")
         if node.pause_request is None:
             node.pause_request = Request(_by("paused", command))
             self.attention += 1
@@ -86,18 +83,12 @@ class Control:
 
     def resume(self, node: Node, command: Command) -> None:
         """Take the pause mark from *node*."""
-        if node.pause_request is None:
-            self._tell(command, "rejected", "it is not paused")
-            return
-        self._tell(command, "accepted")
         self._lift_pause(node, "resumed before it took effect")
         self._tell(command, "applied")
         self.wake()
 
     def cancel(self, node: Node, command: Command | None, reason: str = "") -> None:
         """Mark *node* to be cancelled; everything open beneath it becomes ``cancelling``."""
-        if command is not None:
-            self._tell(command, "accepted")
         if node.cancel_request is None:
             node.cancel_request = Request(reason or _by("cancelled", command))
             self.attention += 1
@@ -138,19 +129,10 @@ class Control:
     def answer(self, node: Node, command: Command) -> None:
         """Give *command*'s answer to the question that *node* waits with."""
         question = node.question
-        wanted = {"approve": "approve", "reject": "approve", "input": "input"}[command.name]
-        if question is None or question.answered or question.kind != wanted:
-            self._tell(command, "rejected", "nothing of this kind is being asked")
-            return
-        value = command.args.get("value", "")
-        text = str(value)
-        if command.name == "input" and question.choices and text not in question.choices:
-            self._tell(command, "rejected", f"the answer must be one of {', '.join(question.choices)}")
-            return
-        self._tell(command, "accepted")
+        assert question is not None
         question.answered = True
         question.approved = command.name == "approve"
-        question.value = text
+        question.value = str(command.args.get("value", ""))
         why = str(command.args.get("reason", ""))
         question.reason = _by("rejected", command) + (f": {why}" if why else "")
         self._tell(command, "applied")
@@ -211,9 +193,7 @@ class Control:
             if other.state == "paused" and not _paused_by(other):
                 other.move("running", "")
 
-    def _tell(
-        self, command: Command, state: Literal["accepted", "applied", "rejected"], reason: str = ""
-    ) -> None:
+    def _tell(self, command: Command, state: Literal["applied", "rejected"], reason: str = "") -> None:
         self._run.channel.command_state(CommandChange(id=command.id, state=state, reason=reason[:4096]))
 
     # -- points; the run's lock is not held
@@ -365,6 +345,26 @@ class Control:
         node.blocked -= 1
         if node.state == "paused" and not node.blocked and not _paused_by(node):
             node.move("running", "")
+
+
+def refusal(node: Node, command: Command) -> str:
+    """Why one of the commands above cannot be executed on *node* now; "" if it can."""
+    match command.name:
+        case "pause" if node.cancel_request is not None:
+            return "it is being cancelled"
+        case "resume" if node.pause_request is None:
+            return "it is not paused"
+        case "approve" | "reject" | "input":
+            question = node.question
+            wanted = "input" if command.name == "input" else "approve"
+            if question is None or question.answered or question.kind != wanted:
+                return "nothing of this kind is being asked"
+            text = str(command.args.get("value", ""))
+            if command.name == "input" and question.choices and text not in question.choices:
+                return f"the answer must be one of {', '.join(question.choices)}"
+        case "interrupt":
+            return "no command 'interrupt' is taken here"
+    return ""
 
 
 def _paused_by(node: Node) -> Request | None:

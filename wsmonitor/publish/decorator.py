@@ -227,20 +227,16 @@ class _Retry:
                     CommandChange(id=command.id, state="applied", reason=f"attempt {attempt} has begun")
                 )
 
-    def _receive(self, command: Command) -> bool:
-        """On the connection's thread, with the lock held."""
-        if self._wanted is not None:
-            return False
+    def _receive(self, command: Command) -> None:
+        """Its acceptance is on record: on the connection's thread, with the lock held."""
         self._wanted = command
         run = self._node.run
-        run.channel.command_state(CommandChange(id=command.id, state="accepted"))
         run.retries.pop(self._node.id, None)
         self._node.refresh_commands()
         if self._run_again is not None:
             self._run_again()
         else:
             run.control.wake()
-        return True
 
 
 def _wrap_sync(call: _Call) -> Callable[..., Any]:

@@ -115,7 +115,7 @@ class Run:
         self._values_size = 0
         self._raise: ErrorInfo | None = None
         self.opener: Callable[[], None] | None = None  # opens the channel at the first use, after a fork
-        self.retries: OrderedDict[str, Callable[[Command], bool]] = OrderedDict()  # failed steps, by id
+        self.retries: OrderedDict[str, Callable[[Command], None]] = OrderedDict()  # failed steps, by id
         self.question_kinds: set[str] = set()
         self.last_failure: tuple[object, ...] | None = None
 

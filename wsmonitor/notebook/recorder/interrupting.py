@@ -112,8 +112,8 @@ class Interrupter:
     def ask(self, msg_id: str, who: str, answer: Answer) -> None:
         """On any thread: interrupt *msg_id*, and only it.
 
-        *answer* is told ``accepted`` when the signal was sent and ``applied`` when the execution has ended,
-        or ``rejected`` with the reason. It must not block.
+        The command's acceptance is on record already. *answer* is told ``applied`` when the execution has
+        ended, or ``rejected`` with the reason; it must not block.
         """
         with self._gate:
             execution = self._running.get(msg_id)
@@ -123,7 +123,6 @@ class Interrupter:
                 reason = "this cell runs in a subshell: only the main thread can be interrupted"
             else:
                 execution.asked.append((who, answer))
-                answer("accepted", "the signal was sent")
                 self._send()
                 return
         answer("rejected", reason)

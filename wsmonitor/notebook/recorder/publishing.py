@@ -34,7 +34,7 @@ INTERRUPT: Final = CommandSpec(
 _TAKES: Final[dict[str, tuple[str, ...]]] = {"running": ("interrupt",), "awaiting_input": ("interrupt",)}
 
 Answer = Callable[[str, str], None]
-"""Tells what became of a command: ``accepted``, ``applied`` or ``rejected``, and why."""
+"""Tells what became of an accepted command: ``applied`` or ``rejected``, and why."""
 
 
 class _CellCommands(Commands):
@@ -53,10 +53,12 @@ class _CellCommands(Commands):
             with run.lock:
                 run.channel.command_state(change)
 
-        if command.name != "interrupt" or self.on_interrupt is None:
+        interrupt = self.on_interrupt
+        if command.name != "interrupt" or interrupt is None:
             answer("rejected", f"a recorded notebook takes no {command.name!r}")
-        else:
-            self.on_interrupt(command, answer)
+            return
+        with run.lock:
+            run.channel.accept(command, lambda: interrupt(command, answer))
 
 
 class Recording(Session):
