@@ -162,8 +162,13 @@ async def test_the_view_displays_errors_in_words() -> None:
         await publisher.flush()
         view = await blocking(lambda: watch("etl~1", url=stage.server.url, token=stage.token("viewer")))
         try:
-            await until(lambda: view.session is not None and view.seq >= stage.head("etl~1")[1])
-            alarms = {alarm["name"]: alarm for alarm in view.view.head(now())["alarms"]}
+            alarms: dict[str, Any] = {}
+
+            def shown() -> bool:
+                alarms.update((alarm["name"], alarm) for alarm in view.view.head(now())["alarms"])
+                return len(alarms) >= 2
+
+            await until(shown)
             assert set(alarms) == {"parse", "producer_error"}
             assert "division by zero" in alarms["parse"]["text"]
             assert "load" in alarms["parse"]["where"]
