@@ -38,10 +38,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, command: str, rows: list[dict[str, Any]]) -> None:
+def write(name: str, command: str, rows: list[dict[str, Any]], document: Path = DOCS) -> None:
     """Put *rows* into the docs, in the place of what this benchmark wrote before."""
     section = f"Measured {describe()}.\nAgain: `{command}`.\n\n{table(rows)}\n"
-    text = DOCS.read_text(encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
     new, count = re.subn(
         rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)",
         lambda match: match[1] + section + match[2],
@@ -49,8 +49,10 @@ def write(name: str, command: str, rows: list[dict[str, Any]]) -> None:
         flags=re.DOTALL,
     )
     if count != 1:
-        raise SystemExit(f"{DOCS.name} needs the markers '<!-- {name}: begin -->' and '<!-- {name}: end -->'")
-    DOCS.write_text(new, encoding="utf-8")
+        raise SystemExit(
+            f"{document.name} needs the markers '<!-- {name}: begin -->' and '<!-- {name}: end -->'"
+        )
+    document.write_text(new, encoding="utf-8")
 
 
 def main() -> None:
