@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.scale import many
 from wsmonitor.client.pacer import Pacer
-from wsmonitor.client.publication import LARGEST_CHANGE, REPLY_TIMEOUT, PublicationMachine
+from wsmonitor.client.publication import REPLY_TIMEOUT, PublicationMachine
+from wsmonitor.client.spool import LARGEST_CHANGE
 from wsmonitor.protocol.changes import (
     ChainChange,
     Change,

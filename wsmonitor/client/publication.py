@@ -27,9 +27,8 @@ never meets the server's rate limit.
 from __future__ import annotations
 
 import base64
-from collections import OrderedDict, deque
-from collections.abc import Callable
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, cast
 
 import msgspec
@@ -41,7 +40,6 @@ from wsmonitor.protocol.changes import (
 )
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.messages import (
     ClientMessage,
     Hold,
@@ -55,8 +53,9 @@ from wsmonitor.protocol.messages import (
 )
 
 from .backoff import Backoff
+from .entries import Entry, Row
 from .pacer import Pacer
-from .spool import Entry, PublicationEvents, entity_key
+from .spool import PublicationEvents, Spool, SpoolLimits
 
 Stage = Literal["off", "opening", "open", "pausing", "closing", "closed", "fenced", "refused"]
 """off: no link; opening: ``publish_open`` sent; pausing: until it may be opened again; closing: the goodbye
@@ -67,11 +66,7 @@ _DEFAULTS: Final = Limits()
 REPLY_TIMEOUT: Final = 30.0
 """Seconds to wait for the answer to an opening, a goodbye or a page."""
 
-LARGEST_CHANGE: Final = _DEFAULTS.batch_size // 2
-"""Bytes of one encoded change: far above what a server takes into one event, far below one message."""
-
 _encoder: Final = msgspec.json.Encoder()
-_check: Final = msgspec.json.Decoder(Change)
 _ENVELOPE: Final = 2048  # bytes of a `publish` message around its changes
 
 _REOPEN: Final = frozenset(
@@ -95,6 +90,8 @@ class PublicationMachine:
         limit_changes: how many changes the spool holds.
         limit_bytes: how many bytes of encoded changes the spool holds.
         limit_values: how many bytes of values wait for their upload.
+        limit_kept_changes: how many changes wait in all, while they are kept on disk too.
+        limit_kept_bytes: how many bytes of them.
     """
 
     def __init__(
@@ -111,18 +108,19 @@ class PublicationMachine:
         limit_changes: int = 50_000,
         limit_bytes: int = 32 * 1024 * 1024,
         limit_values: int = 512 * 1024 * 1024,
+        limit_kept_changes: int = 200_000,
+        limit_kept_bytes: int = 256 * 1024 * 1024,
     ) -> None:
         self.session = session
         self.producer = producer
         self.agent = agent
-        self.limit_changes = limit_changes
-        self.limit_bytes = limit_bytes
-        self.limit_values = limit_values
+        self.spool = Spool(
+            SpoolLimits(limit_changes, limit_bytes, limit_values, limit_kept_changes, limit_kept_bytes)
+        )
         self.stage: Stage = "off"
         self.producer_epoch = 0
         # Random, so that nobody who takes the producer over is taken for us.
         self.holder = "".join(f"{int(random() * 2**32):08x}" for _ in range(3))
-        self.dropped = 0  # in all
         self._send = send
         self._events = events
         self._next_request = next_request
@@ -131,28 +129,17 @@ class PublicationMachine:
         self._batch_changes = _DEFAULTS.batch_changes
         self._batch_size = _DEFAULTS.batch_size
         self._page_size = _DEFAULTS.page_size
-        self._spool: deque[Entry] = deque()
-        self._sent = 0  # entries at the spool's front that were sent on this connection
-        self._sent_bytes = 0
-        self._ticket = 0
-        self._changes = 0
-        self._bytes = 0
-        self._value_bytes = 0
-        self._acked = 0  # the last ticket that was told as acknowledged
-        self._accepted = 0  # the last wire number that the server has accepted
         self._next_number = 1  # of the next change that is sent
-        self._pending = 0  # changes that are not committed
-        self._ordered = True  # tickets rise along the spool
         self._told_dropped = 0
         self._opened_once = False
-        self._session_epoch = ""
+        self._renumbered = False  # at the last opening
+        self._restored = False  # whether it goes on with what an earlier process had left
+        self.session_epoch = ""
         self._request: int | None = None  # of publish_open, publish_close
         self._upload: int | None = None  # of the running value_put
-        self._front: list[Entry] | None = None  # while the owner asserts again
         self._commands: OrderedDict[str, None] = OrderedDict()
         self._holds: dict[tuple[str, str], Hold] = {}
         self._wants_close = False
-        self._overflowing = False
         self._deadline: float | None = None
         self._now = 0.0
 
@@ -161,17 +148,22 @@ class PublicationMachine:
     @property
     def unacknowledged(self) -> int:
         """How many changes are not committed yet (overflow marks and values not counted)."""
-        return self._pending
+        return self.spool.pending
 
     @property
     def acknowledged(self) -> int:
         """The ticket up to which everything is committed; 0 while nothing is."""
-        return self._acked
+        return self.spool.acknowledged
+
+    @property
+    def dropped(self) -> int:
+        """How many changes were dropped, in all."""
+        return self.spool.dropped
 
     @property
     def empty(self) -> bool:
         """Whether everything is committed. An uploaded value stays until a change behind it is."""
-        return all(entry.value is not None and entry.uploaded for entry in self._spool)
+        return self.spool.empty
 
     def submit(self, change: Change, *, asserting: bool = False) -> int | None:
         """Put *change* into the spool; its ticket, or None when the spool is full.
@@ -182,35 +174,35 @@ class PublicationMachine:
             TypeError: it holds something that is not JSON.
             UsageError: a field is out of its range, or it is too large for any message.
         """
-        encoded = _encoder.encode(change)
-        try:
-            # What the server would refuse as a message must not enter: it would take its batch along.
-            _check.decode(encoded)
-        except msgspec.ValidationError as exc:
-            raise UsageError(f"this change cannot be published: {exc}") from exc
-        if len(encoded) > LARGEST_CHANGE:
-            raise UsageError(f"this change has {len(encoded):,} bytes; {LARGEST_CHANGE:,} is the most")
-        counted = not isinstance(change, CommandChange)
-        if counted and (self._changes >= self.limit_changes or self._bytes + len(encoded) > self.limit_bytes):
-            self._overflow()
-            return None
-        self._ticket += 1
-        entry = Entry(self._ticket, change, encoded, counted=counted)
-        if counted:
-            self._changes += 1
-            self._bytes += len(encoded)
-        self._pending += 1
-        self._append(entry, asserting)
-        return self._ticket
+        return self.spool.add(change, asserting=asserting)
 
     def submit_value(self, data: bytes, sha256: str, *, asserting: bool = False) -> bool:
         """Put a large value into the spool; False when too much of the kind waits already."""
-        if self._value_bytes + len(data) > self.limit_values:
-            return False
-        self._value_bytes += len(data)
-        entry = Entry(self._ticket, None, b"", counted=False, value=data, sha256=sha256)
-        self._append(entry, asserting)
-        return True
+        return self.spool.add_value(data, sha256, asserting=asserting)
+
+    def restore(
+        self, rows: Iterable[Row], *, accepted: int, holder: str, producer_epoch: int, session_epoch: str
+    ) -> None:
+        """Go on with what an earlier process had left on disk, as that process: it must have ended.
+
+        Args:
+            rows: what it left, in order.
+            accepted: the last wire number that it knew as accepted.
+            holder: what it called itself.
+            producer_epoch: under which it held the producer last.
+            session_epoch: of the session's history then; "" if it never got that far.
+        """
+        self.spool.restore(rows, accepted)
+        self.holder = holder
+        # It may have been opened once without having learnt of it.
+        self.producer_epoch = max(1, producer_epoch)
+        self.session_epoch = session_epoch
+        self._opened_once = bool(session_epoch)
+        self._restored = True
+
+    def rewritten(self, now: float) -> None:
+        """The disk has been told what it had to be told first: go on sending."""
+        self.pump(now)
 
     def close(self, now: float) -> None:
         """Say goodbye as soon as everything is committed."""
@@ -233,7 +225,7 @@ class PublicationMachine:
         """The link is down: what was sent and not acknowledged will be sent again."""
         self._request = self._upload = None
         self._deadline = None
-        self._sent = self._sent_bytes = 0
+        self.spool.unsent()
         if self.stage not in ("closed", "fenced", "refused"):
             self.stage = "off"
 
@@ -246,29 +238,29 @@ class PublicationMachine:
         self._request = None
         self._backoff.reset()
         self.producer_epoch = message.producer_epoch
-        sent = max(
-            (entry.number for entry in self._spool if entry.number is not None), default=self._accepted
-        )
+        spool = self.spool
+        sent = max((entry.number for entry in spool.entries if entry.number is not None), default=0)
         self._next_number = message.accepted + 1
-        continued = self._accepted <= message.accepted <= sent
+        # What an earlier process had in memory only, behind what it kept, may have been accepted too.
+        most = message.accepted if self._restored else max(sent, spool.accepted)
+        continued = spool.accepted <= message.accepted <= most
         if continued:
             self._acknowledge(message.accepted)
         else:
             # It knows less than it had acknowledged, or more than we ever sent: another store.
             # Numbers begin anew behind what it has.
-            for entry in self._spool:
-                entry.number = None
-            self._accepted = message.accepted
-        other = self._opened_once and message.epoch != self._session_epoch
+            spool.renumber(message.accepted)
+        self._renumbered = not continued
+        other = self._opened_once and message.epoch != self.session_epoch
         known = message.known and continued and not other
         self._opened_once = True
-        self._session_epoch = message.epoch
+        self.session_epoch = message.epoch
         self.stage = "open"
-        self._sent = self._sent_bytes = 0
-        for entry in self._spool:
+        spool.unsent()
+        for entry in spool.entries:
             # Uploads that nothing refers to yet may be lost with a restart: ask again, which is cheap.
             entry.uploaded = False
-        self._front = []
+        spool.begin_assertion()
         self._events.opened(message.epoch, known)
         holds = {(hold.chain, hold.step): hold for hold in message.holds}
         if holds != self._holds:
@@ -277,24 +269,8 @@ class PublicationMachine:
 
     def reasserted(self, now: float) -> None:
         """The owner has been told ``opened``: put what it asserted in front, and go on sending."""
-        front, self._front = self._front or [], None
-        if front:
-            again = {key: entry for entry in front if (key := entity_key(entry.change)) is not None}
-            kept: deque[Entry] = deque()
-            for entry in self._spool:
-                key = entity_key(entry.change)
-                if key in again and entry.number is None:
-                    # What it said counts as committed only when the assertion in its place is.
-                    if not again[key].stands_for:
-                        again[key].stands_for = entry.stands_for or entry.ticket
-                    self._forget(entry)
-                else:
-                    kept.append(entry)
-            # Numbers that were given out must be used as they were.
-            numbered = [entry for entry in kept if entry.number is not None]
-            rest = [entry for entry in kept if entry.number is None]
-            self._spool = deque([*numbered, *front, *rest])
-            self._ordered = False
+        asserted = self.spool.end_assertion()
+        self.spool.opened(self.producer_epoch, self.session_epoch, moved=asserted or self._renumbered)
         self.pump(now)
 
     def ack(self, now: float, accepted: int) -> None:
@@ -306,7 +282,7 @@ class PublicationMachine:
 
     def rejected(self, number: int, error: ErrorInfo) -> None:
         """One change was refused, finally; its number is used."""
-        for entry in self._spool:
+        for entry in self.spool.entries:
             if entry.number == number:
                 self._events.rejected(entry.ticket, entry.change, error)
                 return
@@ -346,8 +322,8 @@ class PublicationMachine:
         if message.request != self._upload:
             return False
         self._upload = None
-        entry = self._spool[self._sent] if self._sent < len(self._spool) else None
-        if entry is None or entry.value is None:
+        entry = self._next()
+        if entry is None or not entry.is_value:
             return True
         if message.complete:
             entry.uploaded = True
@@ -355,7 +331,7 @@ class PublicationMachine:
             self._events.uploaded(entry.sha256)
             self.pump(now)
         else:
-            self._put(now, entry, entry.value, message.received)
+            self._put(now, entry, message.received, asking=False)
         return True
 
     def done(self, request: int) -> bool:
@@ -377,7 +353,9 @@ class PublicationMachine:
             else:
                 # The change that refers to it will be refused, and that names the place.
                 self._deadline = None
-                self._spool[self._sent].uploaded = True
+                refused = self._next()
+                assert refused is not None
+                refused.uploaded = True
                 self._events.rejected(0, None, error)
                 self.pump(now)
             return True
@@ -434,18 +412,18 @@ class PublicationMachine:
         if self.dropped > self._told_dropped:
             self._told_dropped = self.dropped
             self._events.overflowed(self.dropped)
-        if self.stage != "open" or self._front is not None:
+        spool = self.spool
+        if self.stage != "open" or spool.asserting or spool.holding:
             return
-        while self._sent < len(self._spool):
-            entry = self._spool[self._sent]
-            if entry.value is not None:
+        while (entry := self._next()) is not None:
+            if entry.is_value:
                 if not entry.uploaded:
                     if self._upload is None:
-                        self._put(now, entry, b"", 0)
+                        self._put(now, entry, 0, asking=True)
                     return
-                self._sent += 1
+                spool.sent += 1
                 continue
-            if self._sent_bytes >= 2 * self._batch_size or not self._send_batch(now):
+            if spool.sent_size >= 2 * self._batch_size or not self._send_batch(now):
                 return
         if self._wants_close and self.empty:
             self.stage = "closing"
@@ -462,9 +440,14 @@ class PublicationMachine:
 
     # ------------------------------------------------------------------ inside
 
+    def _next(self) -> Entry | None:
+        """What is to be sent next."""
+        spool = self.spool
+        return spool.entries[spool.sent] if spool.sent < len(spool.entries) else None
+
     def _open(self, now: float) -> None:
         self.stage = "opening"
-        self._sent = self._sent_bytes = 0
+        self.spool.unsent()
         self._deadline = now + REPLY_TIMEOUT
         self._request = self._next_request()
         self._send(
@@ -481,37 +464,26 @@ class PublicationMachine:
     def _pause(self, now: float) -> None:
         self.stage = "pausing"
         self._upload = None
-        self._sent = self._sent_bytes = 0
+        self.spool.unsent()
         self._deadline = now + self._backoff.next_delay()
 
-    def _append(self, entry: Entry, asserting: bool) -> None:
-        if asserting and self._front is not None:
-            self._front.append(entry)
-        else:
-            self._spool.append(entry)
-
     def _send_batch(self, now: float) -> bool:
+        spool = self.spool
+        room = self._batch_size - _ENVELOPE
+        batch = spool.batch(self._batch_changes, room)
+        if not batch:
+            return False
         if not self._pacer.take(now):
             self._deadline = self._pacer.next_at(now)
             return False
-        batch: list[Entry] = []
-        size = 0
-        room = self._batch_size - _ENVELOPE
-        for entry in islice(self._spool, self._sent, self._sent + self._batch_changes):
-            if entry.value is not None:
-                break
-            if len(entry.encoded) > room:
-                self._too_large(entry, room)
-            if batch and size + len(entry.encoded) + 1 > room:
-                break
-            batch.append(entry)
-            size += len(entry.encoded) + 1
+        if batch[0].size > room:
+            self._too_large(batch[0], room)
         first = self._next_number
         for number, entry in enumerate(batch, first):
             entry.number = number
             if entry.skipped:
-                entry.change = SkippedChange(first=number, last=number, count=entry.skipped)
-                entry.encoded = _encoder.encode(entry.change)
+                entry.data = _encoder.encode(SkippedChange(first=number, last=number, count=entry.skipped))
+                entry.size = len(entry.data)
         self._next_number += len(batch)
         self._send(
             Publish(
@@ -520,24 +492,17 @@ class PublicationMachine:
                 producer_epoch=self.producer_epoch,
                 first=first,
                 # Encoded once, on the thread that published: sent as it is.
-                changes=cast("list[Change]", [msgspec.Raw(entry.encoded) for entry in batch]),
+                changes=cast("list[Change]", [msgspec.Raw(entry.data or b"") for entry in batch]),
             )
         )
-        self._sent += len(batch)
-        self._sent_bytes += size
+        spool.sent += len(batch)
+        spool.sent_size += sum(entry.size + 1 for entry in batch)
         return True
 
     def _too_large(self, entry: Entry, room: int) -> None:
         """This server takes smaller messages than ours: without this, it would close on us for ever."""
-        change, length = entry.change, len(entry.encoded)
-        if entry.counted:
-            self._changes -= 1
-            self._bytes -= length
-        self._pending -= 1
-        entry.counted = False
-        entry.skipped = 1
-        entry.change = SkippedChange(first=1, last=1, count=1)
-        entry.encoded = _encoder.encode(entry.change)
+        change, length = entry.change, entry.size
+        self.spool.leave_out(entry)
         self._events.rejected(
             entry.ticket,
             change,
@@ -548,9 +513,13 @@ class PublicationMachine:
             ),
         )
 
-    def _put(self, now: float, entry: Entry, data: bytes, offset: int) -> None:
-        assert entry.value is not None
-        page = entry.value[offset : offset + self._page_size] if data or offset else data
+    def _put(self, now: float, entry: Entry, received: int, *, asking: bool) -> None:
+        """Upload the next page; at first only ask, without data, how much is there already."""
+        if entry.data is None:
+            self.spool.wanted = entry
+            self._deadline = None
+            return
+        page = b"" if asking else entry.data[received : received + self._page_size]
         self._upload = self._next_request()
         self._deadline = now + REPLY_TIMEOUT
         self._send(
@@ -558,64 +527,15 @@ class PublicationMachine:
                 request=self._upload,
                 session=self.session,
                 sha256=entry.sha256,
-                total=len(entry.value),
-                offset=offset,
+                total=entry.size,
+                offset=received,
                 data=base64.b64encode(page).decode("ascii"),
             )
         )
 
     def _acknowledge(self, accepted: int) -> None:
-        self._accepted = max(self._accepted, accepted)
-        progressed = False
-        while self._spool:
-            entry = self._spool[0]
-            if entry.value is not None:
-                # Kept until what is behind it is committed: a lost upload is made again.
-                behind = next((e for e in self._spool if e.value is None), None)
-                if behind is None or behind.number is None or behind.number > accepted:
-                    break
-            elif entry.number is None or entry.number > accepted:
-                break
-            self._spool.popleft()
-            if self._sent:
-                self._sent -= 1
-                self._sent_bytes = max(0, self._sent_bytes - len(entry.encoded) - 1)
-            self._forget(entry)
-            progressed = True
-        if progressed:
-            tickets = (entry.stands_for or entry.ticket for entry in self._spool if entry.value is None)
-            if self._ordered:
-                ticket = next(tickets, self._ticket + 1) - 1
-            else:
-                ticket = min(tickets, default=self._ticket + 1) - 1
-                self._ordered = not self._spool
-            if ticket > self._acked:
-                self._acked = ticket
-                self._events.acknowledged(ticket)
-        if (
-            self._overflowing
-            and self._changes <= self.limit_changes // 2
-            and self._bytes <= self.limit_bytes // 2
-        ):
-            self._overflowing = False
+        ticket = self.spool.acknowledge(accepted)
+        if ticket:
+            self._events.acknowledged(ticket)
+        if self.spool.relieved():
             self._events.drained(self.dropped)
-
-    def _forget(self, entry: Entry) -> None:
-        if entry.counted:
-            self._changes -= 1
-            self._bytes -= len(entry.encoded)
-        if entry.value is not None:
-            self._value_bytes -= len(entry.value)
-        elif not entry.skipped:
-            self._pending -= 1
-
-    def _overflow(self) -> None:
-        self.dropped += 1
-        self._overflowing = True
-        last = self._spool[-1] if self._spool else None
-        if last is not None and last.skipped and last.number is None:
-            last.skipped += 1
-        else:
-            mark = SkippedChange(first=1, last=1, count=1)
-            self._ticket += 1
-            self._spool.append(Entry(self._ticket, mark, _encoder.encode(mark), counted=False, skipped=1))
