@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,13 @@ from wsmonitor.protocol.defaults import PROTOCOL_MAJOR
 from wsmonitor.protocol.discovery import Discovery, file_name
 
 ENV_HOME: Final = "WSMONITOR_HOME"
+
+_MAX_PRIVATE: Final = 65_536
+"""Bytes of the longest private file."""
+
+
+class NotPrivateError(Exception):
+    """Others may read a file that holds a secret, or may have put it there. The message says which."""
 
 
 def boot_id() -> str:
@@ -88,12 +96,58 @@ def discovery_path(major: int = PROTOCOL_MAJOR) -> Path:
     return Path(jupyter_runtime_dir()) / file_name(socket.gethostname(), major)
 
 
+def read_private(path: Path, *, link: bool = True) -> bytes:
+    """What is in a file that holds a secret, if it is its owner's alone.
+
+    The checks are made on the open file, so that it cannot be exchanged in between. They have no meaning
+    where files have no owner and mode (Windows), and are not made there.
+
+    Args:
+        path: the file.
+        link: whether *path* may be a symbolic link, as secrets that a container mounts are.
+
+    Raises:
+        OSError: it cannot be read.
+        NotPrivateError: it is no plain file, belongs neither to this user nor to root, may be read or
+            written by others, or lies where everybody may exchange it.
+    """
+    # Without waiting: a pipe in its place must not hold us up.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if os.name != "posix":
+        return path.read_bytes()[:_MAX_PRIVATE]
+    owners = {os.geteuid(), 0}
+    if path.is_symlink():
+        if not link:
+            raise NotPrivateError("it is a symbolic link")
+        if path.lstat().st_uid not in owners:
+            raise NotPrivateError("it is another user's symbolic link")
+    handle = os.open(path, flags)
+    try:
+        found = os.fstat(handle)
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode):
+            raise NotPrivateError("it is not a plain file")
+        if found.st_uid not in owners:
+            raise NotPrivateError(f"it belongs to another user (uid {found.st_uid})")
+        if mode & 0o077:
+            raise NotPrivateError(f"it may be read by others (mode {mode:03o})")
+        folder = path.parent.stat()
+        if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
+            raise NotPrivateError(f"it may be exchanged by others, who may write in {path.parent}")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(_MAX_PRIVATE)
+    finally:
+        os.close(handle)
+
+
 def read_discovery(path: Path) -> tuple[Discovery | None, str]:
     """The discovery file, and what is wrong with it if it cannot be used."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Discovery)
+        found = msgspec.json.decode(read_private(path, link=False), type=Discovery)
     except FileNotFoundError:
         return None, "there is none"
+    except NotPrivateError as exc:
+        return None, f"it is not believed: {exc}"
     except OSError as exc:
         return None, f"it cannot be read: {exc.strerror or exc}"
     except msgspec.DecodeError as exc:

@@ -8,6 +8,8 @@ on every message and on every flush against the wall clock, revocation and key g
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +30,19 @@ if TYPE_CHECKING:
 MIN_SECRET_BYTES: Final = 32
 """RFC 7518, 3.2: a key of HS256 has at least the size of its hash."""
 
+MIN_RSA_BITS: Final = 2048
+"""RFC 7518, 3.3."""
+
 MAX_TOKEN_LENGTH: Final = 16_384
 SKEW: Final = 30
 """Seconds that another clock may be ahead, for ``nbf`` and ``iat``. ``exp`` has no grace."""
 
 SECRET_ALGORITHMS: Final = frozenset({"HS256"})
 KEY_ALGORITHMS: Final = frozenset({"RS256", "ES256", "EdDSA"})
+
+TYPES: Final = frozenset({"jwt", "at+jwt"})
+"""What ``typ`` may be, where it is given: a token that was made for something else (a logout, a proof of
+possession) is none, even if it was signed with the same key (RFC 8725, 3.11; RFC 9068, 4)."""
 
 REFETCH_AFTER: Final = 30.0
 """Seconds between two fetches of a JWKS URL for an unknown key: bad tokens must not make us busy."""
@@ -81,6 +90,12 @@ class SecretKey:
             raise ConfigurationError(
                 f"the signing key has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES}"
             )
+        if secret.startswith((b"-----BEGIN ", b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-")):
+            # Whoever knows a public key could sign with it (RFC 8725, 2.1).
+            raise ConfigurationError(
+                "the signing key is a certificate or a key of a pair; HS256 needs a secret of its own. "
+                "For tokens of a pair's private key give `auth.jwks_file` or `auth.jwks_url`"
+            )
         self._secret = secret
 
     def find(self, header: dict[str, Any]) -> bytes:
@@ -96,6 +111,9 @@ class SecretKey:
 class KeySet:
     """The public keys of a JSON Web Key Set (RFC 7517), from a file or a URL.
 
+    A key verifies tokens of its own algorithm and no other. Of the set, keys for encryption, shared secrets
+    and algorithms that are not accepted here are passed over.
+
     Args:
         load: reads the set; may block, may raise.
         algorithms: the accepted ones, out of `KEY_ALGORITHMS`.
@@ -108,14 +126,16 @@ class KeySet:
         self.algorithms = algorithms
         self._load = load
         self._remote = remote
-        self._keys: dict[str, PyJWK] = {}
+        self._keys: dict[tuple[str, str], PyJWK] = {}
         self._fetched: float | None = None
 
     def find(self, header: dict[str, Any]) -> PyJWK | None:
-        kid = header.get("kid")
+        kid, algorithm = header.get("kid"), header.get("alg")
         if kid is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(kid) if isinstance(kid, str) else None
+            (kid, _), _ = next(iter(self._keys.items()))
+        if isinstance(kid, str) and isinstance(algorithm, str):
+            return self._keys.get((kid, algorithm))
+        return None
 
     def wants_fetch(self, header: dict[str, Any], now: float) -> bool:
         if not self._remote:
@@ -127,10 +147,53 @@ class KeySet:
         return False
 
     def fetch(self) -> None:
-        from jwt import PyJWKSet
+        """Get the keys again; those of before stay if this raises.
 
-        keys = PyJWKSet.from_dict(self._load()).keys
-        self._keys = {key.key_id or f"#{number}": key for number, key in enumerate(keys)}
+        Raises:
+            ValueError: it is no key set, or one with a private or weak key, or with one ``kid`` twice.
+            Exception: whatever *load* raises.
+        """
+        entries = self._load().get("keys")
+        if not isinstance(entries, list):
+            raise ValueError("not a key set: it has no list `keys`")
+        keys: dict[tuple[str, str], PyJWK] = {}
+        for number, entry in enumerate(entries):
+            key = _usable(entry, self.algorithms)
+            if key is None:
+                continue
+            place = (key.key_id or f"#{number}", key.algorithm_name)
+            if place in keys:
+                raise ValueError(f"two keys for {place[1]} have the `kid` {place[0]!r}")
+            keys[place] = key
+        if not keys:
+            raise ValueError(f"it has no key for {', '.join(sorted(self.algorithms))}")
+        self._keys = keys
+
+
+def _usable(entry: Any, algorithms: frozenset[str]) -> PyJWK | None:
+    """The key of a set's *entry*; None if it is not one that verifies tokens here.
+
+    Raises:
+        ValueError: it ought not to be in a set of public keys, or is too weak.
+    """
+    from jwt import PyJWK
+    from jwt.exceptions import PyJWTError
+
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+        return None
+    try:
+        key = PyJWK(entry)
+    except PyJWTError:
+        # A kind of key that is not known here, RFC 7517, 5. Its words could repeat the key.
+        return None
+    if key.algorithm_name not in algorithms:
+        return None
+    if "d" in entry:
+        raise ValueError(f"the key {key.key_id!r} is a private one: whoever reads the set can make tokens")
+    bits = getattr(key.key, "key_size", MIN_RSA_BITS)
+    if entry.get("kty") == "RSA" and bits < MIN_RSA_BITS:
+        raise ValueError(f"the RSA key {key.key_id!r} has {bits} bits; {MIN_RSA_BITS} is the least")
+    return key
 
 
 def key_set_from_file(path: Path, algorithms: frozenset[str]) -> KeySet:
@@ -139,12 +202,10 @@ def key_set_from_file(path: Path, algorithms: frozenset[str]) -> KeySet:
     Raises:
         ConfigurationError: it cannot be read.
     """
-    from jwt.exceptions import PyJWTError
-
     keys = KeySet(lambda: _object(msgspec.json.decode(path.read_bytes())), algorithms, remote=False)
     try:
         keys.fetch()
-    except (OSError, ValueError, msgspec.MsgspecError, PyJWTError) as exc:
+    except (OSError, ValueError, msgspec.MsgspecError) as exc:
         raise ConfigurationError(f"the key set {path} cannot be read: {exc}") from exc
     return keys
 
@@ -238,14 +299,13 @@ class Authenticator:
             )
         except jwt.exceptions.PyJWTError as exc:
             raise AuthError("unauthorized", f"the token is not valid here: {_explain(exc)}") from exc
+        _refuse_repeated(token)
         try:
             claims = msgspec.convert(payload, Claims)
             # A lone surrogate passes through JSON's escapes, and could not be written anywhere.
             msgspec.json.encode(claims)
         except (msgspec.ValidationError, UnicodeError) as exc:
             raise AuthError("unauthorized", f"the token's claims are not valid: {exc}") from exc
-        if not claims.sub or not claims.jti:
-            raise AuthError("unauthorized", "the token's claims are not valid: empty `sub` or `jti`")
         if claims.nbf > wall + SKEW or claims.iat > wall + SKEW:
             raise AuthError("unauthorized", "the token is not valid yet")
         credential = Credential(claims, self._generation)
@@ -273,10 +333,41 @@ class Authenticator:
             raise AuthError("unauthorized", "no token")
         if len(token) > MAX_TOKEN_LENGTH:
             raise AuthError("unauthorized", f"the token is longer than {MAX_TOKEN_LENGTH:,} characters")
+        if not token.isascii():
+            # What a header's odd bytes are decoded to cannot be encoded again.
+            raise AuthError("unauthorized", "the token is not a JWT")
         try:
-            return jwt.get_unverified_header(token)
-        except jwt.exceptions.PyJWTError as exc:
+            header = jwt.get_unverified_header(token)
+        except (jwt.exceptions.PyJWTError, ValueError, RecursionError) as exc:
             raise AuthError("unauthorized", "the token is not a JWT") from exc
+        if "crit" in header:
+            # RFC 7515, 4.1.11: who does not understand all of these has to refuse; we understand none.
+            raise AuthError("unauthorized", "the token's header has `crit`, and no extension is known here")
+        kind = header.get("typ", "JWT")
+        if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in TYPES:
+            raise AuthError("unauthorized", f"the token is a {str(kind)[:32]!r}, which is for something else")
+        return header
+
+
+def _refuse_repeated(token: str) -> None:
+    """Refuse a token of which two readers could read two different things (RFC 7519, 4; RFC 8725, 3.7).
+
+    Raises:
+        AuthError: a name stands twice in one of its objects, or it is not in UTF-8.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise AuthError("unauthorized", "the token names a claim or a header parameter twice")
+        return found
+
+    for part in token.split(".")[:2]:
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        try:
+            json.loads(data.decode("utf-8"), object_pairs_hook=once)
+        except ValueError as exc:
+            raise AuthError("unauthorized", "the token is not written in UTF-8") from exc
 
 
 def _explain(exc: Exception) -> str:

@@ -119,6 +119,10 @@ class Connection:
             self._server.counters["messages_in_total"] += 1
             self.peer.receive(data)
 
+    def part(self) -> None:
+        if self.peer is not None:
+            self.peer.receive_part()
+
     def binary(self) -> None:
         if self.peer is not None:
             self.peer.receive_binary()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
 from pathlib import Path
 
+from wsmonitor.host import NotPrivateError, read_private
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .auth import KEY_ALGORITHMS, KeySource, SecretKey, key_set_from_file, key_set_from_url
@@ -39,20 +39,17 @@ def read_key(path: Path) -> bytes:
     """The secret in *path*, without white space at its ends.
 
     Raises:
-        ConfigurationError: it cannot be read, or others than its owner may read it.
+        ConfigurationError: it cannot be read, or it is not its owner's alone (see `read_private`).
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            secret = file.read(65_536).strip()
+        return read_private(path).strip()
     except OSError as exc:
         raise ConfigurationError(f"cannot read the key file {path}: {exc.strerror or exc}") from exc
-    if os.name == "posix" and mode & 0o077:
+    except NotPrivateError as exc:
         raise ConfigurationError(
-            f"the key file {path} may be read by others (mode {mode:03o}): "
-            "whoever reads it can make tokens. Make it 600, or make a new key if it may have been read"
-        )
-    return secret
+            f"the key file {path} is not private: {exc}. Whoever reads it can make tokens: make it 600 and "
+            "your own, and make a new key if it may have been read"
+        ) from exc
 
 
 def read_or_make_key(path: Path) -> bytes:

@@ -202,15 +202,7 @@ class Peer:
         """One text message arrived."""
         if self.phase == "closed" or not self.still_valid():
             return
-        if not self._bucket.take(self._heard):
-            self.send_error(
-                error_info(
-                    "rate_limited",
-                    f"more than {self.limits.message_rate:g} messages a second "
-                    f"(in a burst {self.limits.message_burst})",
-                )
-            )
-            self.close(CloseCode.RATE_LIMITED, "rate limited")
+        if not self._within_rate():
             return
         try:
             message = decode_client(data, self.limits.message_size)
@@ -228,9 +220,14 @@ class Peer:
         else:
             self._requests.submit(message, len(data))
 
+    def receive_part(self) -> None:
+        """A frame arrived that is no whole message: a ping or pong, or a part of what is to come."""
+        if self.phase != "closed" and self.still_valid():
+            self._within_rate()
+
     def receive_binary(self) -> None:
         """One binary message arrived."""
-        if self.phase != "closed" and self.still_valid():
+        if self.phase != "closed" and self.still_valid() and self._within_rate():
             self.send_error(error_info("binary_message", "this protocol uses text messages only"))
 
     def oversize(self) -> bytes:
@@ -484,6 +481,20 @@ class Peer:
         self._next_beat = now + services.timing.heartbeat_interval
         services.opened(self)
         self.wire.rearm()
+
+    def _within_rate(self) -> bool:
+        """Count a frame. False: it is one too many, and the connection is closed."""
+        if self._bucket.take(self._heard):
+            return True
+        self.send_error(
+            error_info(
+                "rate_limited",
+                f"more than {self.limits.message_rate:g} messages a second "
+                f"(in a burst {self.limits.message_burst})",
+            )
+        )
+        self.close(CloseCode.RATE_LIMITED, "rate limited")
+        return False
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         self.send(HeartbeatAck(n=message.n, time=str(self.services.clock.wall_ns())))

@@ -80,11 +80,12 @@ class Route(NamedTuple):
 class Requests:
     """One connection's requests, and the producers that it holds. Implements `ports.ProducerEvents`."""
 
-    __slots__ = ("_goodbyes", "_peer", "_producers", "_told_heard", "_uploads")
+    __slots__ = ("_goodbyes", "_opening", "_peer", "_producers", "_told_heard", "_uploads")
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._producers: dict[tuple[str, str], ProducerHandle] = {}
+        self._opening: set[tuple[str, str]] = set()
         self._uploads: dict[tuple[str, str], float] = {}  # when its last page came (monotonic seconds)
         self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
         self._told_heard = 0.0
@@ -251,9 +252,15 @@ class Requests:
         peer, key = self._peer, (message.session, message.producer)
         if peer.phase == "draining":
             raise refusal("draining", "the server is stopping", session=message.session)
-        if key not in self._producers and len(self._producers) >= peer.limits.publications:
+        # Those on their way count as well: many are asked for at once before the first is there.
+        taken = self._opening.union(self._producers)
+        if key not in taken and len(taken) >= peer.limits.publications:
             raise Refusal(_limit("publications", peer.limits.publications, session=message.session))
-        opened, handle = await peer.services.engine.open_producer(message, peer.credential.claims, self)
+        self._opening.add(key)
+        try:
+            opened, handle = await peer.services.engine.open_producer(message, peer.credential.claims, self)
+        finally:
+            self._opening.discard(key)
         if peer.phase == "closed":
             await handle.close(goodbye=False)
             return

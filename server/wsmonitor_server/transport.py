@@ -20,13 +20,14 @@ from http import HTTPStatus
 from typing import Final, Protocol, cast
 
 from websockets.datastructures import Headers
-from websockets.exceptions import PayloadTooBig, SecurityError
+from websockets.exceptions import InvalidHeader, PayloadTooBig, SecurityError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.defaults import SUBPROTOCOL
 
 HIGH_WATER: Final = 64 * 1024
@@ -34,6 +35,9 @@ HIGH_WATER: Final = 64 * 1024
 
 CLOSE_GRACE: Final = 2.0
 """Seconds for the other side to end the connection after a close frame; then it is aborted."""
+
+MAX_UNREAD: Final = 64 * 1024
+"""Bytes of answers to pings that may wait, beyond what is buffered, for a client that does not read them."""
 
 # The library logs whole requests at DEBUG, tokens included: this level keeps that out of every log.
 _LOG: Final = logging.getLogger("wsmonitor_server.websockets")
@@ -100,6 +104,9 @@ class HandshakeRequest:
         return "websocket" in (self.header("Upgrade") or "").lower()
 
 
+_CONTROL: Final = frozenset({Opcode.PING, Opcode.PONG, Opcode.CLOSE})
+
+
 class Handler(Protocol):
     """What a transport tells its owner. All calls come from the loop's thread."""
 
@@ -116,6 +123,9 @@ class Handler(Protocol):
         """What arrived is no HTTP request: the answer's status, headers and body."""
 
     def text(self, data: bytes) -> None: ...
+    def part(self) -> None:
+        """A frame that is no whole message: a ping or pong, or a part of a message that is to come."""
+
     def binary(self) -> None: ...
     def oversize(self) -> bytes:
         """A message above the limit: the payload to send before the connection is closed with 1009."""
@@ -131,6 +141,7 @@ class WebSocketTransport(asyncio.Protocol):
     """One connection's bytes."""
 
     __slots__ = (
+        "_deaf",
         "_fragments",
         "_grace",
         "_handler",
@@ -139,6 +150,7 @@ class WebSocketTransport(asyncio.Protocol):
         "_protocol",
         "_requested",
         "_transport",
+        "_unread",
         "paused",
         "reading",
     )
@@ -154,6 +166,8 @@ class WebSocketTransport(asyncio.Protocol):
         self._grace: asyncio.TimerHandle | None = None
         self._oversize = False
         self._requested = False
+        self._deaf = False
+        self._unread = 0
         self.paused = False
         self.reading = True
 
@@ -198,6 +212,7 @@ class WebSocketTransport(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        self._unread = 0
         self._handler.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -208,7 +223,9 @@ class WebSocketTransport(asyncio.Protocol):
         received, sent = self._protocol.close_rcvd, self._protocol.close_sent
         first = sent if sent is not None and not self._protocol.close_rcvd_then_sent else received or sent
         self._transport = None
-        if first is not None:
+        if self._unread > MAX_UNREAD:
+            self._handler.lost(int(CloseCode.TOO_SLOW), "it does not read the answers to its pings")
+        elif first is not None:
             self._handler.lost(int(first.code), first.reason)
         else:
             self._handler.lost(1006, str(exc) if exc else "")
@@ -225,7 +242,10 @@ class WebSocketTransport(asyncio.Protocol):
         """Upgrade. Returns what is wrong with the handshake, when it cannot be (nothing was sent then)."""
         response = self._protocol.accept(request._request)
         if response.status_code != 101:
-            return response.body.decode(errors="replace").strip() or "not a WebSocket handshake"
+            # The library's own words repeat the header, and a token may stand in it.
+            fault = self._protocol.handshake_exc
+            where = f": {fault.name}" if isinstance(fault, InvalidHeader) else ""
+            return f"this is not the handshake of a WebSocket (RFC 6455, 4.2.1){where}"
         self._protocol.send_response(response)
         self._write_library()
         return None
@@ -247,6 +267,8 @@ class WebSocketTransport(asyncio.Protocol):
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame; abort when the other side does not follow within `CLOSE_GRACE`."""
         if self.open:
+            self._deaf = True
+            self._fragments = None
             self._protocol.send_close(code, _close_reason(reason))
             self._write_library()
             self._arm_grace()
@@ -275,22 +297,29 @@ class WebSocketTransport(asyncio.Protocol):
         if self._protocol.state is State.CONNECTING:
             # A frame before the handshake was answered: no client of the standard does this.
             self.abort()
+        elif self._deaf:
+            # We have closed: what the other side had sent before it knew is nobody's any more.
+            pass
+        elif frame.opcode in _CONTROL:
+            if frame.opcode is not Opcode.CLOSE:
+                self._handler.part()
+        elif not frame.fin:
+            self._part_received(frame)
         elif frame.opcode is Opcode.TEXT:
-            if frame.fin:
-                self._handler.text(bytes(frame.data))
-            else:
-                self._fragments = [bytes(frame.data)]
-        elif frame.opcode is Opcode.CONT:
-            if self._fragments is None:
-                if frame.fin:
-                    self._handler.binary()
-            else:
-                self._fragments.append(bytes(frame.data))
-                if frame.fin:
-                    message, self._fragments = b"".join(self._fragments), None
-                    self._handler.text(message)
-        elif frame.opcode is Opcode.BINARY and frame.fin:
+            self._handler.text(bytes(frame.data))
+        elif frame.opcode is Opcode.BINARY or self._fragments is None:
             self._handler.binary()
+        else:
+            message, self._fragments = b"".join([*self._fragments, bytes(frame.data)]), None
+            self._handler.text(message)
+
+    def _part_received(self, frame: Frame) -> None:
+        # Counted like messages: a message without an end, of empty parts, would grow for ever.
+        if frame.opcode is Opcode.TEXT:
+            self._fragments = []
+        if self._fragments is not None:
+            self._fragments.append(bytes(frame.data))
+        self._handler.part()
 
     def _refuse_unreadable(self, fault: Exception) -> None:
         # The library answers some of this in words of its own, and the rest not at all.
@@ -315,6 +344,11 @@ class WebSocketTransport(asyncio.Protocol):
                 continue
             if data:
                 transport.write(data)
+                if self.paused:
+                    self._unread += len(data)
+                    if self._unread > MAX_UNREAD:
+                        self.abort()
+                        return
             elif transport.can_write_eof():
                 # Half-close: what was written still arrives; the other side's end finishes it.
                 with contextlib.suppress(OSError, RuntimeError):

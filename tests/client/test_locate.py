@@ -58,7 +58,9 @@ def discovery(**changes: object) -> Discovery:
 
 
 def write(found: Discovery, path: Path | None = None) -> None:
-    (path or discovery_path()).write_bytes(msgspec.json.encode(found))
+    path = path or discovery_path()
+    path.touch(0o600)
+    path.write_bytes(msgspec.json.encode(found))
 
 
 def test_an_explicit_url_comes_first() -> None:
@@ -123,6 +125,7 @@ def test_a_stale_file_is_not_believed(changes: dict[str, object], why: str) -> N
 
 
 def test_a_damaged_file_is_not_believed() -> None:
+    discovery_path().touch(0o600)
     discovery_path().write_text("{")
     assert "damaged" in read_discovery(discovery_path())[1]
 
@@ -242,6 +245,7 @@ def test_a_providers_token_is_kept_until_a_fresh_one_is_wanted() -> None:
 def test_tokens(tmp_path: Path) -> None:
     key = b"k" * 32
     file = tmp_path / "key"
+    file.touch(0o600)
     file.write_bytes(key + b"\n")
     token = issue_token(file, sub="alice", role="command", sessions=["etl~*"], ttl=60, name="Alice", now=1000)
     info = inspect_token(token, key, now=1010)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import ipaddress
+import logging
 import os
 import socket
 from collections import deque
@@ -39,6 +40,10 @@ CLOSE_TIMEOUT: Final = 1.0
 
 WATCH_INTERVAL: Final = 1.0
 """Seconds between looks at the discovery file while there is no link: one `stat`, and no traffic."""
+
+# The library logs whole requests at DEBUG, tokens included: this level keeps that out of every log.
+_WEBSOCKETS_LOG: Final = logging.getLogger("wsmonitor.client.websockets")
+_WEBSOCKETS_LOG.setLevel(logging.WARNING)
 
 _CONNECT_OPTIONS: Final = frozenset(inspect.signature(connect.__init__).parameters)
 
@@ -440,6 +445,7 @@ async def _open(url: str, token: str, runner: Runner) -> ClientConnection:
                 ping_interval=None,  # likewise: heartbeats are the protocol's
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=4 * Limits().message_size,
+                logger=_WEBSOCKETS_LOG,
                 **options,
             )
         except OSError as exc:

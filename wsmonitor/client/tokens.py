@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from wsmonitor.host import NotPrivateError, read_private
 from wsmonitor.protocol.access import ROLES, Claims
 from wsmonitor.protocol.defaults import AUDIENCE, ISSUER
 from wsmonitor.protocol.errors import ConfigurationError
@@ -46,12 +47,16 @@ def read_key(path: str | os.PathLike[str]) -> bytes:
     """The secret in a key file.
 
     Raises:
-        ConfigurationError: it cannot be read, or is too short.
+        ConfigurationError: it cannot be read, is not its owner's alone (see `read_private`), or too short.
     """
     try:
-        key = Path(path).read_bytes().strip()
+        key = read_private(Path(path)).strip()
     except OSError as exc:
         raise ConfigurationError(f"cannot read the key file {path}: {exc.strerror or exc}") from exc
+    except NotPrivateError as exc:
+        raise ConfigurationError(
+            f"the key file {path} is not private: {exc}. Whoever reads it can make tokens: make it 600"
+        ) from exc
     return _strong(key)
 
 
@@ -105,6 +110,10 @@ def issue_token(
     }
     if name:
         claims["name"] = name
+    try:
+        msgspec.convert(claims, Claims)
+    except msgspec.ValidationError as exc:
+        raise ConfigurationError(f"no server would take such a token: {exc}") from exc
     return jwt.encode(claims, secret, algorithm="HS256")
 
 

@@ -9,9 +9,10 @@ answer never tells whether a forbidden session exists.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 Role = Literal["observe", "command", "publish", "admin"]
 
@@ -24,22 +25,27 @@ ROLES: Final[dict[str, frozenset[str]]] = {
 """What each role permits. A publisher may observe; it may not command other people's sessions."""
 
 
+Moment = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""Whole seconds since 1970: RFC 7519 allows fractions too, which no issuer needs and clocks cannot hold."""
+
+
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What a token says, after its signature was verified.
 
-    ``exp`` and ``nbf`` are seconds since 1970. ``sessions`` are the patterns; none means no session.
+    ``sessions`` are the patterns; none means no session. The lengths are those that a message about
+    the token can hold: a ``jti`` that is too long to be named could not be revoked.
     """
 
-    sub: str
-    exp: int
-    jti: str
+    sub: Annotated[str, Meta(min_length=1, max_length=256)]
+    exp: Moment
+    jti: Annotated[str, Meta(min_length=1, max_length=128)]
     aud: str | list[str]
     iss: str
     role: Role = "observe"
     sessions: tuple[str, ...] = ()
-    nbf: int = 0
-    iat: int = 0
-    name: str = ""
+    nbf: Moment = 0
+    iat: Moment = 0
+    name: Annotated[str, Meta(max_length=128)] = ""
 
     def may(self, action: str) -> bool:
         """Whether the role permits *action* (``observe``, ``command``, ``publish`` or ``admin``)."""

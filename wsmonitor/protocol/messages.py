@@ -78,6 +78,10 @@ class Refresh(_Message, frozen=True, kw_only=True, tag="refresh"):
     request: Request
     token: Annotated[str, Meta(max_length=16384)]
 
+    def __repr__(self) -> str:
+        # A token must not appear in a log or a traceback.
+        return f"Refresh(request={self.request})"
+
 
 class Subscribe(_Message, frozen=True, kw_only=True, tag="subscribe"):
     """Watch a topic. A subscription that exists is begun anew: this is how a client asks for a sync.
