@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -21,7 +22,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.typing import Subprotocol
 
 from wsmonitor._version import __version__
@@ -509,5 +516,14 @@ def _words(exc: BaseException, url: str) -> str:
             return f"{url} answers with a redirect to {exc.uri}: is the address complete?"
         case InvalidURI():
             return f"{url} is not a WebSocket address"
+        case ssl.SSLCertVerificationError():
+            return (
+                f"the certificate of {url} is not accepted: {exc.verify_message} "
+                "(for an authority of your own, set SSL_CERT_FILE to its PEM file)"
+            )
+        case ssl.SSLError() if exc.reason == "WRONG_VERSION_NUMBER":
+            return f"what listens at {url} does not speak TLS: is its address ws://…?"
+        case InvalidMessage() if url.startswith("ws://"):
+            return f"what listens at {url} does not answer in HTTP: does it expect TLS, wss://…?"
         case _:
             return f"{url}: {str(exc) or type(exc).__name__}"

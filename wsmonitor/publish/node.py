@@ -17,6 +17,7 @@ from wsmonitor.protocol.states import TERMINAL, State, may_follow
 
 from .channel import LOG_HELD
 from .control import Question, Request
+from .redaction import KeyBlocks
 from .values import TEXT, cut
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Node:
     """
 
     __slots__ = (
-        "_dirty", "_fields", "_logs", "_logs_lost", "above", "announced", "blocked", "cancel_request", "face",
-        "foreign", "id", "kind", "live", "live_held", "open_children", "pause_request", "question", "run",
-        "sent_at", "state", "tracked",
+        "_blocks", "_dirty", "_fields", "_logs", "_logs_lost", "above", "announced", "blocked",
+        "cancel_request", "face", "foreign", "id", "kind", "live", "live_held", "open_children",
+        "pause_request", "question", "run", "sent_at", "state", "tracked",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class Node:
         self._dirty: set[str] = set()
         self._logs: list[LogRecord] = []
         self._logs_lost = 0
+        self._blocks = KeyBlocks()
 
     # -- reading
 
@@ -267,6 +269,11 @@ class Node:
     def log(self, text: str, level: Literal["debug", "info", "warning", "error"]) -> None:
         """Append a log line."""
         capture = self.run.capture
+        if capture.redactor.finds_keys and self._blocks.concerned(text):
+            lines = [shown for line in text.split("\n") if (shown := self._blocks.line(line)) is not None]
+            if not lines:
+                return
+            text = "\n".join(lines)
         shown = capture.text(text, LOG_LENGTH)
         record = LogRecord(n=0, at=self.run.now(), level=level, text=shown, truncated=len(text) > LOG_LENGTH)
         with self.run.lock:

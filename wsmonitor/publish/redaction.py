@@ -46,8 +46,9 @@ _ASSIGNED: Final = re.compile(
     r"""(?ix)
     (?P<key> password | passwd | pwd | passphrase | secret | token | api[_-]?key | access[_-]?key
            | private[_-]?key | account[_-]?key | secret[_-]?key | credentials? | authorization | cookie )
-    (?P<mid> ["'\]]{0,3} \s{0,8} (?: => | := | = | : ) \s{0,8} )
-    (?P<value> "(?:[^"\\\n]|\\.){1,4096}"? | '(?:[^'\\\n]|\\.){1,4096}'?
+    (?P<mid> ["'\]\\]{0,6} \s{0,8} (?: => | := | = | : ) \s{0,8} )
+    (?P<value> \\{1,7}["'][^"'\\\n]{1,4096}(?:\\{1,7}["'])?  # in a text within a text
+             | "(?:[^"\\\n]|\\.){1,4096}"? | '(?:[^'\\\n]|\\.){1,4096}'?
              | (?:bearer|basic|token)\s{1,4}[^\s,;"'<>]{1,4096}
              | [^\s,;&"'<>()\[\]{}]{1,4096} )
     """
@@ -124,19 +125,45 @@ _LOOKS: Final = (
 )
 
 
+LONGEST_KEY: Final = 20_000
+"""Characters of the longest key block."""
+
+
+class KeyBlocks:
+    """Private key blocks in lines that come one by one, as a log shows them: no line of one may be seen."""
+
+    def __init__(self) -> None:
+        self._left = 0  # characters that may still belong to the block that has begun
+
+    def concerned(self, text: str) -> bool:
+        """Whether `line` has anything to do in *text*: a block goes on, or one may begin."""
+        return self._left > 0 or "PRIVATE KEY" in text
+
+    def line(self, line: str) -> str | None:
+        """What may be shown of the next line: it, a word in place of a block, or None for nothing."""
+        if "-----BEGIN " in line and "PRIVATE KEY" in line:
+            self._left = 0 if "-----END " in line else LONGEST_KEY
+            return REDACTED
+        if not self._left:
+            return line
+        self._left = 0 if "-----END " in line else max(0, self._left - len(line) - 1)
+        return None
+
+
 def _hidden(match: re.Match[str]) -> str:
     return match.groupdict().get("keep", "") + REDACTED
 
 
 def _assigned(match: re.Match[str]) -> str:
     value = match["value"]
-    if value.startswith((REDACTED, f'"{REDACTED}', f"'{REDACTED}")) or _HARMLESS.fullmatch(value):
+    bare = value.lstrip("\\\"'")
+    if bare.startswith(REDACTED) or _HARMLESS.fullmatch(value):
         return match[0]
     # `token: 17` in a log is a count or an index; a password of digits is a password.
     if match["key"].lower() in {"token", "cookie"} and _SHORT_NUMBER.fullmatch(value):
         return match[0]
-    quote = value[0] if value[0] in "\"'" else ""
-    end = quote if quote and len(value) > 1 and value.endswith(quote) else ""
+    quote = value[: len(value) - len(bare)] if value[0] in "\\\"'" else ""
+    end = quote if quote and len(value) > len(quote) and value.endswith(quote) else ""
     return f"{match['key']}{match['mid']}{quote}{REDACTED}{end}"
 
 
@@ -170,6 +197,11 @@ class Redactor:
         self._patterns = tuple(re.compile(pattern) for pattern in patterns)
         self._defaults = defaults
         self._known: dict[str, bool] = {}
+
+    @property
+    def finds_keys(self) -> bool:
+        """Whether private key blocks are taken out."""
+        return self._defaults
 
     @staticmethod
     def _words(key: str) -> tuple[str, ...]:

@@ -101,7 +101,8 @@ def make_track(
         raise TypeError(f"track() takes an iterable, not {type(iterable).__name__}")
     if total is not None:
         total = number_argument(total, "total")
-    return Track(node, iterable, total, cut(text_argument(unit, "unit"), 32))
+    unit = cut(text_argument(unit, "unit"), 32)
+    return Track(node, iterable, total, node.run.capture.text(unit, 32) if node is not None else unit)
 
 
 class Step(Work):

@@ -30,6 +30,8 @@ from .redaction import REDACTED, Redactor
 
 _SAFE: Final = 1 << 53
 _PREVIEW_ROWS: Final = 20
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""What text does not hold: all control characters but tab and line ends."""
 _KEY_LENGTH: Final = 256
 
 JSON: Final = "application/json"
@@ -213,8 +215,8 @@ class Capture:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             return BINARY, data
-        # Bytes that are text may hold secrets like any text.
-        return (TEXT, self.redactor.text(text).encode()) if text.isprintable() else (BINARY, data)
+        # Bytes that are text may hold secrets like any text, also where they hold control characters.
+        return (BINARY if _CONTROL.search(text) else TEXT), self.redactor.text(text).encode()
 
     def _too_long(self, head: str, why: str) -> bytes:
         return self.redactor.text(f"{clean(head)}\n… only the beginning is shown: {why}").encode()
@@ -270,26 +272,43 @@ class Capture:
         return self.redactor.text(safe_repr(self._masked(obj)))
 
     def _masked(self, obj: Any) -> Any:
-        """*obj*; of a table with secret columns its first rows without them, of a secret column its name."""
+        """*obj*; of a table with secret columns or rows its first rows without them, of a secret column its
+        name."""
         try:
-            columns = getattr(obj, "columns", None)
-            if columns is None or isinstance(obj, type) or callable(columns):
-                name = getattr(obj, "name", None)
-                secret = isinstance(name, str) and hasattr(obj, "head") and self.redactor.secret_key(name)
-                return _Hidden(f"{name}: {REDACTED}") if secret else obj
-            hidden = [
-                key
-                for key in islice(columns, 10_000)
-                if isinstance(key, str) and self.redactor.secret_key(key)
-            ]
+            if isinstance(obj, type) or not callable(getattr(obj, "head", None)):
+                return obj
+            columns = self._secret_labels(getattr(obj, "columns", None))
+            rows = self._secret_labels(getattr(obj, "index", None))
+            name = getattr(obj, "name", None)
         except Exception:  # noqa: BLE001 - a user's object may do anything; then it is no table
             return obj
-        if not hidden:
+        if isinstance(name, str) and self.redactor.secret_key(name):
+            return _Hidden(f"{name}: {REDACTED}")
+        if not columns and not rows:
             return obj
         try:
-            return obj.head(_PREVIEW_ROWS).assign(**dict.fromkeys(hidden, REDACTED))
+            shown = obj.head(_PREVIEW_ROWS)
+            if columns:
+                shown = shown.assign(**dict.fromkeys(columns, REDACTED))
+            if rows:
+                shown = shown.astype(object)
+                shown.loc[shown.index.isin(rows)] = REDACTED
+            return shown
         except Exception:  # noqa: BLE001 - a table of another library
-            return _Hidden(f"<{type(obj).__qualname__} with secret columns ({', '.join(hidden)}), not shown>")
+            what = "columns" if columns else "rows"
+            hidden = ", ".join(map(str, columns or rows))
+            return _Hidden(f"<{type(obj).__qualname__} with secret {what} ({hidden}), not shown>")
+
+    def _secret_labels(self, labels: Any) -> list[Any]:
+        """Those of a table's *labels* that tell of a secret, of several levels those of which a part does."""
+        if labels is None or callable(labels):
+            return []
+        return [
+            label
+            for label in islice(labels, 10_000)
+            for part in (label if isinstance(label, tuple) else (label,))
+            if isinstance(part, str) and self.redactor.secret_key(part)
+        ]
 
 
 class _Walk:

@@ -229,7 +229,7 @@ class Work:
         text_argument(unit, "unit")
         if not math.isfinite(done) or (total is not None and not math.isfinite(total)):
             return  # nothing that a progress bar could show
-        self._guard(lambda: self._node.progress(done, total, cut(unit, 32)))
+        self._guard(lambda: self._node.progress(done, total, self._node.run.capture.text(unit, 32)))
 
     def link(self, href: str, *, rel: str = "related", title: str = "") -> None:
         """Refer to something elsewhere: a URL, a commit, a dashboard.

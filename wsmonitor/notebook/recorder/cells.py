@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from wsmonitor.export.collecting import OutputLimits, Outputs, Redact
 from wsmonitor.export.outputs import encode, plain_text, references
-from wsmonitor.publish.redaction import REDACTED
+from wsmonitor.publish.redaction import KeyBlocks
 
 from .progress import Progress, tqdm_text
 
@@ -23,8 +23,6 @@ RATE: Final = 256 * 1024
 LINES: Final = 50
 """Log lines of one cell at a time; of more, the newest (the output has all of them)."""
 _PARTIAL: Final = 8 * 1024
-_KEY: Final = 20_000
-"""Characters of the longest key block, as redaction knows them."""
 _PROBE: Final = "a-value-of-it"
 _HELD: Final = 16 * 1024 * 1024
 
@@ -83,7 +81,7 @@ class Lines:
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
-        self._within_key = 0  # characters that may still belong to the key block that has begun
+        self._blocks = KeyBlocks()
         self._partial = ""
         self._lines: deque[str] = deque(maxlen=LINES)
         self._count = 0
@@ -96,7 +94,7 @@ class Lines:
             return
         whole = self._partial + whole
         self._partial = rest[-_PARTIAL:]
-        if self._within_key or "PRIVATE KEY" in whole:
+        if self._blocks.concerned(whole):
             shown = self._without_keys(whole.split("\n"))
             self._count += len(shown)
             self._lines.extend(shown)
@@ -134,17 +132,7 @@ class Lines:
 
     def _without_keys(self, lines: list[str]) -> list[str]:
         """*lines* without those of key blocks, of which a log might show any part."""
-        kept = []
-        for line in lines:
-            if "-----BEGIN " in line and "PRIVATE KEY" in line:
-                self._within_key = _KEY
-                kept.append(REDACTED)
-            elif not self._within_key:
-                kept.append(line)
-            else:
-                ended = "-----END " in line
-                self._within_key = 0 if ended else max(0, self._within_key - len(line) - 1)
-        return kept
+        return [shown for line in lines if (shown := self._blocks.line(line)) is not None]
 
 
 def _overwritten(line: str) -> str:
