@@ -34,6 +34,7 @@ from .logs import fields
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
+from .stores.base import StoreError
 from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, frame_text
 
 _LOG: Final = logging.getLogger(__name__)
@@ -385,9 +386,11 @@ class Server:
             return http.error_answer(error_info("draining", "the server is stopping"))
         try:
             await self.engine.ready()
-        except Exception as exc:  # noqa: BLE001 - any reason is the answer
-            code = getattr(exc, "code", "store_failed")
-            return http.error_answer(error_info(str(code), str(exc)), status=503)
+        except StoreError as exc:
+            return http.error_answer(error_info(exc.code, exc.message), status=503)
+        except Exception:  # noqa: BLE001 - whatever it is, it is logged, and the answer is no
+            _LOG.exception("whether the store can be written is not known")
+            return http.error_answer(error_info("store_failed", "the store failed"), status=503)
         return http.json_answer(200, {"status": "ready"})
 
     async def _metrics(self, page: http.Page) -> http.Answer:

@@ -41,6 +41,7 @@ from wsmonitor.protocol.changes import (
 )
 from wsmonitor.protocol.codec import encode, encode_record
 from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.digest import entity_hash, to_hex
 from wsmonitor.protocol.entities import (
     Chain,
     Command,
@@ -110,6 +111,9 @@ class Authority:
         self._retired = retired  # committed commands whose records were dropped
         # What is not committed yet: the seq that wrote (or dropped) it, and the entity.
         self._overlay: dict[tuple[str, str], tuple[int, Entity | None]] = {}
+        # What each of these adds to the digest, and the digest at the tail as a number.
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._digest = int(feed.state.digest, 16)
         self._tail_positions: dict[str, ProducerPosition] = {}
         self._batch: Batch | None = None
         self._in_flight: list[Batch] = []
@@ -560,9 +564,12 @@ class Authority:
                 f"{self.limits.event_size:,} are allowed",
             )
         batch = self._open_batch()
+        number = entity_hash(entity)
         self._replace(kind, entity.id, entity, len(bytes(raw)))
+        self._count(kind, entity.id, number)
         for dropped_kind, ident in drops:
             self._replace(dropped_kind, ident, None, 0)
+            self._count(dropped_kind, ident, 0)
             self._overlay[dropped_kind, ident] = (seq, None)
             batch.commit.entities.pop((dropped_kind, ident), None)
             batch.commit.drops.add((dropped_kind, ident))
@@ -576,7 +583,7 @@ class Authority:
         batch.commit.entities[key] = bytes(raw)
         batch.commit.drops.discard(key)
         batch.commit.events.append((seq, encoded))
-        batch.events.append(Numbered(seq, encoded, kind, entity, tuple(drops)))
+        batch.events.append(Numbered(seq, encoded, kind, entity, tuple(drops), number))
         batch.size += len(encoded)
         self.tail = seq
 
@@ -585,6 +592,13 @@ class Authority:
         self.facts.replace(kind, ident, old, new)
         # Encoding the old one again is cheaper than remembering the length of every entity.
         self.facts.entity_bytes += size - (0 if old is None else len(bytes(encode_record(old))))
+
+    def _count(self, kind: str, ident: str, number: int) -> None:
+        """An entity at the tail adds *number* to the digest from now on; 0: there is none any more."""
+        key = (kind, ident)
+        old = self._numbers.get(key)
+        self._digest += number - (self.feed.state.hash_of(kind, ident) if old is None else old)
+        self._numbers[key] = number
 
     # -- committing
 
@@ -603,6 +617,7 @@ class Authority:
         }
         commit.listing = self.facts.listing(self.size)
         commit.attention = self.facts.attention
+        commit.digest = to_hex(self._digest)
         self._in_flight.append(batch)
         return batch
 
@@ -613,7 +628,7 @@ class Authority:
             for key in ((event.kind, event.entity.id), *event.drops):
                 written = self._overlay.get(key)
                 if written is not None and written[0] <= event.seq:
-                    del self._overlay[key]
+                    del self._overlay[key], self._numbers[key]
         self._retired += len(batch.commit.retired)
         self.positions.update(batch.commit.producers)
         for producer, position in batch.commit.producers.items():
@@ -628,6 +643,8 @@ class Authority:
     def rollback(self) -> None:
         """The store failed, and wrote nothing: everything behind the head is thrown away."""
         self._overlay.clear()
+        self._numbers.clear()
+        self._digest = int(self.feed.state.digest, 16)
         self._tail_positions.clear()
         self._batch = None
         self._in_flight.clear()

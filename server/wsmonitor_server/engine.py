@@ -20,7 +20,7 @@ from typing import Any, Final
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import Command
-from wsmonitor.protocol.errors import InvalidIdError
+from wsmonitor.protocol.errors import ConfigurationError, InvalidIdError
 from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
     CommandReply,
@@ -103,12 +103,21 @@ class SessionEngine:
     # -- life
 
     async def start(self) -> None:
-        """Open the store; sessions whose producers were open are watched again, with fresh timers."""
+        """Open the store; sessions whose producers were open are watched again, with fresh timers.
+
+        Raises:
+            ConfigurationError: the store cannot be used.
+        """
         await self.store.open()
         self.epoch = self.store.epoch
-        self._revoked = await self.store.revoked()
+        try:
+            self._revoked = await self.store.revoked()
+            listings = await self.store.listings()
+        except StoreError as exc:
+            await self.store.close()
+            raise ConfigurationError(str(exc)) from exc
         attention: list[str] = []
-        for listing, wanted in await self.store.listings():
+        for listing, wanted in listings:
             self._known.add(listing.id)
             if listing.state != "absent":
                 self._directory.load(listing)
@@ -116,7 +125,12 @@ class SessionEngine:
                 attention.append(listing.id)
         self._commits.start()
         for session in attention:
-            loaded = await self._load(session)
+            try:
+                loaded = await self._load(session)
+            except Refusal as exc:
+                # What is damaged of one session must not keep the others from being served.
+                log.error("session %s cannot be loaded: %s", session, exc.info.message)
+                continue
             loaded.apply_verdicts(self.clock.wall_ns())
             commands.expire(loaded.authority, self.clock.wall_ns())
             self._changed(loaded)
@@ -508,6 +522,7 @@ class SessionEngine:
                 except Refusal as exc:
                     log.warning("session %s: %s", session, exc)
             await self.store.value_sweep(older_than=self.retention.orphan_age)
+            await self.store.compact()
             before = now_ns // 1_000_000_000
             await self.store.forget_revocations(before=before)
             await self.store.forget_tombstones(before=now_ns - _TOMBSTONE_AGE)

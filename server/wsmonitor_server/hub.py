@@ -29,13 +29,17 @@ SHARE_DISTANCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """An event as the authority numbered it: the bytes for all, and what they say."""
+    """An event as the authority numbered it: the bytes for all, and what they say.
+
+    ``number`` is what the entity adds to the digest (None: not computed yet).
+    """
 
     seq: int
     encoded: bytes
     kind: str
     entity: Entity
     drops: tuple[tuple[str, str], ...] = ()
+    number: int | None = None
 
 
 class Kept(NamedTuple):
@@ -124,7 +128,7 @@ class Feed:
     def append(self, events: Sequence[Numbered]) -> None:
         """Apply committed events, keep them, and hand them to every subscriber."""
         for event in events:
-            self.state.put(event.kind, event.entity)
+            self.state.put(event.kind, event.entity, event.number)
             for kind, ident in event.drops:
                 self.state.drop(kind, ident)
             self.state.seq = event.seq

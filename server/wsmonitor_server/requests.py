@@ -128,7 +128,7 @@ class Requests:
         except Refusal as exc:
             peer.send_error(_located(exc.info, message), request)
         except StoreError as exc:
-            peer.send_error(_located(error_info(exc.code, str(exc), session=session), message), request)
+            peer.send_error(_located(error_info(exc.code, exc.message, session=session), message), request)
         except Exception:  # noqa: BLE001 - a fault in one request must not end the connection; it is logged
             correlation = peer.services.fault(peer, type(message).__name__)
             info = error_info(

@@ -19,7 +19,7 @@ UPLOAD_IDLE: Final = 60.0
 
 def store_refusal(exc: StoreError, session: str) -> Refusal:
     """What a client is told of *exc*."""
-    return refusal(exc.code, str(exc), session=session)
+    return refusal(exc.code, exc.message, session=session)
 
 
 class Values:

@@ -122,24 +122,6 @@ async def test_newer_schema_is_refused(path: Path) -> None:
         await SqliteStore(path).open()
 
 
-async def test_a_database_of_the_first_schema_is_taken_over(path: Path) -> None:
-    async with opened(path) as store:
-        epoch = store.epoch
-        await store.commit([a_commit(store)])
-    database = sqlite3.connect(path)
-    database.execute("DROP TABLE retired_commands")
-    database.execute("ALTER TABLE producers DROP COLUMN holder")
-    database.execute("PRAGMA user_version=1")
-    database.close()
-    async with opened(path) as store:
-        assert store.epoch == epoch
-        await store.commit([a_commit(store, head=2)])
-        assert await store.retired_command("s~1", "0" * 32) is None
-        stored = await store.load("s~1")
-        assert stored is not None
-        assert (stored.state.seq, stored.retired) == (4, 0)
-
-
 def _foreign(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE t (x)")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from wsmonitor.protocol.codec import encode_record
+from wsmonitor.protocol.codec import encode, encode_record
 from wsmonitor.protocol.entities import Chain, Command, Listing, LogRecord, Session
+from wsmonitor.protocol.messages import Event
 from wsmonitor_server.stores.base import Commit, ProducerPosition, Store, StoreError
 from wsmonitor_server.stores.memory import MemoryStore
 from wsmonitor_server.stores.sqlite import SqliteStore
@@ -30,14 +31,19 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await made.close()
 
 
+def an_event(epoch: str, kind: str, entity: Session | Chain) -> tuple[int, bytes]:
+    event = Event(topic="s~1", epoch=epoch, seq=entity.seq, ts="1", kind=kind, entity=encode_record(entity))
+    return entity.seq, encode(event)
+
+
 def a_commit(store: Store, head: int = 0, count: int = 2, **more: Any) -> Commit:
     commit = Commit("s~1", store.epoch, head, **more)
     session = Session(id="s~1", name="s", seq=head + 1)
-    commit.events.append((head + 1, b'{"seq":%d}' % (head + 1)))
+    commit.events.append(an_event(store.epoch, "session", session))
     commit.entities["session", "s~1"] = bytes(encode_record(session))
     for seq in range(head + 2, head + 1 + count):
         chain = Chain(id=f"c{seq}", name="c", seq=seq)
-        commit.events.append((seq, b'{"seq":%d}' % seq))
+        commit.events.append(an_event(store.epoch, "chain", chain))
         commit.entities["chain", chain.id] = bytes(encode_record(chain))
     return commit
 
@@ -71,7 +77,7 @@ async def test_what_is_committed_is_loaded(store: Store) -> None:
     assert (stored.state.epoch, stored.state.seq) == (store.epoch, 2)
     assert set(stored.state.chains) == {"c2"}
     assert stored.producers == {"p": position}
-    assert stored.history == [(1, b'{"seq":1}'), (2, b'{"seq":2}')]
+    assert stored.history == a_commit(store).events
     assert stored.size > 0
     assert await store.listings() == [(listing, True)]
 

@@ -103,6 +103,10 @@ class SessionState:
     def listings(self) -> dict[str, Listing]:
         return cast("dict[str, Listing]", self.entities["listing"])
 
+    def hash_of(self, kind: str, ident: str) -> int:
+        """What this entity adds to the digest; 0 where there is none."""
+        return self._hashes.get((kind, ident), 0)
+
     def __len__(self) -> int:
         return len(self._hashes)
 
@@ -134,12 +138,17 @@ class SessionState:
             self.drop(kind, ident)
         self.seq = event.seq
 
-    def put(self, kind: str, entity: Entity) -> None:
-        """Put *entity* in the place of the one with its id. For syncs and stores: no position is checked."""
+    def put(self, kind: str, entity: Entity, number: int | None = None) -> None:
+        """Put *entity* in the place of the one with its id. For syncs and stores: no position is checked.
+
+        Args:
+            number: what it adds to the digest, where the caller has computed that already.
+        """
         if KIND_OF[type(entity)] != kind:
             raise StateError(f"a {type(entity).__name__} is not a {kind}")
         key = (kind, entity.id)
-        number = entity_hash(entity)
+        if number is None:
+            number = entity_hash(entity)
         self._total = (self._total - self._hashes.get(key, 0) + number) % MODULUS
         self._hashes[key] = number
         self.entities[kind][entity.id] = entity

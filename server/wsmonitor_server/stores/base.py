@@ -26,13 +26,19 @@ class StoreError(Exception):
 
     Attributes:
         code: of the catalogue: ``store_failed``, ``read_only``, ``value_mismatch`` or ``out_of_sequence``.
+        message: in words, as clients are told.
         outcome_known: nothing was written; else nobody knows whether it was.
+        place: where on the server's machine, for its log; never told to clients.
     """
 
-    def __init__(self, message: str, *, code: str = "store_failed", outcome_known: bool = True) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, code: str = "store_failed", outcome_known: bool = True, place: str = ""
+    ) -> None:
+        super().__init__(f"{place}: {message}" if place else message)
+        self.message = message
         self.code = code
         self.outcome_known = outcome_known
+        self.place = place
 
 
 class UnsuitableDirectoryError(ConfigurationError):
@@ -64,6 +70,7 @@ class Commit:
         retired: finished commands that the events dropped, encoded, by key: kept apart as long as the
             session, so that no key is ever taken for a new command.
         first_kept: forget the events before this seq; 0 to leave them.
+        digest: over the session's entities after these events; "" where the caller does not know it.
         listing: the session's line in the directory; None while there is no session entity.
         attention: whether the session has something to wait for (an open producer, a pending
             command), so that it must be loaded when the server starts.
@@ -81,6 +88,7 @@ class Commit:
     released: set[str] = field(default_factory=set)
     retired: dict[str, bytes] = field(default_factory=dict)
     first_kept: int = 0
+    digest: str = ""
     listing: Listing | None = None
     attention: bool = False
 
@@ -117,6 +125,9 @@ class Store(Protocol):
     async def size(self) -> int:
         """Bytes used, values included (for the disk quota)."""
 
+    async def compact(self) -> None:
+        """Give space that removed sessions have left back to the system, a little at a time."""
+
     # -- sessions
     async def listings(self) -> list[tuple[Listing, bool]]:
         """Every session's line in the directory, and whether it needs attention at start.
@@ -124,7 +135,12 @@ class Store(Protocol):
         A session that has no session entity yet comes with an empty name and state ``absent``.
         """
 
-    async def load(self, session: str) -> StoredSession | None: ...
+    async def load(self, session: str) -> StoredSession | None:
+        """The session as it was committed; None where there is none.
+
+        Raises `StoreError` where what is stored cannot be what was committed.
+        """
+
     async def commit(self, commits: Sequence[Commit]) -> None:
         """Make all of *commits* last, together. Raises `StoreError`."""
 

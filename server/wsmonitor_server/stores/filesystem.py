@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -41,3 +42,10 @@ def mounts() -> str:
         return Path("/proc/mounts").read_text(errors="replace")
     except OSError:
         return ""
+
+
+def is_read_only(path: Path) -> bool:
+    """Whether *path* lies on a file system that is mounted read-only (False where that cannot be told)."""
+    if not hasattr(os, "statvfs"):
+        return False
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

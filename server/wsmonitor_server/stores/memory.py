@@ -72,6 +72,9 @@ class MemoryStore:
             sum(map(len, one.entities.values())) + sum(map(len, one.events.values())) for one in kept
         )
 
+    async def compact(self) -> None:
+        pass
+
     async def listings(self) -> list[tuple[Listing, bool]]:
         return [
             (kept.listing or Listing(id=session, name="", state="absent"), kept.attention)

@@ -7,6 +7,13 @@ unclean stop under another boot id, a new epoch is minted, which every observer 
 producers assert what they own. ``synchronous="full"`` waits for the disk at every commit and
 needs no such thing.
 
+Where nothing can be written when the file is opened (a full disk, a read-only file system), what is there is
+served, and every write is refused with ``read_only`` until one succeeds. What the opening itself has to
+note (schema, epoch, that the file is in use) is written together with the first write that does.
+
+With each commit goes the digest over the session's entities. What is loaded must have it: a damaged
+record is told, and never taken for what was written.
+
 ``locking_mode=EXCLUSIVE``: a second server on the same file is refused; the operating system
 releases the lock when the process dies.
 """
@@ -22,6 +29,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -30,50 +38,48 @@ import msgspec
 from wsmonitor import host
 from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
-from wsmonitor.protocol.reducer import SessionState, decode_entity
 
-from . import filesystem
-from .base import Commit, ProducerPosition, StoredSession, StoreError, UnsuitableDirectoryError
+from . import filesystem, reading, schema
+from .base import Commit, StoredSession, StoreError, UnsuitableDirectoryError
 from .blobs import Blobs, FileBlobs
+from .failures import WRITE_FAILED, explain, unreadable, unwritten
+from .schema import PER_SESSION, SCHEMA_VERSION
 
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
+_PAGE_COUNTS: Final = ("page_count", "freelist_count")
 
-_SCHEMA: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (
-    id TEXT PRIMARY KEY, epoch TEXT NOT NULL, head INTEGER NOT NULL, attention INTEGER NOT NULL,
-    listing BLOB) WITHOUT ROWID;
-CREATE TABLE entities (
-    session TEXT, kind TEXT, id TEXT, data BLOB NOT NULL, PRIMARY KEY (session, kind, id)) WITHOUT ROWID;
-CREATE TABLE events (session TEXT, seq INTEGER, data BLOB NOT NULL, PRIMARY KEY (session, seq)) WITHOUT ROWID;
-CREATE TABLE producers (
-    session TEXT, producer TEXT, subject TEXT NOT NULL, epoch INTEGER NOT NULL, accepted INTEGER NOT NULL,
-    PRIMARY KEY (session, producer)) WITHOUT ROWID;
-CREATE TABLE logs (
-    session TEXT, step TEXT, n INTEGER, data BLOB NOT NULL, PRIMARY KEY (session, step, n)) WITHOUT ROWID;
-CREATE TABLE "values" (session TEXT, sha256 TEXT, PRIMARY KEY (session, sha256)) WITHOUT ROWID;
-CREATE TABLE runs (name TEXT PRIMARY KEY, run INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE tombstones (session TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE revocations (jti TEXT PRIMARY KEY, expires INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-_RETIRED: Final = """
-CREATE TABLE retired_commands (
-    session TEXT, key TEXT, data BLOB NOT NULL, PRIMARY KEY (session, key)) WITHOUT ROWID
-"""
-
-_HOLDERS: Final = "ALTER TABLE producers ADD COLUMN holder TEXT NOT NULL DEFAULT ''"
-
-_PER_SESSION: Final = ("entities", "events", "producers", "logs", "retired_commands", '"values"')
+_SPARE_PAGES: Final = 500
+"""Free pages that are left for what comes next; and how many are given back at a time (2 MB)."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_command = msgspec.json.Decoder(Command).decode
 _decode_log = msgspec.json.Decoder(LogRecord).decode
-_decode_listing = msgspec.json.Decoder(Listing).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What is to be noted in the file by the first write after it was opened.
+
+    Attributes:
+        version: the schema's version that was found.
+        meta: what the table of that name has to say from now on.
+        minted: whether the epoch is a new one.
+    """
+
+    version: int
+    meta: dict[str, str]
+    minted: bool
+
+    def write(self, db: sqlite3.Connection) -> None:
+        schema.bring_up_to_date(db, self.version)
+        if self.minted:
+            # The kept events name the old epoch, and some of its last ones may be missing.
+            db.execute("UPDATE sessions SET epoch = ?", (self.meta["epoch"],))
+            db.execute("DELETE FROM events")
+        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", self.meta.items())
 
 
 class SqliteStore:
@@ -107,6 +113,7 @@ class SqliteStore:
         self._boot_id = boot_id
         self._mounts = mounts
         self._connection: sqlite3.Connection | None = None
+        self._opening: _Opening | None = None  # what is still to be noted of the opening
         # The database and the large values have a thread each: 100 MB must not delay a commit.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="wsmonitor-sqlite")
         self._blob_thread = ThreadPoolExecutor(1, thread_name_prefix="wsmonitor-values")
@@ -116,6 +123,17 @@ class SqliteStore:
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
 
+    async def _read(self, work: Callable[[], _T]) -> _T:
+        """`_run`, for what only reads: values of a type that we have not written are damage, too."""
+
+        def read() -> _T:
+            try:
+                return work()
+            except (TypeError, ValueError, msgspec.DecodeError) as exc:
+                raise unreadable(self.path, exc) from exc
+
+        return await self._run(read)
+
     async def _run_blob(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._blob_thread, work)
 
@@ -123,7 +141,7 @@ class SqliteStore:
         try:
             return work()
         except sqlite3.Error as exc:
-            raise _explain(exc, self.path) from exc
+            raise explain(exc, self.path) from exc
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -134,15 +152,17 @@ class SqliteStore:
     def _transaction(
         self,
         work: Callable[[sqlite3.Connection], _T],
-        unwritten: Callable[[sqlite3.Connection], bool] = lambda db: False,
+        nothing_of_it: Callable[[sqlite3.Connection], bool] = lambda db: False,
     ) -> _T:
         """Run *work* in one transaction. A `StoreError` from here says whether its outcome is known.
 
-        *unwritten*: whether the database shows that nothing of *work* is in it.
+        *nothing_of_it*: whether the database shows that nothing of *work* is in it.
         """
-        db = self._db
+        db, opening = self._db, self._opening
         try:
             db.execute("BEGIN IMMEDIATE")
+            if opening is not None:
+                opening.write(db)
             result = work(db)
         except BaseException:
             if db.in_transaction:
@@ -151,16 +171,17 @@ class SqliteStore:
         try:
             db.execute("COMMIT")
         except sqlite3.Error as exc:
-            error = _explain(exc, self.path)
+            error = explain(exc, self.path)
             if db.in_transaction:
                 # Nothing was made last.
                 db.execute("ROLLBACK")
-            elif (getattr(exc, "sqlite_errorname", "") or "").startswith(_WRITE_FAILED):
+            elif (getattr(exc, "sqlite_errorname", "") or "").startswith(WRITE_FAILED):
                 # A full disk: SQLite has rolled back by itself, and can still be asked.
-                error.outcome_known = unwritten(db)
+                error.outcome_known = nothing_of_it(db)
             else:
                 error.outcome_known = False
             raise error from exc
+        self._opening = None
         return result
 
     # -- opening and closing
@@ -173,7 +194,7 @@ class SqliteStore:
             ConfigurationError: it is in use, of a newer version, or not a database of ours.
         """
         try:
-            await self._run(self._open)
+            await self._read(self._open)
         except StoreError as exc:
             await self.close()
             raise ConfigurationError(str(exc)) from exc
@@ -193,49 +214,62 @@ class SqliteStore:
             raise UnsuitableDirectoryError(
                 f"{folder} is on a network file system ({kind}); the SQLite store needs a local directory"
             )
-        if not self.path.exists():
+        db = self._connection = self._connect()
+        version = schema.version_of(db, self.path)
+        opening = self._opening = self._decide(db, version)
+        self.epoch = opening.meta["epoch"]
+        try:
+            self._transaction(lambda db: None)
+        except (StoreError, sqlite3.Error) as exc:
+            error = exc if isinstance(exc, StoreError) else explain(exc, self.path)
+            if error.code != "read_only" or version < SCHEMA_VERSION:
+                raise error from exc
+            log.error("%s. What is there is served; nothing is taken until it can be written.", error)
+        schema.check(db, self.path)
+
+    def _connect(self) -> sqlite3.Connection:
+        wal = self.path.with_name(self.path.name + "-wal")
+        if self.path.exists() and filesystem.is_read_only(self.path):
+            if wal.exists() and wal.stat().st_size:
+                raise ConfigurationError(
+                    f"{self.path} is on a read-only file system and was not closed properly: it cannot be "
+                    f"read without being written. Copy it together with {wal.name} to where it can be, or "
+                    "have the file system mounted for writing"
+                )
+            # Nobody can change it, so no locks are needed, which could not be had either.
+            return self._connection_to(f"{self.path.absolute().as_uri()}?immutable=1", uri=True)
+        new = not self.path.exists()
+        if new:
             # Sessions may hold what only their user may read.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=2.0)
-        self._connection = db
+            try:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError as exc:
+                raise ConfigurationError(f"{self.path} cannot be made: {exc.strerror or exc}") from exc
+        db = self._connection = self._connection_to(str(self.path), uri=False)
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        if new:
+            # Only an empty file can be told so: what is deleted can be given back to the system.
+            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={self._synchronous.upper()}")
         db.execute("PRAGMA cache_size=-16000")
         db.execute("PRAGMA secure_delete=ON")  # what is removed is overwritten, not only unlinked
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"{self.path} was written by a newer wsmonitor (schema {version}; this one knows up to "
-                f"{SCHEMA_VERSION}): upgrade, or use another file"
-            )
-        self._transaction(self._prepare)
+        return db
 
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            if db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                raise ConfigurationError(f"{self.path} is a database, but not one of wsmonitor's")
-            for statement in _SCHEMA.split(";"):
-                if statement.strip():
-                    db.execute(statement)
-        if version < SCHEMA_VERSION:
-            if version < 2:
-                db.execute(_RETIRED)
-            db.execute(_HOLDERS)
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
+    def _connection_to(self, database: str, *, uri: bool) -> sqlite3.Connection:
+        return sqlite3.connect(database, uri=uri, isolation_level=None, check_same_thread=False, timeout=2.0)
+
+    def _decide(self, db: sqlite3.Connection, version: int) -> _Opening:
+        """What opening the file means, without writing anything."""
+        meta = dict(db.execute("SELECT key, value FROM meta").fetchall()) if version else {}
         boot = host.boot_id() if self._boot_id is None else self._boot_id
         unclean = meta.get("clean") == "0"
         may_have_lost = unclean and meta.get("boot_id") != boot and meta.get("synchronous") != "full"
-        if "epoch" not in meta or may_have_lost:
+        minted = "epoch" not in meta or may_have_lost
+        if minted:
             meta["epoch"] = self._token_hex(8)
-            # The kept events name the old epoch, and some of its last ones may be missing.
-            db.execute("UPDATE sessions SET epoch = ?", (meta["epoch"],))
-            db.execute("DELETE FROM events")
         meta.update(clean="0", boot_id=boot, synchronous=self._synchronous)
-        db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
-        self.epoch = meta["epoch"]
+        return _Opening(version, meta, minted)
 
     async def close(self) -> None:
         """Close, and note that it was done properly. Closing twice is harmless."""
@@ -294,54 +328,35 @@ class SqliteStore:
 
     # -- sessions
 
-    async def listings(self) -> list[tuple[Listing, bool]]:
-        def read() -> list[tuple[Listing, bool]]:
-            rows = self._db.execute("SELECT id, listing, attention FROM sessions").fetchall()
-            return [
-                (
-                    Listing(id=session, name="", state="absent") if data is None else _decode_listing(data),
-                    bool(attention),
-                )
-                for session, data, attention in rows
-            ]
+    async def compact(self) -> None:
+        def pages() -> tuple[int, int]:
+            count, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _PAGE_COUNTS)
+            return count, free
 
-        return await self._run(read)
+        count, free = await self._run(pages)
+        while free > max(_SPARE_PAGES, count // 4):
+            # In small parts, so that commits come in between. Files of before schema 4 give nothing back.
+            await self._run(lambda: self._db.execute(f"PRAGMA incremental_vacuum({_SPARE_PAGES})").fetchall())
+            before, (count, free) = free, await self._run(pages)
+            if free >= before:
+                return
+
+    async def listings(self) -> list[tuple[Listing, bool]]:
+        return await self._read(lambda: reading.listings(self._db, self.path))
 
     async def load(self, session: str) -> StoredSession | None:
-        return await self._run(lambda: self._load(session))
+        def read() -> StoredSession | None:
+            minted = self._opening is not None and self._opening.minted
+            return reading.session(self._db, self.path, session, new_epoch=self.epoch if minted else "")
 
-    def _load(self, session: str) -> StoredSession | None:
-        db = self._db
-        row = db.execute("SELECT epoch, head FROM sessions WHERE id = ?", (session,)).fetchone()
-        if row is None:
-            return None
-        state = SessionState(session, row[0], row[1])
-        size = 0
-        for kind, data in db.execute("SELECT kind, data FROM entities WHERE session = ?", (session,)):
-            entity = decode_entity(kind, data)
-            if entity is None:
-                raise StoreError(f"{session}: an entity of kind {kind!r}, which is not known")
-            state.put(kind, entity)
-            size += len(data)
-        producers = {
-            row[0]: ProducerPosition(*row)
-            for row in db.execute(
-                "SELECT producer, subject, epoch, accepted, holder FROM producers WHERE session = ?",
-                (session,),
-            )
-        }
-        events = db.execute("SELECT seq, data FROM events WHERE session = ? ORDER BY seq", (session,))
-        history = [(seq, bytes(data)) for seq, data in events]
-        values = {row[0] for row in db.execute('SELECT sha256 FROM "values" WHERE session = ?', (session,))}
-        retired = db.execute("SELECT count(*) FROM retired_commands WHERE session = ?", (session,)).fetchone()
-        return StoredSession(state, producers, history, values, size, retired[0])
+        return await self._read(read)
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         def write(db: sqlite3.Connection) -> None:
             for commit in commits:
                 self._write(db, commit)
 
-        await self._run(lambda: self._transaction(write, lambda db: _unwritten(db, commits)))
+        await self._run(lambda: self._transaction(write, lambda db: unwritten(db, commits)))
 
     def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
         session = commit.session
@@ -354,15 +369,17 @@ class SqliteStore:
             db.execute("DELETE FROM events WHERE session = ?", (session,))
         new_head = commit.events[-1][0] if commit.events else head
         db.execute(
-            "INSERT INTO sessions VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-            " SET epoch = excluded.epoch, head = excluded.head, attention = excluded.attention,"
-            " listing = coalesce(excluded.listing, listing)",
+            "INSERT INTO sessions (id, epoch, head, attention, listing, digest) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, head = excluded.head,"
+            " attention = excluded.attention, listing = coalesce(excluded.listing, listing),"
+            " digest = excluded.digest",
             (
                 session,
                 commit.epoch,
                 new_head,
                 commit.attention,
                 None if commit.listing is None else _encode(commit.listing),
+                commit.digest,
             ),
         )
         db.executemany(
@@ -421,7 +438,7 @@ class SqliteStore:
             ).fetchone()
             return None if row is None else _decode_command(row[0])
 
-        return await self._run(read)
+        return await self._read(read)
 
     async def next_run(self, name: str) -> int:
         def count(db: sqlite3.Connection) -> int:
@@ -437,7 +454,7 @@ class SqliteStore:
         def delete(db: sqlite3.Connection) -> None:
             if db.execute("DELETE FROM sessions WHERE id = ?", (session,)).rowcount:
                 db.execute("INSERT OR REPLACE INTO tombstones VALUES (?, ?)", (session, at))
-            for table in _PER_SESSION:
+            for table in PER_SESSION:
                 db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))  # noqa: S608  # our own names
 
         def delete_for_good() -> None:
@@ -454,7 +471,7 @@ class SqliteStore:
             row = self._db.execute("SELECT at FROM tombstones WHERE session = ?", (session,)).fetchone()
             return None if row is None else int(row[0])
 
-        return await self._run(read)
+        return await self._read(read)
 
     async def forget_tombstones(self, *, before: int) -> None:
         await self._run(
@@ -471,7 +488,7 @@ class SqliteStore:
             )
             return [_decode_log(data) for (data,) in rows], oldest or 0
 
-        return await self._run(read)
+        return await self._read(read)
 
     # -- large values
 
@@ -506,8 +523,11 @@ class SqliteStore:
         )
 
     async def revoked(self) -> dict[str, int]:
-        return await self._run(
-            lambda: dict(self._db.execute("SELECT jti, expires FROM revocations").fetchall())
+        return await self._read(
+            lambda: {
+                str(jti): int(expires)
+                for jti, expires in self._db.execute("SELECT jti, expires FROM revocations")
+            }
         )
 
     async def forget_revocations(self, *, before: int) -> None:
@@ -516,38 +536,3 @@ class SqliteStore:
                 lambda db: db.execute("DELETE FROM revocations WHERE 0 < expires AND expires < ?", (before,))
             )
         )
-
-
-_WRITE_FAILED: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
-
-
-def _unwritten(db: sqlite3.Connection, commits: Sequence[Commit]) -> bool:
-    """Whether *db*, which has all or nothing of *commits*, has nothing. False where nothing proves it."""
-    for commit in commits:
-        if commit.events:
-            row = db.execute("SELECT head FROM sessions WHERE id = ?", (commit.session,)).fetchone()
-            return (0 if row is None else row[0]) == commit.expected_head
-        for one in commit.producers.values():
-            row = db.execute(
-                "SELECT epoch, accepted FROM producers WHERE session = ? AND producer = ?",
-                (commit.session, one.producer),
-            ).fetchone()
-            if row != (one.epoch, one.accepted):
-                return True
-    return False
-
-
-def _explain(exc: sqlite3.Error, path: Path) -> StoreError:
-    """What happened, in words for people."""
-    name = getattr(exc, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return StoreError(f"the disk is full ({path})", code="read_only")
-    if name.startswith("SQLITE_READONLY"):
-        return StoreError(f"{path} cannot be written: it is read-only", code="read_only")
-    if name.startswith("SQLITE_CANTOPEN"):
-        return StoreError(f"{path} cannot be opened", code="read_only")
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return StoreError(f"{path} is in use by another server")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return StoreError(f"{path} is damaged, or not a database ({exc}): restore it, or use another file")
-    return StoreError(f"{path}: {exc}" + (f" [{name}]" if name else ""))
