@@ -121,7 +121,8 @@ class ServerProcess:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("wsmonitor listens at"):
-            process.wait(30)
+            process.communicate(timeout=60)
+            self.process = None
             raise RuntimeError(f"the server did not start: {line!r}; {self.words()[-2000:]}")
         self.started_ns = time.time_ns()
 
