@@ -37,6 +37,7 @@ class FakePublication:
         self.room: int | None = None  # how many more changes fit; None for any
         self.acknowledged = 0
         self.closed = False
+        self.left = None
         self.records_answers = True  # whether an acceptance is acknowledged by itself
         self.recording: list[threading.Thread] = []
         self.submitted = threading.Condition()
@@ -244,7 +245,13 @@ class FakeConnection:
         self.status = ConnectionStatus(phase="live")
 
     def publication(
-        self, session: str, producer: str, listener: PublicationListener, *, agent: str = ""
+        self,
+        session: str,
+        producer: str,
+        listener: PublicationListener,
+        *,
+        agent: str = "",
+        keep: bool = False,
     ) -> FakePublication:
         publication = FakePublication(producer, listener)
         self._world.publications.append(publication)

@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "stop": ("server", "Stop the local server."),
     "logs": ("server", "Show the local server's log."),
     "rm": ("rm", "Remove sessions."),
+    "spool": ("spool", "Deliver what programs could not deliver before they ended."),
 }
 """Command to the module that holds it and its help in one line, so that help loads no command."""
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .connection import Connection, ValueBytes, aconnect, connect
     from .errors import NoServerError, NotLocatedError, RequestTimeoutError
     from .follow import Follower, FollowUpdate, RunChanged
-    from .handles import Publication, Subscription
+    from .handles import Subscription
+    from .publishing import Publication
     from .shared import connections
     from .types import (
         BatchApplied,
@@ -74,7 +75,7 @@ _HOME = {
     "Follower": "follow",
     "FollowUpdate": "follow",
     "RunChanged": "follow",
-    "Publication": "handles",
+    "Publication": "publishing",
     "Subscription": "handles",
 }
 

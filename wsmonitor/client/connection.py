@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import Scalar
@@ -36,11 +36,15 @@ from wsmonitor.protocol.messages import (
 )
 
 from . import runner as runners
-from .handles import Publication, Subscription
+from .handles import Subscription
+from .publishing import Publication
 from .resolve import resolver_for
 from .shared import SharedConnection, acquire, release
 from .subscription import Delivery
 from .types import ConnectionStatus, PublicationListener, Target, Update
+
+if TYPE_CHECKING:
+    from .spoolfile import SpoolFile
 
 T = TypeVar("T")
 
@@ -228,8 +232,13 @@ class Connection:
         agent: str = "",
         limit_changes: int = 50_000,
         limit_bytes: int = 32 * 1024 * 1024,
+        keep: bool = False,
     ) -> Publication:
         """Publish as *producer* of *session*: a spool that empties itself when the link is up.
+
+        Args:
+            keep: whether what cannot be delivered is kept on disk, for ``wsmonitor spool flush``; without
+                effect where the server is one inside this process.
 
         Raises:
             InvalidIdError: the session's or the producer's id has characters that ids may not have.
@@ -240,7 +249,21 @@ class Connection:
         check_id(producer, "producer id")
         if any((p.session, p.producer) == (session, producer) for p in tuple(self._publications)):
             raise UsageError(f"this connection publishes as {producer!r} of {session!r} already")
-        handle = Publication(self, session, producer, listener, agent, limit_changes, limit_bytes)
+        keep_for = self._shared.resolver.lasting() if keep else None
+        limits = {"limit_changes": limit_changes, "limit_bytes": limit_bytes}
+        handle = Publication(self, session, producer, listener, agent, limits, keep_for)
+        self._publications.add(handle)
+        return handle
+
+    def publish_kept(self, file: SpoolFile, listener: PublicationListener) -> Publication:
+        """Publish what an earlier process had left in *file*, as that process.
+
+        Raises:
+            SpoolError: the file cannot be read.
+        """
+        self._usable()
+        facts = file.facts
+        handle = Publication(self, facts.session, facts.producer, listener, facts.agent, {}, facts.url, file)
         self._publications.add(handle)
         return handle
 

@@ -84,6 +84,10 @@ class Resolver(Protocol):
     def allow_start(self) -> bool:
         """From now on a server may be started; True if that is new."""
 
+    def lasting(self) -> str | None:
+        """Where what cannot be delivered now may be later, by another process: an address, "" for this user's
+        local server, None where the server will not outlive this process."""
+
     def watched(self) -> str | None:
         """The file whose change says that another attempt is worth while; None when there is none."""
 

@@ -200,10 +200,6 @@ class PublicationMachine:
         self._opened_once = bool(session_epoch)
         self._restored = True
 
-    def rewritten(self, now: float) -> None:
-        """The disk has been told what it had to be told first: go on sending."""
-        self.pump(now)
-
     def close(self, now: float) -> None:
         """Say goodbye as soon as everything is committed."""
         self._wants_close = True
@@ -472,6 +468,8 @@ class PublicationMachine:
         room = self._batch_size - _ENVELOPE
         batch = spool.batch(self._batch_changes, room)
         if not batch:
+            if spool.wanted is not None:
+                self._events.wants()
             return False
         if not self._pacer.take(now):
             self._deadline = self._pacer.next_at(now)
@@ -518,6 +516,7 @@ class PublicationMachine:
         if entry.data is None:
             self.spool.wanted = entry
             self._deadline = None
+            self._events.wants()
             return
         page = b"" if asking else entry.data[received : received + self._page_size]
         self._upload = self._next_request()

@@ -51,6 +51,9 @@ class FixedResolver:
             self._token = token
         return token
 
+    def lasting(self) -> str | None:
+        return self._located.url
+
     def watched(self) -> str | None:
         return None
 
@@ -66,7 +69,7 @@ class LocalResolver:
         self._environ = dict(environ)
         self._start = start
         self._mint: Callable[[], str] | None = None
-        self._inline = local_mode(environ) == "inline"
+        self._mode = local_mode(environ)
 
     def resolve(self, *, fresh: bool) -> Endpoint:
         located = locate(start=self._start, environ=self._environ)
@@ -81,8 +84,11 @@ class LocalResolver:
             raise ConfigurationError("no server has been found yet")
         return self._mint()
 
+    def lasting(self) -> str | None:
+        return "" if self._mode == "process" else None
+
     def watched(self) -> str | None:
-        return None if self._inline else str(discovery_path())
+        return None if self._mode == "inline" else str(discovery_path())
 
     def allow_start(self) -> bool:
         new, self._start = not self._start, True

@@ -54,6 +54,8 @@ class PublicationEvents(Protocol):
     def fenced(self, *, removed: bool) -> None: ...
     def finished(self) -> None: ...
     def uploaded(self, sha256: str) -> None: ...
+    def wants(self) -> None:
+        """The bytes of `Spool.wanted` are needed to go on."""
 
 
 @dataclass(slots=True)
@@ -246,6 +248,8 @@ class Spool:
             self._forget(entry)
             progressed = True
         if dropped:
+            if self.orders and isinstance(self.orders[-1], Drop):
+                self.orders.pop()
             self.orders.append(Drop(dropped, self.accepted))
         if not progressed:
             return 0
@@ -272,6 +276,7 @@ class Spool:
             self.pending -= 1
         if entry.pos:
             self.kept -= 1
+            entry.pos = 0
         if self.wanted is entry:
             self.wanted = None
 
@@ -404,6 +409,11 @@ class Spool:
                 self._let_go(order.entries)
             elif isinstance(order, Opened):
                 self.holding = any(isinstance(other, Opened) for other in self.orders)
+
+    def disk_failed(self) -> None:
+        """The orders could not be carried out: send all the same, unless numbers would mean other changes."""
+        if not any(isinstance(order, Reorder) for order in self.orders):
+            self.holding = False
 
     def _let_go(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

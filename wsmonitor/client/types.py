@@ -184,6 +184,9 @@ class PublicationListener:
     def drained(self, dropped: int) -> None:
         """A spool that had overflowed has room again: a good moment to re-assert what you own."""
 
+    def unkept(self, words: str) -> None:
+        """What cannot be delivered cannot be kept on disk either; *words* are for people."""
+
     def command(self, command: Command) -> None:
         """A command arrived (once per command, whatever is retried)."""
 

@@ -86,6 +86,9 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     "internal": CatalogueEntry("A fault of the server; it is logged under the correlation id.", True, 500),
     # What a client or producer says of itself
     "skipped": CatalogueEntry("The producer's spool overflowed; changes were dropped and counted.", False, 0),
+    "spool_unavailable": CatalogueEntry("A spool on disk cannot be written or read now.", True, 0),
+    "spool_in_use": CatalogueEntry("The program that the spool belongs to is still running.", True, 0),
+    "spool_damaged": CatalogueEntry("A spool on disk is damaged; it was set aside.", False, 0),
     "callback_failed": CatalogueEntry("An observer's own callback raised.", False, 0),
     "connection_lost": CatalogueEntry("The link to the server is down.", True, 0),
     "step_failed": CatalogueEntry("A step raised an exception.", False, 0),

@@ -30,6 +30,8 @@ from wsmonitor.protocol.messages import Hold
 from .answers import Answers
 
 if TYPE_CHECKING:
+    from wsmonitor.client.keeper import Kept
+
     from .node import Node
     from .run import Run
 
@@ -54,6 +56,8 @@ class PublicationLike(Protocol):
     def unacknowledged(self) -> int: ...
     def submit(self, change: Change) -> int | None: ...
     def submit_value(self, data: bytes, sha256: str) -> object: ...
+    @property
+    def left(self) -> Kept | None: ...
     def flush(self, timeout: float) -> bool: ...
     def close(self, timeout: float) -> bool: ...
 
@@ -64,7 +68,13 @@ class ConnectionLike(Protocol):
     @property
     def status(self) -> ConnectionStatus: ...
     def publication(
-        self, session: str, producer: str, listener: PublicationListener, *, agent: str = ""
+        self,
+        session: str,
+        producer: str,
+        listener: PublicationListener,
+        *,
+        agent: str = "",
+        keep: bool = False,
     ) -> PublicationLike: ...
     def subscribe(self, topic: str, listener: Callable[[Update], None] | None = None) -> Any: ...
     def call_soon(self, fn: Callable[[], None], /) -> object: ...
@@ -99,19 +109,32 @@ class Channel(PublicationListener):
         self.dropped_logs = 0
         self.answers = Answers(self._submit)
         self.phase = "idle"
+        self.left: Kept | None = None  # of a publication that has ended: what was not confirmed
         self.removed = False  # whether somebody removed the session
 
     # -- opening and closing
 
     def open(
-        self, connection: ConnectionLike, session: str, producer: str, agent: str, *, resume: bool = False
+        self,
+        connection: ConnectionLike,
+        session: str,
+        producer: str,
+        agent: str,
+        *,
+        resume: bool = False,
+        keep: bool = False,
     ) -> None:
-        """Begin to publish. Returns at once. With *resume*, end what an earlier process left open."""
+        """Begin to publish. Returns at once.
+
+        Args:
+            resume: end what an earlier process left open.
+            keep: keep on disk what cannot be delivered.
+        """
         self._connection = connection
         if resume:
             self._resumed = (connection, producer)
             self._settled.clear()
-        self._publication = connection.publication(session, producer, self, agent=agent)
+        self._publication = connection.publication(session, producer, self, agent=agent, keep=keep)
 
     @property
     def unacknowledged(self) -> int:
@@ -148,6 +171,7 @@ class Channel(PublicationListener):
         _call(calls)
         if publication is not None:
             publication.close(0.0)
+            self.left = publication.left
         if connection is not None:
             connection.close()
         if self.closed is not None:
@@ -169,6 +193,7 @@ class Channel(PublicationListener):
                 self._settled.wait(max(0.0, until - self._run.runtime.monotonic()))
                 done = publication.flush(max(0.0, until - self._run.runtime.monotonic()))
             publication.close(max(0.0, until - self._run.runtime.monotonic()))
+            self.left = publication.left
         if connection is not None:
             connection.close(max(0.0, until - self._run.runtime.monotonic()))
         return done
@@ -379,6 +404,9 @@ class Channel(PublicationListener):
             "the newest state of everything concerned is sent as soon as there is room",
             background=True,
         )
+
+    def unkept(self, words: str) -> None:
+        self._run.report("spool_unavailable", words, background=True)
 
     def command(self, command: Command) -> None:
         self._on_command(command)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .session import Session
 
-EXIT_SECONDS: Final = 0.7
-"""How long exit may be delayed in all; HARMLESS promises one second, and the client needs its part."""
+EXIT_SECONDS: Final = 0.5
+"""How long exit waits for what is on its way; HARMLESS promises one second, and the disk and the connections
+need their parts (`keeper.DISK_TIMEOUT`, `runner.EXIT_TIMEOUT`)."""
 
 _lock = threading.Lock()
 _open: dict[int, Session] = {}
@@ -131,7 +132,7 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
-    """End what is open, give what is left up to a second, and say what did not get through."""
+    """End what is open, give what is left half a second, and say what did not get through."""
     with _lock:
         sessions = list(_open.values())
     failed = getattr(sys, "last_value", None)
@@ -144,17 +145,43 @@ def _at_exit() -> None:
         channels = list(_finishing.values())
         _finishing.clear()
     deadline = time.monotonic() + EXIT_SECONDS
-    left = 0
-    why: dict[str, None] = {}
+    left: list[Channel] = []
     for channel in channels:
         # Without the goodbye the server would have to take the silence that follows for a loss.
         if not channel.leave(max(0.0, deadline - time.monotonic())):
-            left += channel.unacknowledged
-            if channel.trouble:
-                why[channel.trouble] = None
-    if left:
-        reasons = f": {'; '.join(why)}" if why else ""
-        print(  # noqa: T201 - the program is ending: there is no other place to say it
-            f"wsmonitor: {left:,} changes had not reached the server when the program ended{reasons}",
-            file=sys.stderr,
-        )
+            left.append(channel)
+    text = what_is_left(left)
+    if text:
+        # The program is ending: there is no other place to say it.
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def what_is_left(channels: list[Channel]) -> str:
+    """What of *channels* had not reached the server, where it is, and what delivers it; "" if all had."""
+    kept: dict[str, int] = {}
+    lost: dict[str, int] = {}
+    for channel in channels:
+        left = channel.left
+        if left is not None and left.path is not None:
+            folder = str(left.path.parent)
+            kept[folder] = kept.get(folder, 0) + left.changes
+        else:
+            problem = "" if left is None else left.problem
+            count = channel.unacknowledged if left is None else left.changes
+            lost[problem] = lost.get(problem, 0) + count
+    count = sum(kept.values()) + sum(lost.values())
+    if not count:
+        return ""
+    why = dict.fromkeys(channel.trouble for channel in channels if channel.trouble)
+    reasons = f": {'; '.join(why)}" if why else ""
+    lines = [f"wsmonitor: {_changes(count)} had not reached the server when the program ended{reasons}"]
+    for folder, number in kept.items():
+        lines.append(f"  {_changes(number)} kept in {folder}; `wsmonitor spool flush` delivers them")
+    for problem, number in lost.items():
+        if number and (kept or problem):
+            lines.append(f"  {_changes(number)} lost{problem and f': {problem}'}")
+    return "\n".join(lines)
+
+
+def _changes(count: int) -> str:
+    return f"{count:,} change{'' if count == 1 else 's'}"

@@ -28,6 +28,7 @@ from .work import Work, label, text_argument
 
 SESSION_VARIABLE: Final = "WSMONITOR_SESSION"
 STRICT_VARIABLE: Final = "WSMONITOR_STRICT"
+SPOOL_VARIABLE: Final = "WSMONITOR_SPOOL"
 OWNER: Final = "main"
 """The producer id of the process that owns the session's own record. Resuming takes it over."""
 _SEVERITIES: Final = ("info", "warning", "error", "fatal")
@@ -56,7 +57,9 @@ class Session(Work):
         supersede: bool | None,
         kind: str,
         runtime: Runtime,
+        spool: bool | None = None,
     ) -> None:
+        self._spool = _spool(spool)
         self._commands = self._make_commands()
         run = Run(
             runtime,
@@ -243,7 +246,14 @@ class Session(Work):
         producer = role if role == OWNER else f"w-{run.runtime.random_bits(48):012x}"
         try:
             connection = run.runtime.connect(self._target)
-            run.channel.open(connection, self.id, producer, _agent(), resume=self._resumed and role == OWNER)
+            run.channel.open(
+                connection,
+                self.id,
+                producer,
+                _agent(),
+                resume=self._resumed and role == OWNER,
+                keep=self._spool,
+            )
         except (WsMonitorError, OSError) as exc:
             run.report(getattr(exc, "code", "connection_lost"), f"nothing is published: {exc}")
 
@@ -340,6 +350,7 @@ def session(
     limits: ValueLimits | None = None,
     threads: bool = True,
     supersede: bool | None = None,
+    spool: bool | None = None,
     runtime: Runtime | None = None,
 ) -> Session:
     """A new run of the work *name*: ``with wm.session("nightly-etl") as session: ...``.
@@ -365,6 +376,8 @@ def session(
         supersede: whether an open run of the same name is ended as ``cancelled``, "superseded". None: if it
         was
             begun in the same thread, or by an earlier cell of this notebook.
+        spool: whether what cannot be delivered is kept on disk (without secrets, like all that is published),
+            for ``wsmonitor spool flush``. None: unless ``WSMONITOR_SPOOL`` is ``off``.
         runtime: where time, randomness and connections come from; for tests.
 
     Raises:
@@ -396,6 +409,7 @@ def session(
         supersede=supersede,
         kind=kind,
         runtime=runtime,
+        spool=spool,
     )
     work._guard(lambda: describe_node(work._node, input, tags, attributes))
     return work
@@ -410,6 +424,7 @@ def join(
     redact: bool | Redactor | Iterable[str] = True,
     limits: ValueLimits | None = None,
     threads: bool = True,
+    spool: bool | None = None,
     runtime: Runtime | None = None,
 ) -> Session:
     """In a worker process: take part in a session that another process began.
@@ -442,6 +457,7 @@ def join(
         supersede=False,
         kind="",
         runtime=runtime or Runtime(),
+        spool=spool,
     )
 
 
@@ -451,6 +467,15 @@ def _strict(strict: bool | None) -> bool:
     if not isinstance(strict, bool):
         raise TypeError(f"strict must be a bool, not {type(strict).__name__}")
     return strict
+
+
+def _spool(spool: bool | None) -> bool:
+    if spool is None:
+        value = os.environ.get(SPOOL_VARIABLE, "").strip().lower()
+        return value not in {"0", "off", "no", "false"}
+    if not isinstance(spool, bool):
+        raise TypeError(f"spool must be a bool, not {type(spool).__name__}")
+    return spool
 
 
 def _program() -> str:
