@@ -195,14 +195,15 @@ def test_a_program_that_fails_with_a_session_left_open(
 def test_harmless_without_a_server_the_end_is_hardly_delayed() -> None:
     done = run_program(
         "import atexit, time, wsmonitor as wm\n"
-        # Registered first, so it runs last: after everything of ours.
+        # Registered first, so it runs last: after everything of ours. The parts of the promised second are
+        # added up in test_registry; here, no machine is so slow that waiting for a server would pass.
         "atexit.register(lambda: print(time.monotonic() - begun))\n"
         "with wm.session('alone') as s, s.chain('c') as c, c.step('one'):\n"
         "    pass\n"
         "begun = time.monotonic()",
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1.0
+    assert float(done.stdout) < 10
     assert done.stderr.startswith("wsmonitor: ")
     assert "had not reached the server" in done.stderr
 

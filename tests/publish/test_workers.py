@@ -159,8 +159,13 @@ def test_a_worker_that_joins_while_the_session_is_paused_waits_at_its_first_poin
         [
             sys.executable,
             "-c",
-            "import wsmonitor as wm\n"
-            "with wm.join() as s, s.chain('w') as c, c.step('part') as p:\n"
+            "import os, threading, wsmonitor as wm\n"
+            "inside = threading.Event()\n"
+            "def token():\n"  # a worker that knew before would wait where its chain begins, and tell nothing
+            "    inside.wait()\n"
+            "    return os.environ['WSMONITOR_TOKEN']\n"
+            "with wm.join(token=token) as s, s.chain('w') as c, c.step('part') as p:\n"
+            "    inside.set()\n"
             "    s.flush(10)\n"  # from here on it knows
             "    p.checkpoint()\n",
         ],
