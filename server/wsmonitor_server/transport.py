@@ -141,7 +141,9 @@ class WebSocketTransport(asyncio.Protocol):
     """One connection's bytes."""
 
     __slots__ = (
+        "_answered",
         "_deaf",
+        "_ended",
         "_fragments",
         "_grace",
         "_handler",
@@ -166,6 +168,8 @@ class WebSocketTransport(asyncio.Protocol):
         self._grace: asyncio.TimerHandle | None = None
         self._oversize = False
         self._requested = False
+        self._answered = False
+        self._ended = False
         self._deaf = False
         self._unread = 0
         self.paused = False
@@ -187,6 +191,9 @@ class WebSocketTransport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._handler.heard()
+        if self._requested and not self._answered:
+            # Nobody of the standard sends anything between a handshake and its answer.
+            return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
@@ -201,11 +208,17 @@ class WebSocketTransport(asyncio.Protocol):
             # The library has put its close frame into its own queue: the reason goes out before it.
             self._oversize = True
             self._raw_write(frame_text(self._handler.oversize()))
-        self._write_library()
+        if self._answered or not self._requested:
+            self._write_library()
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool | None:
+        if self._requested and not self._answered and self._transport is not None:
+            # It has asked, and wants to hear no more than the answer: as much as TLS allows.
+            self._ended = True
+            return self._transport.can_write_eof()
         self._protocol.receive_eof()
         self._write_library()
+        return None
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -234,18 +247,26 @@ class WebSocketTransport(asyncio.Protocol):
 
     def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Answer the handshake request with a plain HTTP response, and close."""
+        self._answered = True
         fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
-        self._protocol.send_response(Response(status, HTTPStatus(status).phrase, fields, body))
-        self._write_library()
+        response = Response(status, HTTPStatus(status).phrase, fields, body)
+        if self._protocol.parser_exc is None and not self._ended:
+            self._protocol.send_response(response)
+            self._write_library()
+        else:
+            self._respond_by_hand(response)
 
     def accept(self, request: HandshakeRequest) -> str | None:
         """Upgrade. Returns what is wrong with the handshake, when it cannot be (nothing was sent then)."""
+        if self._protocol.parser_exc is not None or self._ended:
+            return "what follows the handshake, before its answer, is no WebSocket"
         response = self._protocol.accept(request._request)
         if response.status_code != 101:
             # The library's own words repeat the header, and a token may stand in it.
             fault = self._protocol.handshake_exc
             where = f": {fault.name}" if isinstance(fault, InvalidHeader) else ""
             return f"this is not the handshake of a WebSocket (RFC 6455, 4.2.1){where}"
+        self._answered = True
         self._protocol.send_response(response)
         self._write_library()
         return None
@@ -322,12 +343,16 @@ class WebSocketTransport(asyncio.Protocol):
         self._handler.part()
 
     def _refuse_unreadable(self, fault: Exception) -> None:
-        # The library answers some of this in words of its own, and the rest not at all.
-        self._protocol.data_to_send()
         if self._grace is None and self._transport is not None:
             status, headers, body = self._handler.unreadable(too_large=isinstance(fault, SecurityError))
             fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
-            self._raw_write(Response(status, HTTPStatus(status).phrase, fields, body).serialize())
+            self._respond_by_hand(Response(status, HTTPStatus(status).phrase, fields, body))
+
+    def _respond_by_hand(self, response: Response) -> None:
+        # The library answers some of what it cannot read in words of its own, and the rest not at all.
+        self._protocol.data_to_send()
+        if self._transport is not None:
+            self._raw_write(response.serialize())
             if self._transport.can_write_eof():
                 with contextlib.suppress(OSError, RuntimeError):
                     self._transport.write_eof()

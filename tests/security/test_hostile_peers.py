@@ -234,6 +234,37 @@ async def test_sockets_that_are_closed_on_one_side_only() -> None:
         assert not server.server.peers
 
 
+@pytest.mark.parametrize("half_closed", [False, True])
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("GET /readyz HTTP/1.1\r\n\r\n", 200),
+        ("GET /readyz HTTP/1.1\r\n\r\nGET /readyz HTTP/1.1\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\nmore", 400),
+        ("UPGRADE\r\n\xff\xff\xff", 400),
+    ],
+)
+async def test_a_request_with_more_behind_it_is_answered(
+    request_text: str, status: int, half_closed: bool
+) -> None:
+    """Pipelined requests, bytes before the answer, and clients that close their side when they have asked."""
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+    async with EmbeddedServer() as server:
+        fields = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+        head = f"GET / HTTP/1.1\r\n{fields}Authorization: Bearer {server.token()}\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request_text.replace("UPGRADE\r\n", head + "\r\n").encode("latin-1"))
+        if half_closed:
+            writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.read()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+        writer.close()
+        await until(lambda: not server.server.connections)
+    assert problems == []
+
+
 async def test_a_storm_of_connections_leaves_nothing() -> None:
     """Connect, and go away in every way there is: a reset, an end, a half handshake, after the hello."""
     async with EmbeddedServer() as server:
