@@ -56,6 +56,26 @@ async def test_epoch_and_content_survive_a_clean_restart_under_another_boot(path
         assert (stored.state.epoch, len(stored.history)) == (epoch, 2)
 
 
+async def test_what_is_revoked_or_removed_waits_for_the_disk(path: Path) -> None:
+    """A simulated loss of power brought a revoked token back: these two are rare, and are synced at once."""
+    said: list[str] = []
+    async with opened(path) as store:
+        await store.commit([a_commit(store)])
+        store._db.set_trace_callback(said.append)
+        await store.commit([a_commit(store, head=2)])
+        assert not [line for line in said if "synchronous" in line]
+        for action in (store.revoke("token", 1), store.remove("s~1", at=1)):
+            said.clear()
+            await action
+            order = [line for line in said if line in ("COMMIT", *_FULL_AND_BACK)]
+            assert order == [_FULL_AND_BACK[0], "COMMIT", _FULL_AND_BACK[1]]
+        store._db.set_trace_callback(None)
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (1,)
+
+
+_FULL_AND_BACK = ("PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL")
+
+
 @pytest.mark.parametrize(
     ("boot", "synchronous", "same"),
     [("one", "normal", True), ("two", "normal", False), ("two", "full", True)],

@@ -5,7 +5,8 @@ it is in the operating system's hands. It need not survive the loss of power: th
 commits may be missing. That never happens silently: when the database is opened after an
 unclean stop under another boot id, a new epoch is minted, which every observer sees and which makes
 producers assert what they own. ``synchronous="full"`` waits for the disk at every commit and
-needs no such thing.
+needs no such thing. What somebody has revoked or removed is on the disk before that is said, in any case:
+a lost power must not bring it back.
 
 Where nothing can be written when the file is opened (a full disk, a read-only file system), what is there is
 served, and every write is refused with ``read_only`` until one succeeds. What the opening itself has to
@@ -183,6 +184,14 @@ class SqliteStore:
             raise error from exc
         self._opening = None
         return result
+
+    def _for_good(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Run *work* in one transaction that also the loss of power does not undo."""
+        self._db.execute("PRAGMA synchronous=FULL")
+        try:
+            self._transaction(work)
+        finally:
+            self._db.execute(f"PRAGMA synchronous={self._synchronous.upper()}")
 
     # -- opening and closing
 
@@ -458,7 +467,7 @@ class SqliteStore:
                 db.execute(f"DELETE FROM {table} WHERE session = ?", (session,))  # noqa: S608  # our own names
 
         def delete_for_good() -> None:
-            self._transaction(delete)
+            self._for_good(delete)
             # The log of changes still has what was written before. It is removed all the same if that fails.
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -517,7 +526,7 @@ class SqliteStore:
 
     async def revoke(self, jti: str, expires: int) -> None:
         await self._run(
-            lambda: self._transaction(
+            lambda: self._for_good(
                 lambda db: db.execute("INSERT OR REPLACE INTO revocations VALUES (?, ?)", (jti, expires))
             )
         )
