@@ -220,7 +220,7 @@ class Authority:
             position = ProducerPosition(producer, subject, 0, 0)
         elif position.subject != subject:
             raise Rejection("forbidden", "this producer id belongs to another subject")
-        elif 0 < held < position.epoch and position.holder != holder:
+        elif held > 0 and self._taken_since(position, holder, held):
             # Its numbers and the other's mean different changes: what it has left must not be taken for the
             # other's, nor be acknowledged in its place.
             raise Rejection("fenced", "another holder opened this producer since")
@@ -237,6 +237,14 @@ class Authority:
         self._write("producer", entity, now)
         self._move(position)
         return entity
+
+    @staticmethod
+    def _taken_since(position: ProducerPosition, holder: str, held: int) -> bool:
+        """Whether another than *holder* has it now, whose last epoch was *held*."""
+        if position.holder == holder or held > position.epoch:
+            return False
+        # The same epoch in two hands: the session was removed, and begun anew by the other.
+        return held < position.epoch or bool(holder and position.holder)
 
     def owns_crashed(self, producer: str) -> bool:
         """Whether something of *producer* was declared crashed."""

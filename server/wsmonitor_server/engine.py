@@ -353,6 +353,8 @@ class SessionEngine:
         """See `ports.Engine.open_producer`. Raises `Refusal`."""
         session = message.session
         loaded = await self._load(session)
+        if message.producer_epoch and loaded.authority.position(message.producer) is None:
+            await self._refuse_removed(session)
         if session not in self._known and len(self._known) >= self.limits.sessions:
             raise refusal(
                 "limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session=session
@@ -360,6 +362,15 @@ class SessionEngine:
         opened = await self._producers.open(message, loaded, claims, events)
         self._known.add(session)
         return opened
+
+    async def _refuse_removed(self, session: str) -> None:
+        """Who has held a producer of a session does not make it anew after somebody has removed it."""
+        try:
+            removed = await self.store.tombstone(session) is not None
+        except StoreError as exc:
+            raise store_refusal(exc, session) from exc
+        if removed:
+            raise refusal("fenced", "the session was removed", session=session, details={"reason": "removed"})
 
     # -- observers
 

@@ -629,6 +629,17 @@ def test_who_comes_back_after_another_holder_is_fenced() -> None:
     assert bench.machine.stage == "fenced"
 
 
+def test_who_comes_back_to_a_session_that_was_removed_is_told_so() -> None:
+    bench = Bench()
+    bench.open()
+    bench.machine.disconnected()
+    again = bench.connect()
+    removed = ErrorInfo(code="fenced", message="the session was removed", details={"reason": "removed"})
+    assert bench.machine.request_failed(bench.now, again.request, removed)
+    assert bench.told.of("fenced") == [("fenced", True)]
+    assert bench.machine.stage == "fenced"
+
+
 def test_what_an_assertion_replaces_is_acknowledged_with_it_and_not_before() -> None:
     """DURABLE: of 3 waiting changes the second is asserted anew; the first and last are not its business."""
     bench = Bench()

@@ -161,6 +161,28 @@ async def test_a_holder_that_was_away_is_fenced_when_it_comes_back_after_another
     assert new.fences == 0
 
 
+async def test_a_session_that_was_removed_is_not_made_anew_by_who_had_it(running: Running) -> None:
+    engine, _ = running
+    for other in (False, True):
+        old = await Publisher(engine, "s~1").open(holder="old")
+        await old.put(SessionChange(name="s"))
+        await engine.remove("s~1")
+        if other:  # somebody has begun it anew, under the same producer's id or another
+            new = await Publisher(engine, "s~1").open(holder="new")
+            await new.put(SessionChange(name="new"))
+        with pytest.raises(Refusal) as caught:
+            await Publisher(engine, "s~1").open(holder="old", held=1)
+        assert caught.value.info.code == "fenced"
+        if other:
+            await new.put(ChainChange(id="c", name="c"))  # it is not put out by that
+            assert (new.acks[-1], new.fences) == (2, 0)
+        else:
+            assert caught.value.info.details == {"reason": "removed"}
+            # Who never had it may begin it, under another epoch.
+            assert (await Publisher(engine, "s~1").open(holder="third")).opened is not None
+            await engine.remove("s~1")
+
+
 async def test_a_store_that_went_back_does_not_fence_who_came_later(running: Running) -> None:
     engine, _ = running
     await Publisher(engine, "s~1").open(holder="old")

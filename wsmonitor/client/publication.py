@@ -366,7 +366,7 @@ class PublicationMachine:
         elif error.code == "fenced":
             self.stage = "fenced"
             self._deadline = None
-            self._events.fenced(removed=False)
+            self._events.fenced(removed=error.details.get("reason") == "removed")
         else:
             self.stage = "refused"
             self._deadline = None

@@ -117,7 +117,8 @@ class PublishOpen(_Message, frozen=True, kw_only=True, tag="publish_open"):
     An existing producer id must belong to the token's subject. Opening it again raises its
     epoch and fences the holder before. ``holder`` is random, and the same for all openings of one
     process run; ``producer_epoch`` is the one under which it last held the producer, 0 when it never
-    did. Who comes back after another holder has taken the producer over is refused as ``fenced``.
+    did. Who comes back after another holder has taken the producer over, or after the session was removed, is
+    refused as ``fenced``; in the second case ``details`` has the ``reason`` ``removed``.
     """
 
     request: Request
