@@ -1,0 +1,112 @@
+"""What happens in a run: drawn from the seed before it begins, so that a trace can be read from the top.
+
+A plan has a cast, a time of trouble with work and faults mixed, and then peace: everything is healed, and
+what has to hold in the end is looked at.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+FAULTS: Final[dict[str, float]] = {
+    "kill server": 3.0,
+    "crash server at an effect": 3.0,
+    "stop server": 1.5,
+    "lose power": 1.0,
+    "disk full": 1.0,
+    "disk error of unknown outcome": 1.5,
+    "slow disk": 0.7,
+    "reset a connection": 3.0,
+    "reset at a byte": 3.0,
+    "half-open connection": 2.0,
+    "stall a connection": 2.0,
+    "partition an observer": 1.5,
+    "partition a publisher": 1.0,
+    "suspend an observer": 1.5,
+    "suspend the server": 1.0,
+    "suspend a publisher": 1.0,
+    "wall clock jumps": 0.7,
+    "kill a publisher": 1.0,
+    "kill a program": 0.5,
+    "a program ends": 0.5,
+    "take a producer over": 0.7,
+    "revoke a token": 1.0,
+    "token provider fails": 0.7,
+    "slow network": 0.7,
+    "subscription churn": 3.0,
+    "command": 4.0,
+    "the same command again": 1.5,
+    "burst": 2.0,
+    "remove a session": 0.7,
+    "watch the directory": 1.0,
+}
+"""What may happen besides work, and how often against the others."""
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One thing that happens."""
+
+    at: float
+    what: str
+    number: int  # a random number, to choose whom it meets
+    length: float  # seconds, for what lasts
+
+
+@dataclass
+class Plan:
+    """A run's cast and happenings."""
+
+    seed: int
+    sessions: int
+    workers: int
+    programs: int
+    observers: int
+    sqlite: bool
+    power: bool
+    short_tokens: bool
+    fragment: float
+    trouble: float  # seconds
+    work: list[float] = field(default_factory=list)  # when somebody works
+    happenings: list[Happening] = field(default_factory=list)
+
+
+def make_plan(seed: int, *, only: frozenset[str] | None = None) -> Plan:
+    """The plan of *seed*."""
+    rng = random.Random(f"plan {seed}")
+    power = rng.random() < 0.25
+    plan = Plan(
+        seed,
+        sessions=rng.randint(1, 3),
+        workers=rng.choice((0, 0, 1)),
+        programs=rng.choice((0, 1, 1, 2)),
+        observers=rng.randint(1, 4),
+        sqlite=rng.random() < 0.15,
+        power=power,
+        short_tokens=rng.random() < 0.3,
+        fragment=rng.choice((0.0, 0.1, 0.5)),
+        trouble=rng.choice((20.0, 40.0, 80.0)),
+    )
+    # Each run has its favourites, so that rare things also meet each other.
+    kinds = [kind for kind in FAULTS if (power or kind != "lose power") and (only is None or kind in only)]
+    chosen = rng.sample(kinds, k=min(len(kinds), rng.randint(3, 9)))
+    weights = [FAULTS[kind] for kind in chosen]
+    # A plan that is after something has more of it.
+    for _ in range(rng.randint(4, 16) * (1 if only is None else 3)):
+        plan.happenings.append(
+            Happening(
+                rng.uniform(1.0, plan.trouble),
+                rng.choices(chosen, weights)[0],
+                rng.getrandbits(31),
+                rng.choice((0.5, 2.0, 8.0, 20.0, 50.0)),
+            )
+        )
+    plan.happenings.sort(key=lambda happening: happening.at)
+    plan.work = sorted(rng.uniform(0.2, plan.trouble) for _ in range(rng.randint(30, 150)))
+    return plan
+
+
+Happen = Callable[[Happening], None]

@@ -1,0 +1,520 @@
+"""One run: from the seed to the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from wsmonitor.protocol.defaults import Timing
+from wsmonitor.protocol.reducer import SessionState
+
+from . import verdict
+from .actors import Client, Issuer, Observer, Operator, Program, Publisher, ServerHost, Tokens
+from .disk import Disk, KeptDisk, SqliteDisk
+from .network import Network
+from .oracle import Oracle, Violation
+from .plan import Happening, Plan, make_plan
+from .world import World
+
+PEACE: Final = 260.0
+"""Seconds after the trouble until everything has to agree: the longest reconnect delay, a lost producer's
+grace of 155 s, and some."""
+
+TAIL: Final = 60
+"""Lines of a trace that a failure shows."""
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        seed: which run.
+        violation: the invariant that was broken, and how; None when all is well.
+        counts: events, syncs, faults … by kind.
+        steps: callbacks that ran.
+        seconds: virtual time.
+        trace: what happened, as lines.
+        print: a digest of the whole trace: the same seed gives the same.
+    """
+
+    seed: int
+    violation: Violation | None
+    counts: Counter[str]
+    steps: int
+    seconds: float
+    trace: list[str] = field(repr=False, default_factory=list)
+    print: str = ""
+
+    def report(self, *, whole: bool = False) -> str:
+        """For people: what went wrong, and the end of the trace."""
+        lines = self.trace if whole else self.trace[-TAIL:]
+        left = len(self.trace) - len(lines)
+        head = [f"seed {self.seed}: {self.violation or 'all invariants hold'}"]
+        if left:
+            head.append(f"  ({left} lines before; --trace shows them)")
+        return "\n".join([*head, *lines])
+
+
+def run(seed: int, *, plan: Plan | None = None) -> Outcome:
+    """Run *seed* from beginning to end."""
+    with tempfile.TemporaryDirectory(prefix="wsmonitor-simulation-") as folder:
+        return Simulation(seed, plan or make_plan(seed), Path(folder)).run()
+
+
+class Simulation:
+    """See the package's text."""
+
+    def __init__(self, seed: int, plan: Plan, folder: Path) -> None:
+        self.plan = plan
+        self.world = world = World(seed)
+        world.network = Network(world)
+        world.network.fragment = plan.fragment
+        self.oracle = Oracle(world)
+        self.issuer = Issuer(world)
+        self.disk: Disk
+        if plan.sqlite:
+            self.disk = SqliteDisk(world, self.oracle, folder, power=plan.power)
+        else:
+            self.disk = KeptDisk(world, self.oracle, power=plan.power)
+        self.host = ServerHost(world, self.oracle, self.disk, timing=Timing())
+        self.observers: list[Observer] = []
+        self.publishers: list[Publisher] = []
+        self.dead: list[Publisher] = []
+        self.programs: list[Program] = []
+        self.gone: list[Program] = []  # killed
+        self.born = 0  # publishers so far
+        self.sessions = [f"session-{number}" for number in range(1, plan.sessions + 1)]
+        for session in self.sessions:
+            self.oracle.secrets[session] = f"secret of {session}.".encode()
+        self.keys: list[tuple[str, str]] = []
+        self.operator: Operator
+        self.peace = False
+
+    # -- the run
+
+    def run(self) -> Outcome:
+        """Everything from the beginning to the verdict."""
+        violation: Violation | None = None
+        with _faults_in_logs(self.oracle):
+            try:
+                self._cast()
+                self._trouble()
+                self._peace()
+                verdict.nothing_remains(self)
+            except Violation as exc:
+                violation = self.oracle.violation or exc
+                self.world.note("oracle", str(violation))
+            finally:
+                for program in (*self.programs, *self.gone):
+                    program.forget()
+                for process in self.world.processes:
+                    process.discard()
+                self.disk.discard()
+        trace = [f"{when:10.4f}  {who:<12} {what}" for when, who, what in self.world.trace]
+        outcome = Outcome(
+            self.plan.seed,
+            violation,
+            self.oracle.counts,
+            self.world.steps,
+            self.world.now,
+            trace,
+        )
+        facts = "\n".join([*trace, repr(sorted(self.oracle.counts.items())), str(self.world.steps)])
+        outcome.print = sha256(facts.encode()).hexdigest()[:16]
+        return outcome
+
+    def _cast(self) -> None:
+        world, plan, rng = self.world, self.plan, self.world.random
+        self.host.start()
+        ttl = 45.0 if plan.short_tokens else 3_600.0
+        for number in range(plan.observers):
+            # Some may see everything, some one session only; some cannot renew their token.
+            patterns = ("session-*",) if rng.random() < 0.6 else (rng.choice(self.sessions),)
+            renewable = not plan.short_tokens or rng.random() < 0.8
+            observer = Observer(
+                world,
+                self.oracle,
+                f"observer{number + 1}",
+                f"o{number + 1}",
+                Tokens(self.issuer, f"user{number}", "observe", patterns, ttl=ttl, renewable=renewable),
+            )
+            self.observers.append(observer)
+            for session in self.sessions:
+                # Also what is outside of the token's patterns: it must not be given.
+                if rng.random() < 0.8:
+                    delivery = "latest" if rng.random() < 0.25 else "all"
+                    world.later(
+                        rng.uniform(0.0, 3.0), lambda o=observer, s=session, d=delivery: o.watch(s, d)
+                    )  # type: ignore[misc]
+        for session in self.sessions:
+            self._publisher(session, "main", ttl)
+        for number in range(plan.programs):
+            self._program(number + 1)
+        for number in range(plan.workers):
+            self._publisher(rng.choice(self.sessions), f"worker{number + 1}", ttl)
+        self.operator = Operator(
+            world,
+            self.oracle,
+            "operator",
+            "op",
+            Tokens(self.issuer, "operator", "admin", ("*",), ttl=3_600.0, renewable=True),
+        )
+
+    def _publisher(self, session: str, producer: str, ttl: float) -> Publisher:
+        world = self.world
+        self.born += 1
+        name = f"{session}-{producer}-{self.born}"
+        publisher = Publisher(
+            world,
+            self.oracle,
+            name,
+            f"p-{session}-{producer}",
+            Tokens(self.issuer, f"program-{session}", "publish", (session,), ttl=ttl, renewable=True),
+            session=session,
+            producer=producer,
+        )
+        self.publishers.append(publisher)
+        publisher.do(publisher.begin)
+        return publisher
+
+    def _program(self, number: int) -> None:
+        program = Program(
+            self.world,
+            self.oracle,
+            f"program{number}",
+            f"p-program{number}",
+            Tokens(self.issuer, f"program{number}", "publish", ("session-*",), ttl=3_600.0, renewable=True),
+        )
+        self.programs.append(program)
+
+        def begin() -> None:
+            program.begin()
+            for observer in self.observers:
+                if self.world.random.random() < 0.6:
+                    observer.do(lambda o=observer: o.watch(program.session.id))  # type: ignore[misc]
+
+        program.do(begin)
+
+    def _trouble(self) -> None:
+        world, plan = self.world, self.plan
+        for at in plan.work:
+            world.at(at, self._work)
+        for happening in plan.happenings:
+            world.at(happening.at, lambda h=happening: self._happen(h))  # type: ignore[misc]
+        world.run_until(plan.trouble)
+
+    def _work(self) -> None:
+        someone = self._one([*self.publishers, *self.programs], self.world.random.getrandbits(31))
+        if someone is not None:
+            someone.do(someone.work)
+
+    # -- happenings
+
+    def _one(self, things: list[Any], number: int) -> Any:
+        return things[number % len(things)] if things else None
+
+    def _happen(self, happening: Happening) -> None:
+        self.world.note("plan", f"{happening.what} ({happening.length:g} s)")
+        self.oracle.counts[f"fault: {happening.what}"] += 1
+        _HAPPENINGS[happening.what](self, happening)
+
+    def kill_server(self, happening: Happening) -> None:
+        self.host.kill()
+        self.world.later(happening.length, self.host.start)
+
+    def crash_at_effect(self, happening: Happening) -> None:
+        process = self.host.process
+        if process is None or not process.alive:
+            return
+        process.crash_after = happening.number % 40
+
+        def watch() -> None:
+            if process.alive:
+                if process.crash_after is not None:
+                    self.world.later(0.2, watch)
+            else:
+                self.disk.crashed()
+                self.world.later(happening.length, self.host.start)
+
+        watch()
+
+    def stop_server(self, happening: Happening) -> None:
+        self.host.stop()
+        self.world.later(happening.length + 3.0, self.host.start)
+
+    def lose_power(self, happening: Happening) -> None:
+        process = self.host.process
+        if process is None or not process.alive:
+            return
+        for connection in self.world.network.connections:
+            for endpoint in (connection.client, connection.server):
+                if endpoint.process is process:
+                    endpoint.silent = True
+        process.kill()
+        self.disk.lost_power()
+        self.oracle.power_lost(self._on_disk())
+        self.world.later(happening.length + 1.0, self.host.start)
+
+    def _on_disk(self) -> dict[str, SessionState]:
+        return self.disk.states(list(self.oracle.lines))
+
+    def disk_full(self, happening: Happening) -> None:
+        self.disk.faults.full = True
+        self.world.later(happening.length, lambda: setattr(self.disk.faults, "full", False))
+
+    def disk_torn(self, happening: Happening) -> None:
+        self.disk.faults.torn += 1 + happening.number % 3
+
+    def slow_disk(self, happening: Happening) -> None:
+        self.disk.faults.slow = 0.5
+        self.world.later(happening.length, lambda: setattr(self.disk.faults, "slow", 0.0))
+
+    def reset(self, happening: Happening) -> None:
+        connection = self._one(self.world.network.connections, happening.number)
+        if connection is not None:
+            connection.reset()
+
+    def reset_at_byte(self, happening: Happening) -> None:
+        connection = self._one(self.world.network.connections, happening.number)
+        if connection is not None:
+            stream = connection.to_client if happening.number & 1 else connection.to_server
+            stream.cut_after = 1 + happening.number % 3_000
+
+    def half_open(self, happening: Happening) -> None:
+        connection = self._one(self.world.network.connections, happening.number)
+        if connection is not None:
+            connection.swallow()
+
+    def stall(self, happening: Happening) -> None:
+        connection = self._one(self.world.network.connections, happening.number)
+        if connection is not None:
+            connection.stall(self.world.now + happening.length)
+
+    def _partition(self, client: Client | None, length: float) -> None:
+        if client is not None:
+            host = client.process.host
+            self.world.network.part(host, "server")
+            self.world.later(length, lambda: self.world.network.heal(host, "server"))
+
+    def partition_observer(self, happening: Happening) -> None:
+        self._partition(self._one(self.observers, happening.number), happening.length)
+
+    def partition_publisher(self, happening: Happening) -> None:
+        self._partition(self._one([*self.publishers, *self.programs], happening.number), happening.length)
+
+    def _suspend(self, process: Any, happening: Happening) -> None:
+        if process is None or not process.alive or process.suspended:
+            return
+        process.suspend()
+
+        def resume() -> None:
+            if process.alive and process.suspended:
+                process.resume(clock_stood_still=bool(happening.number & 1))
+                self.oracle.resumed(process)
+
+        self.world.later(happening.length, resume)
+
+    def suspend_observer(self, happening: Happening) -> None:
+        one = self._one(self.observers, happening.number)
+        self._suspend(one and one.process, happening)
+
+    def suspend_publisher(self, happening: Happening) -> None:
+        one = self._one([*self.publishers, *self.programs], happening.number)
+        self._suspend(one and one.process, happening)
+
+    def suspend_server(self, happening: Happening) -> None:
+        self._suspend(self.host.process, happening)
+
+    def wall_jump(self, happening: Happening) -> None:
+        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
+        one = self._one(clients, happening.number)
+        if one is not None:
+            one.process.wall_offset += (happening.number % 7_200) - 3_600
+
+    def kill_publisher(self, happening: Happening) -> None:
+        one = self._one(self.publishers, happening.number)
+        if one is not None:
+            one.kill()
+            self.publishers.remove(one)
+            self.dead.append(one)
+            # The program is started again: a new process, under an id of its own.
+            self.world.later(
+                happening.length,
+                lambda: self._publisher(one.session, f"again{self.born}", 3_600.0) and None,
+            )
+
+    def kill_program(self, happening: Happening) -> None:
+        one = self._one(self.programs, happening.number)
+        if one is not None:
+            one.kill()
+            self.programs.remove(one)
+            self.gone.append(one)
+
+    def end_program(self, happening: Happening) -> None:
+        one = self._one(self.programs, happening.number)
+        if one is not None:
+            one.do(one.finish)
+
+    def take_over(self, happening: Happening) -> None:
+        one = self._one([p for p in self.publishers if not p.fenced], happening.number)
+        if one is not None and not self.peace:
+            self.publishers.remove(one)
+            self.dead.append(one)
+            self._publisher(one.session, one.producer, 3_600.0).inherited.append(one)
+
+    def revoke(self, happening: Happening) -> None:
+        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
+        one = self._one(clients, happening.number)
+        if one is not None:
+            self.operator.do(lambda: self.operator.revoke(one.tokens.jti))
+
+    def provider_fails(self, happening: Happening) -> None:
+        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
+        one = self._one(clients, happening.number)
+        if one is not None:
+            one.tokens.failing = True
+            self.world.later(happening.length, lambda: setattr(one.tokens, "failing", False))
+
+    def slow_network(self, happening: Happening) -> None:
+        network = self.world.network
+        network.latency = (0.05, 0.8)
+        self.world.later(happening.length, lambda: setattr(network, "latency", (0.0002, 0.003)))
+
+    def churn(self, happening: Happening) -> None:
+        observer = self._one(self.observers, happening.number)
+        if observer is None:
+            return
+        for number in range(1 + happening.number % 6):
+            observer.do(lambda n=number: observer.leave(happening.number + n))
+            session = self.sessions[(happening.number + number) % len(self.sessions)]
+            delivery = "latest" if (happening.number >> number) & 4 else "all"
+            observer.do(lambda s=session, d=delivery: observer.watch(s, d))
+
+    def command(self, happening: Happening) -> None:
+        session = self.sessions[happening.number % len(self.sessions)]
+        key = f"{self.world.random.getrandbits(128):032x}"
+        self.keys.append((session, key))
+        self.operator.do(lambda: self.operator.command(session, key))
+
+    def command_again(self, happening: Happening) -> None:
+        if self.keys:
+            session, key = self.keys[happening.number % len(self.keys)]
+            self.operator.do(lambda: self.operator.command(session, key))
+
+    def remove_session(self, happening: Happening) -> None:
+        session = self._one(self.sessions, happening.number)
+        self.operator.do(lambda: self.operator.remove(session))
+
+    def burst(self, happening: Happening) -> None:
+        someone = self._one([*self.publishers, *self.programs], happening.number)
+        if someone is not None:
+            for _ in range(100 + happening.number % 400):
+                someone.do(someone.work)
+
+    def directory(self, happening: Happening) -> None:
+        observer = self._one(self.observers, happening.number)
+        if observer is not None:
+            observer.do(lambda: observer.watch("/directory"))
+
+    # -- peace
+
+    def _peace(self) -> None:
+        world = self.world
+        world.note("plan", "peace: everything is healed")
+        self.peace = True
+        faults = self.disk.faults
+        faults.full, faults.torn, faults.slow = False, 0, 0.0
+        world.network.latency = (0.0002, 0.003)
+        for pair in list(world.network.partitioned):
+            world.network.heal(*pair)
+        for client in self.clients():
+            client.tokens.failing = False
+            if client.process.suspended:
+                client.process.resume(clock_stood_still=False)
+                self.oracle.resumed(client.process)
+        process = self.host.process
+        if process is not None:
+            process.crash_after = None
+            if process.suspended:
+                process.resume(clock_stood_still=False)
+                self.oracle.resumed(process)
+        self.host.start()
+        world.run_until(world.now + PEACE)
+        verdict.everybody_agrees(self)
+
+    def clients(self) -> list[Client]:
+        """Everybody who has a connection, but those who have been replaced."""
+        return [*self.observers, *self.publishers, *self.programs, self.operator]
+
+
+_HAPPENINGS: Final[dict[str, Callable[[Simulation, Happening], None]]] = {
+    "kill server": Simulation.kill_server,
+    "crash server at an effect": Simulation.crash_at_effect,
+    "stop server": Simulation.stop_server,
+    "lose power": Simulation.lose_power,
+    "disk full": Simulation.disk_full,
+    "disk error of unknown outcome": Simulation.disk_torn,
+    "slow disk": Simulation.slow_disk,
+    "reset a connection": Simulation.reset,
+    "reset at a byte": Simulation.reset_at_byte,
+    "half-open connection": Simulation.half_open,
+    "stall a connection": Simulation.stall,
+    "partition an observer": Simulation.partition_observer,
+    "partition a publisher": Simulation.partition_publisher,
+    "suspend an observer": Simulation.suspend_observer,
+    "suspend the server": Simulation.suspend_server,
+    "suspend a publisher": Simulation.suspend_publisher,
+    "wall clock jumps": Simulation.wall_jump,
+    "kill a publisher": Simulation.kill_publisher,
+    "kill a program": Simulation.kill_program,
+    "a program ends": Simulation.end_program,
+    "take a producer over": Simulation.take_over,
+    "revoke a token": Simulation.revoke,
+    "token provider fails": Simulation.provider_fails,
+    "slow network": Simulation.slow_network,
+    "subscription churn": Simulation.churn,
+    "command": Simulation.command,
+    "the same command again": Simulation.command_again,
+    "remove a session": Simulation.remove_session,
+    "burst": Simulation.burst,
+    "watch the directory": Simulation.directory,
+}
+
+
+class _Faults(logging.Handler):
+    """An exception that the code caught and logged as its own fault is a fault."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        super().__init__(logging.ERROR)
+        self._oracle = oracle
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1] is not None:
+            exc = record.exc_info[1]
+            if isinstance(exc, Violation):
+                raise exc
+            self._oracle.fail("CLEAN", f"{record.name}: {record.getMessage()}: {exc!r}")
+
+
+@contextlib.contextmanager
+def _faults_in_logs(oracle: Oracle) -> Iterator[None]:
+    handler = _Faults(oracle)
+    loggers = [logging.getLogger("wsmonitor_server"), logging.getLogger("wsmonitor")]
+    before = [(logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, (propagate, level) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate, logger.level = propagate, level

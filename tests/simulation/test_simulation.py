@@ -1,0 +1,52 @@
+"""No seed breaks an invariant, a seed gives the same run again, and every planted fault is caught."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.scale import many
+
+from .__main__ import caught
+from .faults import FAULTS, Fault
+from .run import run
+
+BLOCK = 20
+
+
+@pytest.mark.parametrize("first", range(1, many(200) + 1, BLOCK))
+def test_the_invariants_hold(first: int) -> None:
+    """ORDER GAPLESS ONCE MONOTONE AGREE ISOLATED DURABLE BOUNDED CLEAN HONEST EXPIRED, under faults."""
+    for seed in range(first, first + BLOCK):
+        outcome = run(seed)
+        assert outcome.violation is None, (
+            outcome.report() + f"\nagain: python -m tests.simulation --seed {seed}"
+        )
+
+
+def test_a_seed_gives_the_same_run_in_any_process() -> None:
+    """Reproducibly: also where sets and dictionaries of strings have another order."""
+    seeds = range(1, 6)
+    code = f"from tests.simulation.run import run; print([run(seed).print for seed in {list(seeds)}])"
+    prints = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(number)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        ).stdout
+        for number in (1, 2)
+    }
+    assert prints == {f"{[run(seed).print for seed in seeds]}\n"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_caught(fault: Fault) -> None:
+    found = caught(fault, range(1, 101))
+    assert found is not None, "not caught"
+    assert found[1].name in fault.caught_by, str(found[1])
