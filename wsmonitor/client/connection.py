@@ -106,9 +106,9 @@ class Connection:
 
     def __init__(self, shared: SharedConnection) -> None:
         self._shared = shared
-        self._subscriptions: set[Subscription] = set()
-        self._publications: set[Publication] = set()
-        self._stops: set[Callable[[], None]] = set()
+        self._subscriptions: dict[Subscription, None] = {}  # ordered: closed as they came
+        self._publications: dict[Publication, None] = {}
+        self._stops: dict[Callable[[], None], None] = {}
         self._closed = False
 
     def __repr__(self) -> str:
@@ -156,10 +156,10 @@ class Connection:
 
         def stop() -> None:
             active.clear()
-            self._stops.discard(stop)
+            self._stops.pop(stop, None)
             self.call_soon(lambda: listeners.remove(tell) if tell in listeners else None)
 
-        self._stops.add(stop)
+        self._stops[stop] = None
         self.call_soon(begin)
         return stop
 
@@ -217,7 +217,7 @@ class Connection:
         self._usable()
         check_topic(topic)
         handle = Subscription(self, topic, listener, delivery, interval_ms)
-        self._subscriptions.add(handle)
+        self._subscriptions[handle] = None
         self.call_soon(lambda: self._shared.attach(handle))
         return handle
 
@@ -252,7 +252,7 @@ class Connection:
         keep_for = self._shared.resolver.lasting() if keep else None
         limits = {"limit_changes": limit_changes, "limit_bytes": limit_bytes}
         handle = Publication(self, session, producer, listener, agent, limits, keep_for)
-        self._publications.add(handle)
+        self._publications[handle] = None
         return handle
 
     def publish_kept(self, file: SpoolFile, listener: PublicationListener) -> Publication:
@@ -264,7 +264,7 @@ class Connection:
         self._usable()
         facts = file.facts
         handle = Publication(self, facts.session, facts.producer, listener, facts.agent, {}, facts.url, file)
-        self._publications.add(handle)
+        self._publications[handle] = None
         return handle
 
     # -- requests

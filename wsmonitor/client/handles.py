@@ -188,7 +188,7 @@ class Subscription:
         if self._closed:
             return
         self._closed = True
-        self._connection._subscriptions.discard(self)
+        self._connection._subscriptions.pop(self, None)
         self._connection.call_soon(self._detach)
 
     def _standing(self) -> list[Update]:

@@ -214,7 +214,7 @@ class Publication:
         if self._keeper is not None and self.left is None:
             self.left = self._keeper.finish(ended=ended)
         self._closed = True
-        self._connection._publications.discard(self)
+        self._connection._publications.pop(self, None)
         self._connection.call_soon(self._leave)
 
     def _leave(self) -> None:

@@ -15,6 +15,7 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from wsmonitor.client.types import Target
@@ -25,7 +26,7 @@ from wsmonitor.protocol.errors import WsMonitorError
 from .channel import Channel, ConnectionLike
 from .control import Control
 from .redaction import Redactor
-from .values import Capture, ValueLimits
+from .values import Capture, ValueLimits, clean, cut
 
 if TYPE_CHECKING:
     from .node import Node
@@ -56,6 +57,15 @@ class PublishError(WsMonitorError):
         self.code = info.code
 
 
+def program() -> str:
+    """What this process runs, for people: the script's name."""
+    return cut(clean(Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"), 64)
+
+
+def _agent() -> str:
+    return f"{program()}, pid {os.getpid()}"
+
+
 def _connect(target: Target) -> ConnectionLike:
     from wsmonitor.client import connect
 
@@ -71,12 +81,14 @@ class Runtime:
         monotonic: seconds, never going back.
         wall_ns: nanoseconds since 1970 UTC.
         random_bits: so many random bits, as an integer: for ids.
+        agent: which process this is, for people.
     """
 
     connect: Callable[[Target], ConnectionLike] = _connect
     monotonic: Callable[[], float] = time.monotonic
     wall_ns: Callable[[], int] = time.time_ns
     random_bits: Callable[[int], int] = secrets.randbits
+    agent: Callable[[], str] = _agent
 
 
 class Run:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from wsmonitor.client.types import Target, TokenProvider
@@ -21,7 +19,7 @@ from . import context, registry
 from .commands import Commands, Handler
 from .node import Node
 from .redaction import Redactor, make_redactor
-from .run import Run, Runtime
+from .run import Run, Runtime, program
 from .steps import _UNSET, Chain, Step, check_arguments, describe_node
 from .values import ValueLimits, clean, cut
 from .work import Work, label, text_argument
@@ -250,7 +248,7 @@ class Session(Work):
                 connection,
                 self.id,
                 producer,
-                _agent(),
+                run.runtime.agent(),
                 resume=self._resumed and role == OWNER,
                 keep=self._spool,
             )
@@ -401,7 +399,7 @@ def session(
         ident=resume or ids.session_id(label(name, redactor.text), unique),
         joined=False,
         resumed=resume is not None,
-        target=Target(url=url, token=token, name=_program(), start=True),
+        target=Target(url=url, token=token, name=program(), start=True),
         redactor=redactor,
         limits=limits or ValueLimits(),
         strict=_strict(strict),
@@ -449,7 +447,7 @@ def join(
         ident.rpartition("~")[0] or ident,
         ident=ident,
         joined=True,
-        target=Target(url=url, token=token, name=_program(), start=False),
+        target=Target(url=url, token=token, name=program(), start=False),
         redactor=redactor,
         limits=limits or ValueLimits(),
         strict=_strict(strict),
@@ -476,11 +474,3 @@ def _spool(spool: bool | None) -> bool:
     if not isinstance(spool, bool):
         raise TypeError(f"spool must be a bool, not {type(spool).__name__}")
     return spool
-
-
-def _program() -> str:
-    return cut(clean(Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"), 64)
-
-
-def _agent() -> str:
-    return f"{_program()}, pid {os.getpid()}"
