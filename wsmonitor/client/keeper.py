@@ -152,9 +152,7 @@ class Keeper:
                 return
             except SpoolError as exc:
                 self._tell(str(exc))
-                with self._shared.lock:
-                    spool.disk_failed()
-                self._shared.driver.input(lambda now: self._machine.pump(now.mono))
+                self._go_on_without()
                 await asyncio.sleep(RETRY)
                 continue
             self._told = ""
@@ -170,6 +168,18 @@ class Keeper:
         if words != self._told:
             self._told = words
             self._trouble(words)
+
+    def _go_on_without(self) -> None:
+        """The disk takes nothing while the server is there: if all is in memory too, do without the file."""
+        spool = self._machine.spool
+        with self._shared.lock:
+            if not spool.holding or spool.away:
+                return
+            spool.unkeep()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close(delete=True)
+        self._shared.driver.input(lambda now: self._machine.pump(now.mono))
 
     def _give_up(self, error: SpoolDamagedError) -> None:
         file, self._file = self._file, None

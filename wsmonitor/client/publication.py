@@ -194,8 +194,7 @@ class PublicationMachine:
         """
         self.spool.restore(rows, accepted)
         self.holder = holder
-        # It may have been opened once without having learnt of it.
-        self.producer_epoch = max(1, producer_epoch)
+        self.producer_epoch = producer_epoch
         self.session_epoch = session_epoch
         self._opened_once = bool(session_epoch)
         self._restored = True
@@ -240,6 +239,10 @@ class PublicationMachine:
         # What an earlier process had in memory only, behind what it kept, may have been accepted too.
         most = message.accepted if self._restored else max(sent, spool.accepted)
         continued = spool.accepted <= message.accepted <= most
+        if self._restored and not self._opened_once:
+            # It never heard from the server, so nothing of it was ever sent, and its numbers were a guess:
+            # another process may have had the producer before.
+            continued = False
         if continued:
             self._acknowledge(message.accepted)
         else:

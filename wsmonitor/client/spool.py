@@ -410,10 +410,10 @@ class Spool:
             elif isinstance(order, Opened):
                 self.holding = any(isinstance(other, Opened) for other in self.orders)
 
-    def disk_failed(self) -> None:
-        """The orders could not be carried out: send all the same, unless numbers would mean other changes."""
-        if not any(isinstance(order, Reorder) for order in self.orders):
-            self.holding = False
+    @property
+    def away(self) -> bool:
+        """Whether the bytes of something are on disk only."""
+        return any(entry.data is None for entry in self.entries)
 
     def _let_go(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
@@ -485,6 +485,6 @@ class Spool:
                 self._size += entry.size
             self.entries.append(entry)
             self._pos = row.pos
-            self._kept_number = row.number
+            self._kept_number = row.number - entry.is_value
         self.kept = len(self.entries)
         self.accepted = accepted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import ErrorInfo
+from wsmonitor.protocol.errors import WaitTimeoutError
 
 from .spoolfile import DAMAGED, SUFFIX, Facts, SpoolDamagedError, SpoolError, SpoolFile, in_use, read_facts
 from .types import PublicationListener
@@ -197,6 +198,9 @@ def flush(
         file.close()
         raise
     with connection:
+        if not facts.session_epoch and (taken := _held_by_another(connection, facts, patience)):
+            file.close()
+            return Outcome(facts.session, left=total, problem=taken, code="fenced")
         publication = connection.publish_kept(file, listener)
         left, still = total, 0.0
         while not publication.flush(_LOOK) and publication.stage not in ("fenced", "refused"):
@@ -224,6 +228,24 @@ def flush(
         outcome.problem = status.reason or "the server does not answer"
         outcome.code = status.code or "connection_lost"
     return outcome
+
+
+def _held_by_another(connection: Connection, facts: Facts, patience: float) -> str:
+    """Why the producer must not be opened although this spool's process never held it; "" if it may be.
+
+    A process that resumed a session may have been killed before it got through, and another may have
+    resumed it since, and be at it.
+    """
+    with connection.subscribe(facts.session) as watching:
+        try:
+            watching.wait(lambda one: one.phase not in ("waiting", "syncing"), patience)
+        except WaitTimeoutError:
+            return ""  # the publication will find out why
+        state = watching.state
+        producer = None if state is None else state.producers.get(facts.producer)
+        if producer is None or producer.closed or producer.liveness == "lost":
+            return ""
+        return f"another process publishes this session now: {producer.agent}"
 
 
 def _size(path: Path) -> int:
