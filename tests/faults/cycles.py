@@ -1,8 +1,8 @@
 """A client program that does the same over and over, run as ``python -m tests.faults.cycles``.
 
-Its argument is a JSON object: ``kind`` (see `KINDS`), ``url``, ``token``, ``session``, ``warm`` and
-``cycles``. It prints a census after the warm-up,
-waits for a line of standard input, and prints one after the cycles.
+Its argument is a JSON object: ``kind`` (see `KINDS`), ``url``, ``token``, ``session``, ``warm``, ``blocks``
+and ``cycles``. It prints a census after the warm-up and after each block of cycles, and then waits for a line
+of standard input.
 """
 
 from __future__ import annotations
@@ -84,22 +84,20 @@ def settle(threads: int) -> None:
         pause.wait(0.01)
 
 
-def main(kind: str, url: str, token: str, session: str, warm: int, cycles: int) -> None:
+def main(kind: str, url: str, token: str, session: str, warm: int, blocks: int, cycles: int) -> None:
     census = Census()
     work = KINDS[kind]
-    for number in range(warm):
-        work(url, token, session, number)
-    threads = 2 if _STAYING else 1
-    if kind == "observe":
-        threads = 2  # the sender of widgets' messages
-    settle(threads)
-    census.take()  # what counting itself needs is there from the first time on
-    print(json.dumps(census.take()), flush=True)
-    sys.stdin.readline()
-    for number in range(warm, warm + cycles):
-        work(url, token, session, number)
-    settle(threads)
-    print(json.dumps(census.take()), flush=True)
+    done = 0
+    for block in range(blocks + 1):
+        for _ in range(cycles if block else warm):
+            done += 1
+            work(url, token, session, done)
+        # A connection that stays has its thread; widgets' messages have one, too.
+        settle(2 if _STAYING or kind == "observe" else 1)
+        if not block:
+            census.take()  # what counting itself needs is there from the first time on
+        print(json.dumps(census.take()), flush=True)
+        sys.stdin.readline()
     for connection in _STAYING.values():
         connection.close()
 
