@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from msgspec.json import Decoder
 from msgspec.structs import replace
@@ -66,6 +67,7 @@ _decode_command = Decoder(Command).decode
 
 _LOG_LAST = 256  # characters of the last log line that a step carries
 _LOG_TEXT = 4096  # characters of a log record
+_CRASH_AT_ONCE = 2_000  # entities that are declared crashed within one turn of the loop
 _TRIM_STEP = 256  # events that may lie behind the kept history before the store is told to forget them
 
 
@@ -76,6 +78,7 @@ class Batch:
     Attributes:
         acks: producer to the last number that this batch takes.
         rejections: (producer, number, error), told after the events and before the acknowledgements.
+        size: bytes of the events; ``entity_bytes``: of all entities behind them.
     """
 
     commit: Commit
@@ -83,6 +86,7 @@ class Batch:
     acks: dict[str, int] = field(default_factory=dict)
     rejections: list[tuple[str, int, ErrorInfo]] = field(default_factory=list)
     size: int = 0
+    entity_bytes: int = 0
 
 
 class Authority:
@@ -120,6 +124,7 @@ class Authority:
         self._store_first = feed.first_kept
         self.tail = feed.state.seq
         self.facts = Facts(feed.state, size)
+        self._head_bytes = size  # of the entities at the head
         # Values that nothing refers to any more, and since which seq.
         self._released = [(self.tail, one) for one in values if one not in self.facts.references]
 
@@ -170,23 +175,13 @@ class Authority:
         session = self.facts.session
         return session is not None and session.state in TERMINAL and session.state != "crashed"
 
-    def owned_open(self, producer: str) -> list[tuple[str, Work]]:
-        """The session, chains and steps of *producer* that are not in a terminal state, at the tail."""
-        found: dict[tuple[str, str], Work] = {}
-        for kind in ("session", "chain", "step"):
-            for ident in self.feed.state.entities[kind]:
-                entity = self.work(kind, ident)
-                if entity is not None:
-                    found[kind, ident] = entity
-        for kind, ident in self._overlay:
-            entity = self.work(kind, ident)
-            if entity is not None:
-                found[kind, ident] = entity
-        return [
-            (kind, entity)
-            for (kind, _), entity in found.items()
-            if entity.producer == producer and entity.state not in TERMINAL
-        ]
+    def owned_open(self, producer: str, limit: int | None = None) -> list[tuple[str, Work]]:
+        """What of *producer* is not in a terminal state, at the tail: the session, and *limit* others."""
+        keys = self.facts.open_of.get(producer, {})
+        first = ("session", self.session)
+        chosen = [first] if first in keys else []
+        chosen += islice((key for key in keys if key != first), limit)
+        return [(kind, entity) for kind, ident in chosen if (entity := self.work(kind, ident)) is not None]
 
     def missing_uploads(self, changes: Sequence[Change | Unreadable]) -> set[str]:
         """SHA-256 of large values that *changes* refer to and that the session does not refer to yet."""
@@ -248,13 +243,7 @@ class Authority:
 
     def owns_crashed(self, producer: str) -> bool:
         """Whether something of *producer* was declared crashed."""
-        return any(
-            isinstance(entity, Session | Chain | Step)
-            and entity.producer == producer
-            and entity.state == "crashed"
-            for kind in ("session", "chain", "step")
-            for entity in self.feed.state.entities[kind].values()
-        )
+        return self.facts.crashed_of[producer] > 0
 
     def set_liveness(self, producer: str, liveness: str, now_ns: int, *, closed: bool | None = None) -> None:
         """The server's word on a producer: how it is heard, and whether it said goodbye."""
@@ -270,11 +259,13 @@ class Authority:
     def crash(self, producer: str, now_ns: int) -> int:
         """*producer* stayed lost: what it left open is ``crashed``, what it accepted is ``unknown``.
 
+        Of very much that it left open, a part: the caller comes again when that is committed.
+
         Returns how many entities that were.
         """
         now = str(now_ns)
         reason = "its producer was lost"
-        lost = self.owned_open(producer)
+        lost = self.owned_open(producer, _CRASH_AT_ONCE)
         commands = [one for one in self.facts.pending.values() if self.target(one) == producer]
         for kind, entity in lost:
             assert may_follow(entity.state, "crashed", by_server=True)
@@ -626,12 +617,14 @@ class Authority:
         commit.listing = self.facts.listing(self.size)
         commit.attention = self.facts.attention
         commit.digest = to_hex(self._digest)
+        batch.entity_bytes = self.facts.entity_bytes
         self._in_flight.append(batch)
         return batch
 
     def committed(self, batch: Batch) -> None:
         """The store has made *batch* last: the head advances, and subscribers get its events."""
         self._in_flight.remove(batch)
+        self._head_bytes = batch.entity_bytes
         for event in batch.events:
             for key in ((event.kind, event.entity.id), *event.drops):
                 written = self._overlay.get(key)
@@ -650,6 +643,11 @@ class Authority:
 
     def rollback(self) -> None:
         """The store failed, and wrote nothing: everything behind the head is thrown away."""
+        written = [(kind, ident, entity) for (kind, ident), (_, entity) in self._overlay.items()]
+        self.facts.revert(written, self.feed.state, self._head_bytes)
+        self._forget_tail()
+
+    def _forget_tail(self) -> None:
         self._overlay.clear()
         self._numbers.clear()
         self._digest = int(self.feed.state.digest, 16)
@@ -658,13 +656,20 @@ class Authority:
         self._in_flight.clear()
         self.tail = self.feed.state.seq
         self._released = [item for item in self._released if item[0] <= self.tail]
-        size = sum(len(bytes(encode_record(entity))) for _, entity in self.feed.state)
-        self.facts = Facts(self.feed.state, size)
 
-    def restart(self, state: SessionState, producers: dict[str, ProducerPosition], retired: int = 0) -> None:
-        """Nobody knows what the store has: go on from what was loaded anew, under *state*'s new epoch."""
+    def restart(
+        self, state: SessionState, producers: dict[str, ProducerPosition], retired: int = 0, size: int = 0
+    ) -> None:
+        """Nobody knows what the store has: go on from what was loaded anew, under *state*'s new epoch.
+
+        Args:
+            retired: how many finished commands the store keeps apart.
+            size: bytes of *state*'s entities.
+        """
         self._retired = retired
         self.positions = dict(producers)
         self.feed.restart(state)
         self._store_first = self.feed.first_kept
-        self.rollback()
+        self._head_bytes = size
+        self.facts = Facts(state, size)
+        self._forget_tail()

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final
 
 from wsmonitor.protocol.access import Claims
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 
 _TOMBSTONE_AGE: Final = 90 * 86_400 * 1_000_000_000  # ns: nobody resumes after that
 _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
+_LARGE: Final = 10_000  # entities of a session that is made ready in a thread of its own
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
 
@@ -197,7 +199,8 @@ class SessionEngine:
             if stored is not None:
                 stored.history.clear()
         self._fresh.discard(session)
-        loaded = LoadedSession(
+        make = partial(
+            LoadedSession,
             session,
             epoch,
             stored,
@@ -205,6 +208,11 @@ class SessionEngine:
             timing=self.timing,
             now=self.clock.monotonic(),
         )
+        if stored is not None and len(stored.state) > _LARGE:
+            # What is counted of a million steps takes seconds, which are not the other sessions'.
+            loaded = await asyncio.to_thread(make)
+        else:
+            loaded = make()
         self._sessions[session] = loaded
         self._arm(loaded)
         return loaded
@@ -307,6 +315,8 @@ class SessionEngine:
         loaded.resolve(None)
         if not loaded.authority.uncommitted:
             loaded.verdicts_kept()
+            if loaded.crashing:
+                loaded.apply_verdicts(self.clock.wall_ns())
         if batch.commit.listing is not None:
             self._directory.update(batch.commit.listing, self.clock.monotonic(), self.clock.wall_ns())
             self._arm_directory()
@@ -342,7 +352,7 @@ class SessionEngine:
             loaded.authority.restart(type(loaded.feed.state)(loaded.id, epoch), {})
             return
         stored.state.epoch = epoch
-        loaded.authority.restart(stored.state, stored.producers, stored.retired)
+        loaded.authority.restart(stored.state, stored.producers, stored.retired, stored.size)
         loaded.authority.touch()
 
     # -- producers

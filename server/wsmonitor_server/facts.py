@@ -2,12 +2,14 @@
 
 Steps by state, each once whatever its attempts; problems and commands in the order they came; which large
 values are referred to, how many bytes are kept, and the first failure that stands: all of it follows from
-the entities alone, and is built from them again when the tail is thrown away.
+the entities alone. When the tail is thrown away, what it had changed is taken back (`revert`), so that a
+commit that fails costs a session with a million steps no more than a small one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from wsmonitor.protocol.entities import (
     Chain,
@@ -47,7 +49,10 @@ class Facts:
         self.session: Session | None = None
         self._failures: dict[tuple[str, str], Session | Chain | Step | Problem] = {}  # the first one first
         self._repaired: dict[tuple[str, str], Step] = {}  # taken out of the failures when found
-        self.open_entities: Counter[str] = Counter()  # by producer: how many are not in a terminal state
+        self.open_of: dict[
+            str, dict[tuple[str, str], None]
+        ] = {}  # by producer: what is not in a terminal state
+        self.crashed_of: Counter[str] = Counter()  # by producer: how many were declared crashed
         for kind, entity in sorted(state, key=lambda item: item[1].seq):
             self.replace(kind, entity.id, None, entity)
         self._reference_changes.clear()
@@ -62,26 +67,31 @@ class Facts:
         match new if new is not None else old:
             case Session() | Chain() | Step():
                 if isinstance(old, Session | Chain | Step):
-                    self._count(old, -1)
+                    self._count(kind, old, -1)
                 if isinstance(new, Session | Chain | Step):
-                    self._count(new, +1)
+                    self._count(kind, new, +1)
                     self._fail(kind, new, failed=new.state == "failed")
                 else:
                     self._forget(kind, ident)
+                    if kind == "session":
+                        self.session = None
                 if isinstance(old, Step | None) and isinstance(new, Step | None):
                     self.tally.replace(old, new)
                     if new is None and self._repaired:
                         self._judge_again()
             case Command():
                 self.pending.pop(ident, None)
-                if isinstance(new, Command) and new.state not in COMMAND_TERMINAL:
-                    self.pending[ident] = new
-                elif new is None:
-                    self.finished.pop(ident, None)
-                else:
+                if isinstance(new, Command) and new.state in COMMAND_TERMINAL:
                     self.finished[ident] = None
-            case Producer() if isinstance(new, Producer):
-                self.producers[ident] = new
+                    return
+                self.finished.pop(ident, None)
+                if isinstance(new, Command):
+                    self.pending[ident] = new
+            case Producer():
+                if isinstance(new, Producer):
+                    self.producers[ident] = new
+                else:
+                    self.producers.pop(ident, None)
             case Problem():
                 if isinstance(new, Problem):
                     self.problems[ident] = None
@@ -92,13 +102,46 @@ class Facts:
             case _:
                 pass
 
-    def _count(self, entity: Session | Chain | Step, sign: int) -> None:
+    def revert(
+        self, written: Iterable[tuple[str, str, Entity | None]], state: SessionState, entity_bytes: int
+    ) -> None:
+        """Take back what was written since *state*: as if it were built from *state* anew.
+
+        Args:
+            written: kind, id, and what stands there now (None where it was dropped).
+            entity_bytes: of *state*'s entities.
+        """
+        for kind, ident, now in written:
+            before = state.entities[kind].get(ident)
+            if now is not None or before is not None:
+                self.replace(kind, ident, now, before)
+
+        def order(kind: str, ids: Iterable[str]) -> list[str]:
+            return sorted(ids, key=lambda ident: state.entities[kind][ident].seq)
+
+        # What came back stands at its place, not at the end.
+        self.problems = dict.fromkeys(order("error", self.problems))
+        self.finished = dict.fromkeys(order("command", self.finished))
+        self.pending = {ident: self.pending[ident] for ident in order("command", self.pending)}
+        self._judge_again()
+        self._reference_changes.clear()
+        self.entity_bytes = entity_bytes
+
+    def _count(self, kind: str, entity: Session | Chain | Step, sign: int) -> None:
         for value in (entity.input, entity.output):
             if value is not None:
                 for sha256, size in large_of(value).items():
                     self._refer(sha256, size, sign)
-        if entity.state not in TERMINAL:
-            self.open_entities[entity.producer] += sign
+        if entity.state == "crashed":
+            self.crashed_of[entity.producer] += sign
+        elif entity.state not in TERMINAL:
+            if sign > 0:
+                self.open_of.setdefault(entity.producer, {})[kind, entity.id] = None
+            else:
+                left = self.open_of[entity.producer]
+                del left[kind, entity.id]
+                if not left:
+                    del self.open_of[entity.producer]
         if isinstance(entity, Step):
             self.steps[entity.state] += sign
         elif isinstance(entity, Session) and sign > 0:
@@ -160,7 +203,7 @@ class Facts:
     def attention(self) -> bool:
         """Whether somebody must watch the clock for this session."""
         return bool(self.pending) or any(
-            not producer.closed and (producer.liveness != "lost" or self.open_entities[producer.id] > 0)
+            not producer.closed and (producer.liveness != "lost" or producer.id in self.open_of)
             for producer in self.producers.values()
         )
 

@@ -73,7 +73,7 @@ class LoadedSession:
         self.idle_since = now
         facts = self.authority.facts
         for producer in facts.producers.values():
-            if producer.closed or (producer.liveness == "lost" and not facts.open_entities[producer.id]):
+            if producer.closed or (producer.liveness == "lost" and producer.id not in facts.open_of):
                 continue
             level: Verdict = "lost" if producer.liveness == "lost" else "stale"
             self.watch.loaded(producer.id, level, now)
@@ -123,7 +123,15 @@ class LoadedSession:
     def verdicts_kept(self) -> None:
         """Everything is committed: what is said for good need not be said again."""
         self.goodbyes.clear()
-        self.verdicts = {one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed"}
+        open_of = self.authority.facts.open_of
+        self.verdicts = {
+            one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed" or one in open_of
+        }
+
+    @property
+    def crashing(self) -> bool:
+        """Whether a lost producer has left so much open that not all of it is declared crashed yet."""
+        return "crashed" in self.verdicts.values()
 
     async def barrier(self) -> None:
         """Wait until what is at the tail now is committed. Raises `Refusal` when it failed."""

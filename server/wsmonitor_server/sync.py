@@ -124,7 +124,13 @@ class TopicSync:
             yield page(entities, [], [], last=over and self._reaches())
         while not self._reaches():
             state = self._feed.state
-            changed = [(kind, entity) for kind, entity in state if entity.seq > self._base]
+            base = self._base
+            changed = [
+                (kind, entity)
+                for kind, group in state.entities.items()
+                for entity in group.values()
+                if entity.seq > base
+            ]
             present = {(kind, ident) for kind in DROPPABLE for ident in state.entities[kind]}
             drop = sorted(known - present)
             known = present

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from wsmonitor.protocol.changes import (
 )
 from wsmonitor.protocol.codec import encode_record
 from wsmonitor.protocol.defaults import Limits
-from wsmonitor.protocol.entities import Link, LogRecord, Progress, Step, Value
+from wsmonitor.protocol.entities import Command, Link, LogRecord, Progress, Step, Value
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TRANSITIONS, may_follow
 from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.facts import Facts
 from wsmonitor_server.hub import Feed
 from wsmonitor_server.merge import Rejection
 
@@ -338,6 +340,90 @@ def test_rollback_forgets_the_tail_and_takes_the_same_again() -> None:
     assert set(desk.state.steps) == {"a"}
 
 
+def test_what_a_failed_commit_takes_back_is_as_if_it_had_never_been() -> None:
+    """The session itself, steps of all kinds, errors beyond the limit, commands that end and that begin."""
+    desk = Desk(problems=2, commands=1)
+    authority = desk.authority
+    empty = vars(Facts(desk.state, authority.facts.entity_bytes))
+    authority.publish("p", 1, [a_session()], NOW)
+    authority.rollback()
+    assert plain_facts(vars(authority.facts)) == plain_facts(empty)
+    keys = [f"{number:032x}" for number in range(4)]
+
+    def command(number: int, state: str = "requested") -> Command:
+        return Command(id=keys[number], name="pause", deadline="9", requested="1", state=state)  # type: ignore[arg-type]
+
+    value = large_value(b"x" * 9000)
+    desk.take(
+        a_session(),
+        a_step("a", state="failed", reason="first"),
+        a_step("b", state="running", input=value),
+        a_step("c", state="failed", step_key="k"),
+        ProblemChange(id="1", code="c", message="one"),
+        ProblemChange(id="2", code="c", message="two"),
+        uploaded={value.sha256},
+    )
+    authority.crash("q", NOW)
+    for number in range(3):
+        authority.add_command(command(number), NOW)
+    pending = authority.get("command", keys[0])
+    assert isinstance(pending, Command)
+    authority.end_command(pending, "expired", "", NOW)
+    desk.commit()
+    before = vars(Facts(desk.state, authority.facts.entity_bytes))
+    authority.publish(
+        "p",
+        desk.numbers["p"],
+        [
+            StepChange(id="a", reason="changed"),
+            StepChange(id="b", state="failed", input=None),
+            a_step("d", state="running", step_key="k", attempt=2),
+            ProblemChange(id="3", code="c", message="three"),
+            ProblemChange(id="1", code="c", message="again"),
+        ],
+        NOW,
+    )
+    for number in (1, 2):
+        ended = authority.get("command", keys[number])
+        assert isinstance(ended, Command)
+        authority.end_command(ended, "expired", "", NOW)
+    authority.add_command(command(3), NOW)
+    authority.crash("p", NOW)
+    authority.rollback()
+    assert plain_facts(vars(authority.facts)) == plain_facts(before)
+    assert authority.owned_open("p") == [(kind, desk.authority.work(kind, ident)) for kind, ident in OPEN]
+    batch = authority.take_batch()
+    assert batch is None
+
+
+OPEN = [("session", "s"), ("step", "b")]
+
+
+def plain_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """*facts* to compare, the order of its maps included."""
+    plain = {name: value for name, value in facts.items() if name not in ("tally", "_reference_changes")}
+    for name, value in plain.items():
+        if isinstance(value, Counter):
+            plain[name] = +value
+        elif isinstance(value, dict) and name != "open_of":
+            plain[name] = list(value.items())
+    return {**plain, "counts": +facts["tally"].counts}
+
+
+def test_what_a_producer_left_open_crashes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it is, nobody else waits for all of it."""
+    monkeypatch.setattr("wsmonitor_server.authority._CRASH_AT_ONCE", 3)
+    desk = Desk()
+    desk.take(a_session(), *(a_step(f"s{number}", state="running") for number in range(7)))
+    counts = []
+    while desk.authority.owned_open("p"):
+        counts.append(desk.authority.crash("p", NOW))
+        desk.commit()
+    assert counts == [4, 3, 1]
+    assert desk.authority.owns_crashed("p")
+    assert {step.state for step in desk.state.steps.values()} == {"crashed"}
+
+
 def test_facts_follow_from_the_entities() -> None:
     """Counted step by step, or built from the state: the same."""
     desk = Desk(problems=2)
@@ -354,7 +440,7 @@ def test_facts_follow_from_the_entities() -> None:
     )
     counted = desk.authority.facts
     built = type(counted)(desk.state, counted.entity_bytes)
-    assert (+counted.steps, +counted.open_entities) == (+built.steps, +built.open_entities)
+    assert (+counted.steps, counted.open_of) == (+built.steps, built.open_of)
     for name in ("problems", "pending", "finished", "references", "value_bytes"):
         assert getattr(counted, name) == getattr(built, name), name
     assert counted.problem == "broken"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
@@ -272,6 +273,20 @@ async def test_a_server_that_starts_on_a_full_disk_shows_what_is_there_and_goes_
 async def test_a_new_database_needs_room(tmp_path: Path) -> None:
     with no_file_grows_beyond(0), pytest.raises(ConfigurationError, match="refuses to write"):
         await SqliteStore(tmp_path / "new.sqlite3").open()
+
+
+async def test_a_large_session_is_made_ready_in_a_thread_and_is_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsmonitor_server.engine._LARGE", 1)
+    engine, _ = engine_on(SqliteStore(path))
+    await engine.start()
+    both = await asyncio.gather(seen(engine, "a~1"), seen(engine, "a~1"))
+    assert both == [40, 40]
+    publisher = await Publisher(engine, "a~1").open()
+    await publisher.put(StepChange(id="more", chain="c", name="more"))
+    assert await seen(engine, "a~1") == 41
+    await engine.stop()
 
 
 async def test_the_file_shrinks_when_what_filled_it_is_removed(tmp_path: Path) -> None:

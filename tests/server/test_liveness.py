@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.reducer import SessionState
@@ -97,6 +99,27 @@ async def test_lost_program_is_declared_crashed(running: Running) -> None:
         "done": "succeeded",
         "open": "crashed",
     }
+
+
+async def test_a_program_that_left_very_much_open_is_declared_crashed_to_its_last_step(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsmonitor_server.authority._CRASH_AT_ONCE", 5)
+    engine, _ = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(
+        SessionChange(name="s", state="running"), ChainChange(id="c", name="c", state="running")
+    )
+    await publisher.put(*(StepChange(id=f"s{n}", chain="c", name="n", state="running") for n in range(30)))
+    await publisher.handle.close(goodbye=False)
+    await pass_time(running, 36)
+    await pass_time(running, 121)
+    state = await state_of(engine, "s~1")
+    assert state.session is not None
+    assert {one.state for one in (state.session, *state.chains.values(), *state.steps.values())} == {
+        "crashed"
+    }
+    assert engine.status()["commits"] > 6
 
 
 async def test_crashed_is_superseded_by_its_own_producer_with_a_note(running: Running) -> None:

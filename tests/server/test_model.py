@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.scale import many
 from wsmonitor.protocol.changes import ChainChange, Change, ProblemChange, SessionChange, StepChange
-from wsmonitor.protocol.codec import decode_event
+from wsmonitor.protocol.codec import decode_event, encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.messages import Event, Position, SyncPage
 from wsmonitor.protocol.reducer import SessionState
@@ -178,6 +178,7 @@ class Machine(RuleBasedStateMachine):
     def end_commit(self) -> None:
         assert self.flight is not None
         self.authority.committed(self.flight)
+        assert self.flight.commit.digest == self.feed.state.digest, "the store's word on what it has"
         self.flight = None
 
     @rule()
@@ -194,6 +195,9 @@ class Machine(RuleBasedStateMachine):
     def fail_commit(self) -> None:
         self.flight = None
         self.authority.rollback()
+        counted, built = self.authority.facts, Facts(self.feed.state, 0)
+        assert list(counted.problems) == list(built.problems), "in the order in which they came"
+        assert (counted.session, counted.problem) == (built.session, built.problem)
         self.tail_is_the_head_when_nothing_is_open()
         for producer in PRODUCERS:
             self.send(producer)
@@ -270,8 +274,12 @@ class Machine(RuleBasedStateMachine):
         for kind, entity in state:
             assert authority.get(kind, entity.id) is entity
         counted, built = authority.facts, Facts(state, authority.facts.entity_bytes)
-        assert (+counted.steps, +counted.open_entities) == (+built.steps, +built.open_entities)
+        assert (+counted.steps, counted.open_of) == (+built.steps, built.open_of)
+        assert +counted.crashed_of == +built.crashed_of
         assert counted.problems.keys() == built.problems.keys()
+        assert (counted.references, counted.value_bytes) == (built.references, built.value_bytes)
+        assert counted.tally.counts == built.tally.counts
+        assert counted.entity_bytes == sum(len(bytes(encode_record(one))) for _, one in state)
 
     @invariant()
     def nothing_grows(self) -> None:
