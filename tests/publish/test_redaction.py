@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsmonitor.publish import redaction
-from wsmonitor.publish.redaction import NoRedactor, Redactor, make_redactor
+from wsmonitor.publish.redaction import LONGEST_KEY, REDACTED, KeyBlocks, NoRedactor, Redactor, make_redactor
 
 REDACTOR = Redactor()
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
@@ -109,6 +110,41 @@ def test_what_surrounds_a_secret_stays() -> None:
         REDACTOR.text('{"password": "hunter2", "user": "bob"}') == '{"password": "[redacted]", "user": "bob"}'
     )
     assert REDACTOR.text("a=1&token=abcdefgh&b=2") == "a=1&token=[redacted]&b=2"
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_text_within_a_text(times: int) -> None:
+    text = json.dumps({"token": "hunter2", "user": "bob"})
+    for _ in range(times):
+        text = json.dumps(text)
+    clean = REDACTOR.text(text)
+    assert "hunter2" not in clean
+    for _ in range(times):
+        clean = json.loads(clean)
+    assert json.loads(clean) == {"token": "[redacted]", "user": "bob"}
+
+
+def test_key_blocks_in_lines_that_come_one_by_one() -> None:
+    blocks = KeyBlocks()
+    assert not blocks.concerned("plain")
+    begin, *middle, end = KEY_BLOCK.split("\n")
+    assert blocks.concerned(begin)
+    assert [blocks.line(line) for line in ("a", begin, *middle, end, "b")] == [
+        "a", REDACTED, *[None] * (len(middle) + 1), "b",
+    ]  # fmt: skip
+    assert not blocks.concerned("b")
+    assert blocks.line(KEY_BLOCK.replace("\n", " ")) == REDACTED
+    assert blocks.line("behind a whole one") == "behind a whole one"
+
+
+def test_a_key_block_without_an_end_does_not_hide_for_ever() -> None:
+    blocks = KeyBlocks()
+    assert blocks.line("-----BEGIN PRIVATE KEY-----") == REDACTED
+    hidden = 0
+    while blocks.line("x" * 99) is None:
+        hidden += 1
+        assert blocks.concerned("x") or hidden == LONGEST_KEY // 100
+    assert hidden == LONGEST_KEY // 100
 
 
 def test_own_keys_and_patterns() -> None:

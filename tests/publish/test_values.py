@@ -345,3 +345,39 @@ def test_of_a_table_that_cannot_be_masked_the_columns_are_named() -> None:
 
     value, _ = capture().value(Foreign(5, user="ann", password="hunter2"))
     assert value.text.endswith(".Foreign with secret columns (password), not shown>")
+
+
+def test_secret_rows_of_a_table_are_masked() -> None:
+    """A row of a data frame, its transpose, and one with an index of several levels."""
+    pandas = pytest.importorskip("pandas", reason="needs pandas: pip install 'wsmonitor[pandas]'")
+    frame = pandas.DataFrame({"user": ["ann"], "password": ["hunter2"]})
+    for table in (frame.T, frame.iloc[0], frame.stack(), frame.iloc[0][["password"]]):
+        for text in (
+            capture().value(table)[0].text,
+            capture().value([table])[0].text,
+            str(capture().scalar("t", table)),
+        ):
+            assert "hunter2" not in text
+            assert "[redacted]" in text
+    assert "ann" in capture().value(frame.T)[0].text
+    assert capture().value(frame["password"])[0].text == "password: [redacted]"
+
+
+@pytest.mark.parametrize(
+    "text", ["password=hunter2\nand more", "a\r\n\ttoken: hunter2\r\n", "é\npwd='hunter2'"]
+)
+def test_bytes_that_are_text_are_redacted_as_text(text: str) -> None:
+    value, upload = capture().value(text.encode())
+    assert value.mime == "text/plain"
+    assert upload is None
+    assert "hunter2" not in value.text
+    assert "[redacted]" in value.text
+
+
+def test_bytes_with_control_characters_are_redacted_as_well() -> None:
+    value, upload = capture().value(b"\x1b[31mpassword=hunter2\x1b[0m")
+    assert value.mime == "application/octet-stream"
+    assert upload is not None
+    assert b"hunter2" not in upload
+    plain = bytes(range(128))
+    assert capture().value(plain)[1] == plain

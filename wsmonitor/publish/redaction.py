@@ -46,7 +46,7 @@ _ASSIGNED: Final = re.compile(
     r"""(?ix)
     (?P<key> password | passwd | pwd | passphrase | secret | token | api[_-]?key | access[_-]?key
            | private[_-]?key | account[_-]?key | secret[_-]?key | credentials? | authorization | cookie )
-    (?P<mid> ["'\]\\]{0,6} \s{0,8} (?: => | := | = | : ) \s{0,8} )
+    (?P<mid> ["'\]\\]{0,9} \s{0,8} (?: => | := | = | : ) \s{0,8} )
     (?P<value> \\{1,7}["'][^"'\\\n]{1,4096}(?:\\{1,7}["'])?  # in a text within a text
              | "(?:[^"\\\n]|\\.){1,4096}"? | '(?:[^'\\\n]|\\.){1,4096}'?
              | (?:bearer|basic|token)\s{1,4}[^\s,;"'<>]{1,4096}

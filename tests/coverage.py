@@ -1,0 +1,183 @@
+"""``python -m tests.coverage``: branch coverage of each pure module by its own test file; it has to be whole.
+
+The pure modules are those of pyproject's contract. What another file's tests run of a module does not count
+for it: a module's rules are to be found, and to fail, in one place. Which file that is says `own_tests`.
+
+One run of pytest for all: a context per test file, and one for what importing a module runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import pkgutil
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTED = "imported"
+
+FOLDERS = {
+    "wsmonitor.protocol": ("protocol",),
+    "wsmonitor.client": ("client",),
+    "wsmonitor.export": ("export",),
+    "wsmonitor.notebook": ("notebook",),
+    "wsmonitor.publish": ("publish",),
+    "wsmonitor_server": ("server", "server_front"),
+}
+"""Where a package's tests are."""
+
+ELSEWHERE = {
+    "wsmonitor.protocol.changes": "tests/protocol/test_messages.py",
+    "wsmonitor.protocol.entities": "tests/protocol/test_messages.py",
+    "wsmonitor.client.clock": "tests/client/test_link.py",
+    "wsmonitor.client.core": "tests/client/test_life.py",
+    "wsmonitor.client.entries": "tests/client/test_publication.py",
+    "wsmonitor.client.pacer": "tests/client/test_publication.py",
+    "wsmonitor.client.types": "tests/client/test_link.py",
+    "wsmonitor.export.cells": "tests/export/test_notebook.py",
+    "wsmonitor.export.collecting": "tests/export/test_outputs.py",
+    "wsmonitor.export.document": "tests/export/test_files.py",
+    "wsmonitor.export.frames": "tests/export/test_files.py",
+    "wsmonitor.export.page": "tests/export/test_files.py",
+    "wsmonitor.export.pieces": "tests/export/test_files.py",
+    "wsmonitor.export.recording": "tests/export/test_notebook.py",
+    "wsmonitor.export.rendered": "tests/export/test_files.py",
+    "wsmonitor.notebook.chronicle": "tests/notebook/test_view.py",
+    "wsmonitor.notebook.head": "tests/notebook/test_view.py",
+    "wsmonitor.notebook.journal": "tests/notebook/test_view.py",
+    "wsmonitor.notebook.listings": "tests/notebook/test_dashboard.py",
+    "wsmonitor.notebook.packing": "tests/notebook/test_sizes.py",
+    "wsmonitor.notebook.pages": "tests/notebook/test_sizes.py",
+    "wsmonitor.notebook.restore.plan": "tests/notebook/test_restore.py",
+    "wsmonitor.notebook.rows": "tests/notebook/test_view.py",
+    "wsmonitor_server.deadlines": "tests/server/test_time.py",
+    "wsmonitor_server.facts": "tests/server/test_authority.py",
+    "wsmonitor_server.http": "tests/server_front/test_handshake.py",
+    "wsmonitor_server.hub": "tests/server/test_sync.py",
+    "wsmonitor_server.limiter": "tests/server_front/test_outbox.py",
+    "wsmonitor_server.merge": "tests/server/test_authority.py",
+    "wsmonitor_server.ports": "tests/server/test_sync.py",
+    "wsmonitor_server.replies": "tests/server/test_directory.py",
+    "wsmonitor_server.retention": "tests/server/test_directory.py",
+    "wsmonitor_server.snapshot": "tests/server/test_sync.py",
+    "wsmonitor_server.subscription": "tests/server_front/test_slow_reader.py",
+}
+"""Modules whose home among the tests has another name: a file that tests what they make up together."""
+
+GENERATED = frozenset({"wsmonitor.protocol.asyncapi", "wsmonitor.protocol.reference"})
+
+
+def pure_modules() -> list[str]:
+    """The modules of the contract, those of its packages among them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    [contract] = [one for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "forbidden"]
+    found = []
+    for name in contract["source_modules"]:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            places = spec.submodule_search_locations
+            found += [f"{name}.{one.name}" for one in pkgutil.iter_modules(places)]
+        else:
+            found.append(name)
+    return found
+
+
+def own_tests(module: str) -> str | None:
+    """The test file of *module*, relative to the root; None if there is none."""
+    if module in ELSEWHERE:
+        return ELSEWHERE[module]
+    name = module.rpartition(".")[2]
+    for package, folders in FOLDERS.items():
+        if module.startswith(f"{package}."):
+            for folder in folders:
+                path = f"tests/{folder}/test_{name}.py"
+                if (ROOT / path).exists():
+                    return path
+    return None
+
+
+class _Contexts:
+    """Tells coverage whose turn it is: the test file's."""
+
+    def __init__(self, measured: coverage.Coverage) -> None:
+        self._measured = measured
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self._measured.switch_context(Path(item.path).relative_to(ROOT).as_posix())
+        result = yield
+        self._measured.switch_context("between")
+        return result  # type: ignore[return-value]
+
+
+def measure(wanted: Sequence[str]) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the tests of the pure modules whose names end in one of *wanted* (all, if there is none).
+
+    Returns:
+        pytest's exit status, and by module what coverage says of its file.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="wsmonitor-coverage-") as folder:
+        measured = coverage.Coverage(
+            data_file=str(Path(folder) / "data"),
+            branch=True,
+            include=[str(ROOT / "wsmonitor" / "*"), str(ROOT / "server" / "*")],
+        )
+        # Before anything of ours is imported: that is to be seen, too.
+        measured.start()
+        measured.switch_context(IMPORTED)
+        modules = [
+            module
+            for module in pure_modules()
+            if module not in GENERATED and (not wanted or module.endswith(tuple(wanted)))
+        ]
+        for module in modules:
+            importlib.import_module(module)
+        measured.switch_context("between")
+        tests = sorted({path for module in modules if (path := own_tests(module)) is not None})
+        status = int(pytest.main(["-q", "-m", "not slow", *tests], plugins=[_Contexts(measured)]))
+        measured.stop()
+        for module in modules:
+            report = Path(folder) / "report.json"
+            contexts = [f"^{IMPORTED}$", f"^{own_tests(module)}$"]
+            path = sys.modules[module].__file__
+            measured.json_report(morfs=[path], outfile=str(report), contexts=contexts)
+            [files[module]] = json.loads(report.read_text("utf-8"))["files"].values()
+    return status, files
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit status is 1 where something is missing or a test failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.coverage", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("module", nargs="*", help="some modules, by the end of their name; all by default")
+    options = parser.parse_args(argv)
+    status, files = measure(options.module)
+    whole = 0
+    print()
+    for module, found in files.items():
+        summary, tests = found["summary"], own_tests(module)
+        missing = [f"line {line}" for line in found["missing_lines"]]
+        missing += [f"{a}->{'end' if b < 0 else b}" for a, b in found["missing_branches"]]
+        if tests is None and summary["num_statements"]:
+            missing.insert(0, "it has no test file of its own")
+        whole += not missing
+        if missing:
+            print(f"{module:<40} {summary['percent_covered']:6.1f} %  {tests or ''}  {', '.join(missing)}")
+    print(f"{whole} of {len(files)} modules are covered whole, each by its own test file")
+    return 1 if status or whole < len(files) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
