@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from wsmonitor.client.conflate import Conflation
-from wsmonitor.client.types import BatchApplied
+from wsmonitor.client.types import BatchApplied, EventApplied
+from wsmonitor.protocol.codec import encode_record
 from wsmonitor.protocol.entities import Step
+from wsmonitor.protocol.messages import Event
 
 
 def a_batch(seq: int, *names: str, dropped: tuple[str, ...] = ()) -> BatchApplied:
@@ -47,3 +49,15 @@ def test_what_a_sync_has_told_is_not_told_again() -> None:
     gathered.add(0.0, a_batch(1, "a"))
     gathered.clear()
     assert gathered.take(5.0) is None
+
+
+def test_single_events_are_gathered_like_batches() -> None:
+    gathered = Conflation(2.0)
+    step = Step(id="a", chain="c", name="a", seq=7)
+    event = Event(
+        topic="s", epoch="e", seq=7, ts="1", kind="step", entity=encode_record(step), drop=[("step", "b")]
+    )
+    gathered.add(0.0, EventApplied(event, step))
+    unknown = Event(topic="s", epoch="e", seq=8, ts="1", kind="later", entity=encode_record(step))
+    gathered.add(0.0, EventApplied(unknown, None))
+    assert gathered.take(0.0) == BatchApplied(8, (("step", step),), (("step", "b"),))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.scale import many
+from wsmonitor.client.entries import entity_key
 from wsmonitor.client.pacer import Pacer
 from wsmonitor.client.publication import REPLY_TIMEOUT, PublicationMachine
 from wsmonitor.client.spool import LARGEST_CHANGE
@@ -667,3 +668,11 @@ def test_what_an_assertion_replaces_is_acknowledged_with_it_and_not_before() -> 
     assert bench.told.acked == 3
     bench.machine.ack(bench.now, 3)
     assert bench.told.acked == 6
+
+
+def test_which_entity_a_change_writes() -> None:
+    assert entity_key(SessionChange()) == ("session", "")
+    assert entity_key(ChainChange(id="c")) == ("chain", "c")
+    assert entity_key(step("x")) == ("step", "x")
+    assert entity_key(LogChange(step="x", records=[])) is None
+    assert entity_key(None) is None

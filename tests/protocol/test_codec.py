@@ -269,3 +269,54 @@ def test_what_is_wrong_with_a_string_is_said_in_words(message: dict[str, object]
         codec.decode_client(json.dumps(message), 10_000)
     assert words in str(caught.value)
     assert "[" not in str(caught.value).replace("$.", "")
+
+
+def publish_of(*changes: object) -> bytes:
+    return msgspec.json.encode(
+        {
+            "type": "publish",
+            "session": "s",
+            "producer": "p",
+            "producer_epoch": 1,
+            "first": 1,
+            "changes": changes,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "context"),
+    [
+        (5, "bad_message", {}),
+        ({"op": 7}, "bad_message", {}),
+        ({"op": "nothing", "id": "x"}, "bad_message", {}),
+        ({"op": "step", "id": "x", "chain": 5}, "bad_message", {"step": "x"}),
+        ({"op": "chain", "id": "a/b"}, "bad_id", {}),
+        ({"op": "chain", "id": "c", "name": 5}, "bad_message", {"chain": "c"}),
+        ({"op": "log", "step": "x", "records": "none"}, "bad_message", {"step": "x"}),
+    ],
+)
+def test_a_change_that_cannot_be_read_does_not_take_its_neighbours_along(
+    change: object, code: str, context: dict[str, str]
+) -> None:
+    good = {"op": "chain", "id": "c", "name": "c"}
+    message = codec.decode_client(publish_of(good, change, good), 10_000)
+    assert isinstance(message, codec.DamagedPublish)
+    first, bad, last = message.changes
+    assert first == last == ChainChange(id="c", name="c")
+    assert isinstance(bad, Unreadable)
+    assert (bad.code, bad.context) == (code, context)
+
+
+def test_a_time_that_is_none_is_said_in_words() -> None:
+    message = codec.decode_client(publish_of({"op": "chain", "id": "c", "started": "noon"}), 10_000)
+    assert isinstance(message, codec.DamagedPublish)
+    [bad] = message.changes
+    assert isinstance(bad, Unreadable)
+    assert "nanoseconds since 1970" in bad.message
+
+
+def test_a_bad_change_in_a_message_that_breaks_off_is_no_json() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode_client(publish_of({"op": "nothing"}, {"op": "chain", "id": "c"})[:-4], 10_000)
+    assert caught.value.code == "bad_json"

@@ -120,3 +120,37 @@ def test_a_session_id_keeps_the_name_where_it_can() -> None:
     assert ids.session_id("nightly-etl", "01") == "nightly-etl~01"
     assert ids.session_id("team/etl*", "01") == "team-etl-~01"
     assert ids.session_id("  ", "01") == "session~01"
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("a", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("", False),
+        ("a/b", False),
+        (5, False),
+        (None, False),
+    ],
+)
+def test_is_id_asks_without_raising(value: object, good: bool) -> None:
+    assert ids.is_id(value) is good
+
+
+@pytest.mark.parametrize(
+    "topic", ["/directory", "/directory/etl", "/directory/a*", "etl~1", "directory", "/directory/a/b"]
+)
+def test_topics_are_taken(topic: str) -> None:
+    assert ids.check_topic(topic) == topic
+
+
+@pytest.mark.parametrize("topic", ["/directory/", "/directoryx", "/other", "a*", "", "x" * 129])
+def test_what_is_no_topic(topic: str) -> None:
+    with pytest.raises(InvalidIdError):
+        ids.check_topic(topic)
+
+
+def test_a_topic_is_a_string() -> None:
+    with pytest.raises(TypeError):
+        ids.check_topic(5)

@@ -190,3 +190,14 @@ def test_the_digest_does_not_depend_on_the_order_of_arrival(
     shuffle.shuffle(items)  # type: ignore[attr-defined]
     other = SessionState.restore("s", "e", 1, items)
     assert one.digest == other.digest
+
+
+def test_an_entity_may_be_put_with_its_number() -> None:
+    """Who has computed it already (the authority) need not have it computed again."""
+    chain, plain, given = Chain(id="c", name="c"), SessionState("s", "e"), SessionState("s", "e")
+    plain.put("chain", chain)
+    given.put("chain", chain, entity_hash(chain))
+    assert given.digest == plain.digest
+    assert given.hash_of("chain", "c") == entity_hash(chain)
+    assert given.hash_of("chain", "other") == 0
+    assert (given.problems, given.listings) == ({}, {})

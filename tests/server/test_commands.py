@@ -46,6 +46,7 @@ SPECS = (
     CommandSpec(name="pause", targets=("session", "step")),
     CommandSpec(name="cancel"),
     CommandSpec(name="interrupt", targets=("step",)),
+    CommandSpec(name="tune", targets=("step",)),
     CommandSpec(
         name="scale",
         args=(
@@ -128,6 +129,8 @@ async def test_same_key_is_the_same_command(running: Running) -> None:
         (a_request(name="interrupt", step="over"), "command_unsupported"),
         (a_request(step="nowhere"), "not_available"),
         (a_request(step="open", chain="other"), "not_available"),
+        (a_request(step="open", chain="c2"), "not_available"),
+        (a_request(name="tune", step="open"), "command_unsupported"),
         (a_request(name="scale"), "bad_message"),
         (a_request(name="scale", args={"to": "3"}), "bad_message"),
         (a_request(name="scale", args={"to": True}), "bad_message"),
@@ -137,7 +140,7 @@ async def test_same_key_is_the_same_command(running: Running) -> None:
 )
 async def test_what_is_not_offered_is_refused(running: Running, message: CommandRequest, code: str) -> None:
     engine, _ = running
-    publisher = await published(engine)
+    publisher = await published(engine, ChainChange(id="c2", name="another", state="running"))
     with pytest.raises(Refusal) as caught:
         await ask(engine, message)
     assert caught.value.info.code == code
@@ -342,3 +345,19 @@ async def test_a_pause_holds_no_longer_than_its_target_is_open(running: Running)
     await publisher.put(SessionChange(state="failed"))
     assert [hold.want for hold in worker.holds] == ["pause", "run"]
     assert (await Publisher(engine, "s~1", "w2").open()).opened.holds == []  # type: ignore[union-attr]
+
+
+async def test_a_program_that_has_said_goodbye_is_asked_nothing(running: Running) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    await publisher.handle.close(goodbye=True)
+    await engine.settle()
+    with pytest.raises(Refusal, match="goodbye"):
+        await ask(engine, a_request())
+
+
+async def test_an_argument_that_is_not_required_may_be_left_out(running: Running) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    await ask(engine, a_request(name="scale", args={"to": 3}))
+    assert [command.args for command in publisher.delivered] == [{"to": 3}]

@@ -220,3 +220,30 @@ def test_views_of_one_pattern_set_are_shared() -> None:
     directory = Directory(Limits(), lambda: "e")
     assert directory.view("/directory", ("a", "b")) is directory.view("/directory", ("b", "a", "a"))
     assert directory.view("/directory", ("a",)) is not directory.view("/directory", ("a", "b"))
+
+
+def a_line(steps: int = 0) -> Listing:
+    return Listing(id="s~1", name="s", state="running", counts={"running": steps} if steps else {})
+
+
+def test_what_nobody_needs_to_hear_is_not_told() -> None:
+    """A line that becomes again what it was, a session that was never there, a view that is used again."""
+    directory = Directory(Limits(), lambda: "e")
+    feed = directory.view("/directory", ("*",))
+    directory.update(a_line(), 0.0, 1)
+    assert (len(directory), feed.state.seq, directory.next_deadline()) == (1, 1, None)
+    directory.update(a_line(1), 0.1, 2)
+    waits = directory.next_deadline()
+    assert waits is not None
+    directory.update(a_line(), 0.2, 3)
+    directory.handle_timeout(waits, 4)
+    assert (feed.state.seq, directory.next_deadline()) == (1, None)
+    directory.update(a_line(), 10.0, 5)
+    directory.remove("never~1", 6)
+    assert feed.state.seq == 1
+    directory.sweep(10.0)
+    assert directory.next_deadline() == 10.0 + UNUSED
+    directory.sweep(11.0)
+    assert directory.next_deadline() == 10.0 + UNUSED
+    directory.view("/directory", ("*",))
+    assert directory.next_deadline() is None

@@ -197,3 +197,17 @@ async def test_settling_ends_when_a_task_is_done_and_nobody_has_taken_it_away_ye
     assert [task.done() for task in engine._tasks] == [True]
     await engine.settle()
     assert not engine._tasks
+
+
+def test_who_is_not_watched_changes_nothing() -> None:
+    watch = LivenessWatch(Timing())
+    assert not watch.heard("nobody", 1.0)
+    assert watch.disconnected("nobody", 1.0) is None
+    watch.opened("p", 0.0)
+    assert watch.disconnected("p", 1.0) == "stale"
+    assert watch.disconnected("p", 2.0) is None
+    assert watch.heard("p", 3.0)
+    assert not watch.heard("p", 4.0)
+    assert "p" in watch
+    assert "nobody" not in watch
+    assert len(watch) == 1

@@ -20,6 +20,7 @@ from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor_server.auth import issue
 from wsmonitor_server.clock import ManualClock, SystemClock
 from wsmonitor_server.embedded import EmbeddedServer
+from wsmonitor_server.http import valid_nonce
 
 from .fakes import FakeEngine
 from .raw import ask, code, get, send
@@ -298,3 +299,11 @@ async def test_connections_are_logged_without_their_token(
     assert values["remote"].startswith("127.0.0.1:")
     server_side = [r for r in caplog.records if not r.name.startswith("websockets.client")]
     assert all(token not in f"{record.getMessage()} {record.__dict__}" for record in server_side)
+
+
+@pytest.mark.parametrize(
+    ("nonce", "good"),
+    [("0" * 16, True), ("F" * 128, True), ("0" * 15, False), ("0" * 129, False), ("g" * 16, False)],
+)
+def test_the_form_of_a_challenge(nonce: str, good: bool) -> None:
+    assert valid_nonce(nonce) is good

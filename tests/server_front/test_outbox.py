@@ -97,3 +97,17 @@ def test_the_bucket_refills_with_time_up_to_its_size() -> None:
     assert bucket.take(0.5)
     assert not bucket.take(0.5)
     assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_pages_are_counted_apart_and_leave_in_their_place() -> None:
+    box, lane = outbox(messages=100, size=10_000), Lane()
+    box.put_state(lane, b"s" * 10)
+    box.put_bulk(b"p" * 50)
+    box.put_control(b"c" * 10)
+    assert (box.state_size, box.bulk_waiting, box.control_waiting) == (10, 50, 10)
+    assert box.take(20) == [b"s" * 10]
+    assert (lane.count, box.victim()) == (0, None)
+    assert box.take(20) == [b"p" * 50]
+    assert box.bulk_waiting == 0
+    assert box.take(20) == [b"c" * 10]
+    assert not box

@@ -34,16 +34,13 @@ from typing import Any, Final
 import msgspec
 
 from .entities import (
+    KIND_OF,
     Argument,
     Chain,
-    Command,
     CommandSpec,
     Entity,
     Failure,
     Link,
-    Listing,
-    Problem,
-    Producer,
     Progress,
     Session,
     Step,
@@ -206,14 +203,7 @@ def canonical(entity: Entity) -> bytes:
             return _encode(("chain", entity.id, *_tail(entity)))
         case Session():
             return _encode(("session", entity.id, entity.run, _specs(entity.commands), *_tail(entity)))
-        case Command():
-            kind = "command"
-        case Producer():
-            kind = "producer"
-        case Problem():
-            kind = "error"
-        case Listing():
-            kind = "listing"
+    kind = KIND_OF[type(entity)]
     return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
 
 
