@@ -97,7 +97,7 @@ class Program:
         self.process.communicate()
 
 
-def _settle(figures: Figures, programs: list[Program]) -> None:
+def settle(figures: Figures, programs: list[Program]) -> None:
     """Let *programs* end, each with everything acknowledged."""
     for program in programs:
         told = program.stop()
@@ -107,7 +107,7 @@ def _settle(figures: Figures, programs: list[Program]) -> None:
         assert not told["trouble"], told
 
 
-def _conclude(figures: Figures, server: ServerProcess, watches: list[Watch]) -> None:
+def conclude(figures: Figures, server: ServerProcess, watches: list[Watch]) -> None:
     """Traffic has stopped: everybody agrees, also with what the file has after a proper end."""
     sessions = {watch.session for watch in watches}
     kept = {session: stored(server.database, session) for session in sessions}
@@ -170,8 +170,8 @@ def kill_servers(folder: Path, rounds: int, seed: int, log: Log = lambda _: None
             figures.time("from the kill to everybody current", now - killed)
             figures.time("from listening again to everybody current", now - begun)
             log(f"{figures.rounds}/{rounds} {now - killed:.2f} s {figures.violations} violations")
-        _settle(figures, programs)
-        _conclude(figures, server, watches)
+        settle(figures, programs)
+        conclude(figures, server, watches)
         for watch in watches:
             figures.judge(watch, {name: [path] for name, path in ledgers[watch.session].items()})
     return figures
@@ -250,8 +250,8 @@ def kill_producers(folder: Path, rounds: int, seed: int, log: Log = lambda _: No
                 "what was killed for good has crashed",
             )
             figures.check_crashed(watch, gone)
-        _settle(figures, [steady, *workers])
-        _conclude(figures, server, watches)
+        settle(figures, [steady, *workers])
+        conclude(figures, server, watches)
         figures.acknowledged = sum(
             Ledger.read(path).acked for paths in runs.accounts.values() for path in paths
         )
