@@ -14,8 +14,8 @@ from wsmonitor.client import EventApplied, SyncCompleted, Target, Update, connec
 from wsmonitor.protocol.entities import Producer
 from wsmonitor_server.embedded import EmbeddedServer
 
-DONE = "import wsmonitor as wm\nwith wm.session('x') as s, s.chain('c') as c, c.step('a'): pass\nprint(s.id)"
-LEFT_OPEN = "import wsmonitor as wm\ns = wm.session('x'); s.__enter__()\nprint(s.id)"
+DONE = "import wsmonitor as wm\nwith wm.session('x') as s, s.step('a'): s.flush(30)\nprint(s.id)"
+LEFT_OPEN = "import wsmonitor as wm\ns = wm.session('x'); s.__enter__(); s.flush(30)\nprint(s.id)"
 
 
 def watch_until_closed(server: EmbeddedServer, session: str) -> Producer:

@@ -354,3 +354,39 @@ def test_what_another_process_has_taken_over_is_not_delivered_in_its_name(world:
     assert "another process has taken the session over [fenced]" in done.stderr
     state = world.state(session, lambda state: state.session is not None and state.session.ended != "")
     assert len(state.chains) == 2
+
+
+def test_a_program_and_its_forked_workers_have_spools_of_their_own(world: World) -> None:
+    program = world.start(
+        "-c",
+        "import os, sys, wsmonitor as wm\n"
+        "with wm.session('forks') as s, s.chain('c') as c, c.step('outer') as outer:\n"
+        "    for number in range(50):\n"
+        "        with outer.step('mine') as step: step.log(f'm{number}')\n"
+        "    for worker in range(3):\n"
+        # In the middle of writing to the parent's spool.
+        "        while not s._run.channel._publication._machine.spool.kept: pass\n"
+        "        if not os.fork():\n"
+        "            for number in range(50):\n"
+        "                with outer.step('theirs') as step: step.log(f'{worker}.{number}')\n"
+        "            sys.exit(0)\n"
+        "    for worker in range(3): os.wait()\n"
+        "print(s.id)\n",
+    )
+    out, errors = program.communicate(timeout=PATIENCE)
+    assert program.returncode == 0, errors
+    session = out.strip()
+    spools = world.spools()
+    assert [one.state for one in spools] == ["left"] * 4
+    assert {one.facts and one.facts.session for one in spools} == {session}
+    world.serve()
+    done = world.command("spool", "flush")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "refused" not in done.stdout
+    state = world.state(session, lambda state: all(one.closed for one in state.producers.values()))
+    assert state.session is not None
+    assert state.session.state == "succeeded"
+    lines = sorted(step.log_last for step in state.steps.values() if step.name != "outer")
+    assert lines == sorted([f"m{n}" for n in range(50)] + [f"{w}.{n}" for w in range(3) for n in range(50)])
+    assert {step.log_count for step in state.steps.values() if step.name != "outer"} == {1}
+    assert not state.problems

@@ -70,7 +70,11 @@ def flush_command(names: tuple[str, ...], as_json: bool, server: Server) -> int:
       wsmonitor spool flush nightly-etl~01J9…
       wsmonitor spool flush --token-file token.txt --timeout 1min
     """
+    from wsmonitor.publish.session import OWNER
+
     chosen = [one for one in _chosen(names) if one.state != "in use" or names]
+    # The owner's last: with it a session may end, and after that nothing of its workers is taken.
+    chosen.sort(key=lambda one: one.facts is not None and one.facts.producer == OWNER)
     outcomes: list[dict[str, Any]] = []
     failure: Failure | None = None
     for one in chosen:

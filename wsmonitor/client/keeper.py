@@ -40,7 +40,7 @@ GATHER: Final = 0.02
 RETRY: Final = 5.0
 """Seconds after which a disk that took nothing is tried again."""
 
-DISK_TIMEOUT: Final = 0.2
+DISK_TIMEOUT: Final = 0.15
 """Seconds that the end of a program waits for a write that is under way."""
 
 FOLDER_SIZE: Final = 2 * 1024 * 1024 * 1024

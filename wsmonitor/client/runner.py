@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 log: Final = logging.getLogger("wsmonitor.client")
 
-EXIT_TIMEOUT: Final = 0.2
+EXIT_TIMEOUT: Final = 0.15
 """Seconds that the interpreter's exit may wait for connections to say goodbye."""
 
 

@@ -105,11 +105,13 @@ class Channel(PublicationListener):
         self._settled = threading.Event()  # nothing of an earlier process is left to be ended
         self._settled.set()
         self.closed: Callable[[Channel], None] | None = None  # told when nothing is left to do
+        self.done: Callable[[], None] = lambda: None  # told when it has said goodbye and left nothing
         self.dropped_changes = 0
         self.dropped_logs = 0
         self.answers = Answers(self._submit)
         self.phase = "idle"
         self.left: Kept | None = None  # of a publication that has ended: what was not confirmed
+        self.taken_over = False  # or removed
         self.removed = False  # whether somebody removed the session
 
     # -- opening and closing
@@ -177,6 +179,12 @@ class Channel(PublicationListener):
         if self.closed is not None:
             self.closed(self)
 
+    def _close_done(self) -> None:
+        clean = self._publication is not None and not self.taken_over and not self._publication.unacknowledged
+        self.close()
+        if clean:
+            self.done()
+
     def leave(self, timeout: float) -> bool:
         """Say goodbye on this thread, within *timeout* seconds; says whether everything was confirmed.
 
@@ -211,7 +219,7 @@ class Channel(PublicationListener):
             return
         if publication is None or (publication.unacknowledged == 0 and not self._unsent):
             # On the connection's own thread, after what it is doing now: this may be one of its callbacks.
-            connection.call_soon(self.close)
+            connection.call_soon(self._close_done)
 
     def abandon(self) -> None:
         """Forget the connection without touching it: it belongs to the process that forked us."""
@@ -418,6 +426,7 @@ class Channel(PublicationListener):
 
     def fenced(self, *, removed: bool) -> None:
         self.removed = removed
+        self.taken_over = True
         with self._run.lock:
             calls = self.answers.drop()
         _call(calls)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .session import Session
 
-EXIT_SECONDS: Final = 0.5
+EXIT_SECONDS: Final = 0.65
 """How long exit waits for what is on its way; HARMLESS promises one second, and the disk and the connections
 need their parts (`keeper.DISK_TIMEOUT`, `runner.EXIT_TIMEOUT`)."""
 
 _lock = threading.Lock()
 _open: dict[int, Session] = {}
 _finishing: dict[int, Channel] = {}
+_free: dict[tuple[str, str], list[str]] = {}
+"""Worker ids, by address and session, that this process has used and said goodbye with."""
 _prepared = False
 
 
@@ -95,6 +98,24 @@ def _closed(channel: Channel) -> None:
         _finishing.pop(id(channel), None)
 
 
+def worker_id(url: str, session: str, random_bits: Callable[[int], int]) -> str:
+    """A producer id for a worker of *session*: one that this process has done with, or a new one.
+
+    A pool's worker may join for each of its tasks; a session has only so many producers.
+    """
+    with _lock:
+        free = _free.get((url, session))
+        if free:
+            return free.pop()
+    return f"w-{random_bits(48):012x}"
+
+
+def done_with(url: str, session: str, worker: str) -> None:
+    """*worker* has said goodbye, and left nothing: its id may be used again."""
+    with _lock:
+        _free.setdefault((url, session), []).append(worker)
+
+
 def _prepare() -> None:
     global _prepared
     with _lock:
@@ -127,12 +148,13 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _finishing.clear()
+    _free.clear()
     for session in list(_open.values()):
         session._forked()
 
 
 def _at_exit() -> None:
-    """End what is open, give what is left half a second, and say what did not get through."""
+    """End what is open, give what is left a moment, and say what did not get through."""
     with _lock:
         sessions = list(_open.values())
     failed = getattr(sys, "last_value", None)

@@ -241,7 +241,10 @@ class Session(Work):
 
     def _open(self, role: str) -> None:
         run = self._run
-        producer = role if role == OWNER else f"w-{run.runtime.random_bits(48):012x}"
+        url, producer = self._target.url or "", role
+        if role != OWNER:
+            producer = registry.worker_id(url, self.id, run.runtime.random_bits)
+            run.channel.done = lambda: registry.done_with(url, self.id, producer)
         try:
             connection = run.runtime.connect(self._target)
             run.channel.open(
