@@ -40,3 +40,8 @@ def test_reconnect_after(code: int) -> None:
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1009, 1010, 4500, 4599, 4999])
 def test_stop_after(code: int) -> None:
     assert not may_reconnect(code)
+
+
+@pytest.mark.parametrize(("code", "may"), [(4499, True), (4500, False), (4999, False), (5000, True)])
+def test_the_range_that_says_not_to_come_back(code: int, may: bool) -> None:
+    assert may_reconnect(code) is may

@@ -320,3 +320,36 @@ def test_a_bad_change_in_a_message_that_breaks_off_is_no_json() -> None:
     with pytest.raises(ProtocolError) as caught:
         codec.decode_client(publish_of({"op": "nothing"}, {"op": "chain", "id": "c"})[:-4], 10_000)
     assert caught.value.code == "bad_json"
+
+
+def test_what_is_said_of_a_change_that_cannot_be_read() -> None:
+    message = codec.decode_client(publish_of({"op": 7}, {"op": "x" * 99}), 10_000)
+    assert isinstance(message, codec.DamagedPublish)
+    assert (message.session, message.producer, message.producer_epoch, message.first) == ("s", "p", 1, 1)
+    words = [change.message for change in message.changes if isinstance(change, Unreadable)]
+    assert words[0].startswith("a change: ")
+    assert words[1].startswith("x" * 64 + ": ")
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words", "fatal"),
+    [
+        (b'{"a":' * 5_000, "bad_json", "nested too deeply", True),
+        (b'{"type":"\xff"}', "bad_json", "not UTF-8", True),
+        (b"[]", "bad_message", "a message is one JSON object", False),
+        (b'{"request":3}', "bad_message", "a message needs a `type`, a string", False),
+    ],
+)
+def test_what_is_said_of_what_is_no_message(data: bytes, code: str, words: str, fatal: bool) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode_client(data, 100_000)
+    assert (caught.value.code, caught.value.fatal) == (code, fatal)
+    assert str(caught.value).startswith(words)
+    assert caught.value.request == (3 if b"request" in data else None)
+
+
+@pytest.mark.parametrize("number", [0, 1, 107, 2**53 - 1])
+def test_the_request_of_a_bad_message_is_kept(number: int) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode_client(msgspec.json.encode({"type": "refresh", "request": number}), 1_000)
+    assert caught.value.request == number

@@ -72,3 +72,10 @@ def test_facts_are_attributes() -> None:
     assert issubclass(errors.WaitTimeoutError, TimeoutError)
     with pytest.raises(ValueError, match="bad"):
         raise errors.InvalidIdError("bad")
+
+
+def test_what_errors_say() -> None:
+    assert str(errors.OutOfOrderError(("e", 3), ("f", 4))) == "expected e:3, got f:4"
+    assert str(errors.SessionFailed("s~1", "failed")) == "session 's~1' ended as failed"
+    assert str(errors.SessionFailed("s~1", "failed", "a disk")) == "session 's~1' ended as failed: a disk"
+    assert str(errors.ConnectionFailedError("unauthorized", "no token")) == "no token"

@@ -154,3 +154,12 @@ def test_what_is_no_topic(topic: str) -> None:
 def test_a_topic_is_a_string() -> None:
     with pytest.raises(TypeError):
         ids.check_topic(5)
+
+
+def test_a_refused_id_is_told_what_it_is_and_may_not_hold() -> None:
+    with pytest.raises(InvalidIdError, match=r"^id 'a/b' may not hold '/', control"):
+        ids.check_id("a/b")
+    with pytest.raises(InvalidIdError, match=r"^session id 'a\*' may not hold '/' or '\*', control"):
+        ids.check_session_id("a*")
+    with pytest.raises(InvalidIdError, match=r"^step must have 1 to 128 characters"):
+        ids.check_session_id("", "step")

@@ -21,6 +21,7 @@ from wsmonitor_server.auth import issue
 from wsmonitor_server.clock import ManualClock, SystemClock
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.http import valid_nonce
+from wsmonitor_server.stores.base import StoreError
 
 from .fakes import FakeEngine
 from .raw import ask, code, get, send
@@ -265,10 +266,15 @@ async def test_what_is_not_http_is_refused_in_words(
 async def test_health_and_readiness(server: EmbeddedServer, engine: FakeEngine) -> None:
     assert (await get(server, "/healthz"))[0] == 200
     assert (await get(server, "/readyz"))[0] == 200
-    engine.not_ready = OSError("disk full")
+    engine.not_ready = StoreError("the disk is full")
     status, _, body = await get(server, "/readyz")
-    assert status == 503
-    assert b"disk full" in body
+    assert (status, code(body)) == (503, "store_failed")
+    assert b"the disk is full" in body
+    # What a fault says may be anything, a path or a secret: it is for the log.
+    engine.not_ready = OSError("cannot write /home/ada/secret")
+    status, _, body = await get(server, "/readyz")
+    assert (status, code(body)) == (503, "store_failed")
+    assert b"ada" not in body
     assert (await get(server, "/healthz"))[0] == 200
 
 
