@@ -165,3 +165,10 @@ def test_of_edited_cells_just_those_are_left_alone(numbers: list[int], edited: s
     ]
     left = {one.executed for one in match(executed, places) if one.how == "changed"}
     assert left == {at for at in edited if at < len(numbers)}
+
+
+def test_the_parts_between_two_secrets_have_to_be_there_in_their_order() -> None:
+    recorded = Executed("", f"a = {REDACTED}\nb = {REDACTED}\nc = 1")
+    assert same_source(recorded, "a = x\nb = y\nc = 1")
+    assert not same_source(recorded, "a = x\nd = y\nc = 1")
+    assert not same_source(recorded, "a = x\nc = 1")

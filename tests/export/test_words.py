@@ -57,3 +57,29 @@ def test_a_moment_beyond_the_calendar_is_still_told() -> None:
 def test_one_line_has_no_control_characters() -> None:
     assert words.one_line("a\x1b[31m b\r\nc\u202e") == "a [31m b c"
     assert words.one_line("x" * 300, 10) == "x" * 9 + "…"
+
+
+def test_counts_come_in_the_order_of_states_without_zeros() -> None:
+    counts = {"later": 2, "succeeded": 3, "failed": 1, "running": 0}
+    found = words.ordered(counts)
+    assert found[-1] == ("later", 2)
+    assert sorted(found) == [("failed", 1), ("later", 2), ("succeeded", 3)]
+
+
+def test_times_between_moments() -> None:
+    assert words.between("1000000000", "3500000000") == 2.5
+    assert words.between("1000000000", 1_000_000_000) == 0.0
+    assert words.between("", "1") is None
+    assert words.between("1", "") is None
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 steps"), (1, "1 step"), (2_000, "2,000 steps")])
+def test_plurals(count: int, text: str) -> None:
+    assert words.plural(count, "step") == text
+
+
+def test_a_moment_with_and_without_its_parts() -> None:
+    at = 1_700_000_000_123_000_000
+    assert words.moment(at) == "2023-11-14 22:13:20 UTC"
+    assert words.moment(str(at), date=False) == "22:13:20"
+    assert words.moment(at, date=False, millis=True) == "22:13:20.123"

@@ -223,3 +223,18 @@ def test_a_megabyte_of_near_misses_takes_no_time_to_speak_of(piece: str) -> None
     begun = time.process_time()
     REDACTOR.text(text)
     assert time.process_time() - begun < 5
+
+
+def test_generated_keys_do_not_grow_the_memory_of_keys() -> None:
+    redactor = Redactor()
+    for number in range(5_000):
+        assert not redactor.secret_key(f"key{number}")
+        assert redactor.secret_key(f"password{number}") == redactor.secret_key(f"password{number}")
+    assert len(redactor._known) <= 4_096
+
+
+def test_what_is_switched_off_leaves_everything() -> None:
+    off = NoRedactor()
+    assert not off.secret_key("password")
+    assert off.text("password=hunter2") == "password=hunter2"
+    assert (off.finds_keys, Redactor().finds_keys) == (False, True)
