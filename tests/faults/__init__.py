@@ -15,6 +15,7 @@ watching   observers that keep account of what they were told
 account    what was lost, told twice, or went backwards; and what the killed server's file has
 kills      kill -9 of the server, and of producers
 links      half-open links: packets dropped between two network namespaces
+isolation  many sessions, many observers, and every byte that they receive
 disks      a disk that can be filled, and mounted read-only
 leaks      the same over and over, and what is left of it (census, cycles, counted_server)
 ========== ==========================================================
