@@ -1,22 +1,34 @@
 """``python -m tests.simulation``: run seeds, and say what was broken and what was covered.
 
-python -m tests.simulation --seeds 1..1000 --jobs 2
-python -m tests.simulation --seed 4711 --trace
-python -m tests.simulation --faults          # every planted fault has to be caught
+    python -m tests.simulation --seeds 1..1000 --jobs 2
+    python -m tests.simulation --seed 4711 --trace
+    python -m tests.simulation --planted --seeds 1..100   # every planted fault has to be caught
+
+``--write`` puts the figures into ``docs/reliability.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.__main__ import table, write
 
 from .faults import FAULTS, Fault
 from .oracle import Violation
-from .run import Outcome, run
+from .run import Outcome, quiet_run, run
+
+DOCUMENT: Final = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
+
+_FAULT: Final = "fault: "
 
 
 def _seeds(text: str) -> range:
@@ -30,20 +42,24 @@ def _seeds(text: str) -> range:
 def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
     """Run *seeds*, on so many processes at once; in the order of the seeds."""
     if jobs <= 1:
-        yield from map(run, seeds)
+        yield from map(quiet_run, seeds)
         return
     with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(run, seeds, chunksize=4)
+        yield from pool.imap(quiet_run, seeds, chunksize=4)
 
 
-def caught(fault: Fault, seeds: Sequence[int]) -> tuple[int, Violation] | None:
-    """The first of *seeds* that catches *fault*, and by what; None when none does."""
+def violations(fault: Fault, seeds: Sequence[int]) -> Iterator[tuple[int, Violation]]:
+    """Which of *seeds* catch *fault*, and by what."""
     with fault.patch():
         for seed in seeds:
             violation = run(seed, plan=fault.plan(seed)).violation
             if violation is not None:
-                return seed, violation
-    return None
+                yield seed, violation
+
+
+def caught(fault: Fault, seeds: Sequence[int]) -> tuple[int, Violation] | None:
+    """The first of *seeds* that catches *fault*, and by what; None when none does."""
+    return next(violations(fault, seeds), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,54 +68,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_seeds, default=range(1, 201), metavar="A..B", help="default: 1..200")
     parser.add_argument("--seed", type=int, metavar="N", help="run this one, and show the end of its trace")
     parser.add_argument("--trace", action="store_true", help="with --seed: the whole trace")
-    parser.add_argument(
-        "--faults", action="store_true", help="run the planted faults instead of the real code"
-    )
+    parser.add_argument("--planted", action="store_true", help="run the planted faults, not the real code")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once (default: 1)")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/reliability.md")
     options = parser.parse_args(arguments)
-    if options.faults:
-        return _faults(options.seeds)
     if options.seed is not None:
-        outcome = run(options.seed)
+        outcome = quiet_run(options.seed)
         print(outcome.report(whole=options.trace))
         print(f"{outcome.steps:,} steps, {outcome.seconds:,.0f} s of virtual time, print {outcome.print}")
         return int(outcome.violation is not None)
-    return _many(options.seeds, options.jobs)
+    command = f"python -m tests.simulation --seeds {options.seeds[0]}..{options.seeds[-1]}"
+    if options.planted:
+        return _planted(options.seeds, f"{command} --planted --write" if options.write else "")
+    return _many(
+        options.seeds, options.jobs, f"{command} --jobs {options.jobs} --write" if options.write else ""
+    )
 
 
-def _faults(seeds: Sequence[int]) -> int:
+def _planted(seeds: Sequence[int], command: str) -> int:
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = []
     missed = 0
     for fault in FAULTS:
-        found = caught(fault, seeds)
-        if found is None:
-            missed += 1
-            print(f"NOT CAUGHT  {fault.name}, by seeds {seeds[0]} to {seeds[-1]}", flush=True)
-        else:
-            print(f"caught      {fault.name}: seed {found[0]}, {found[1]}", flush=True)
+        found = list(violations(fault, seeds))
+        by = Counter(violation.name for _, violation in found)
+        missed += not found
+        row = {
+            "planted fault": fault.name,
+            f"caught by, of {len(seeds)} seeds": len(found),
+            "first": found[0][0] if found else "never",
+            "invariants": ", ".join(f"{name} {count}" for name, count in by.most_common()),
+        }
+        rows.append(row)
+        print(*row.values(), sep="; ", flush=True)
+    if command:
+        write("planted", command, rows, DOCUMENT)
     return int(missed > 0)
 
 
-def _many(seeds: Sequence[int], jobs: int) -> int:
+def _many(seeds: Sequence[int], jobs: int, command: str) -> int:
     begun = time.monotonic()
     counts: Counter[str] = Counter()
-    broken: list[Outcome] = []
-    steps = 0
+    within: Counter[str] = Counter()  # seeds in which it happened
+    broken = steps = 0
     seconds = 0.0
     for outcome in outcomes(seeds, jobs):
         counts += outcome.counts
+        within.update(outcome.counts.keys())
         steps += outcome.steps
         seconds += outcome.seconds
         if outcome.violation is not None:
-            broken.append(outcome)
+            broken += 1
             print(outcome.report(), flush=True)
-    took = time.monotonic() - begun
-    print(
-        f"{len(seeds):,} seeds, {len(broken)} with a violation; {steps:,} steps, "
-        f"{seconds / 3600:,.1f} h of virtual time in {took:,.0f} s"
-    )
-    for name, count in sorted(counts.items()):
-        print(f"  {count:12,}  {name}")
-    return int(bool(broken))
+    summary = {
+        "seeds": f"{len(seeds):,}",
+        "violations": broken,
+        "steps": f"{steps:,}",
+        "virtual time": f"{seconds / 3600:,.0f} h",
+        "took": f"{(time.monotonic() - begun) / 60:,.1f} min on {jobs} processes",
+    }
+    kinds = sorted(counts)
+    faults = [kind for kind in kinds if kind.startswith(_FAULT)]
+    rest = [kind for kind in kinds if kind not in faults]
+    print(table([summary]))
+    rows = [
+        {
+            "what was done to it": first and first.removeprefix(_FAULT),
+            "times": f"{counts[first]:,}" if first else "",
+            "in seeds": f"{within[first]:,}" if first else "",
+            "what came of it": second,
+            "times ": f"{counts[second]:,}" if second else "",
+            "in seeds ": f"{within[second]:,}" if second else "",
+        }
+        for first, second in itertools.zip_longest(faults, rest, fillvalue="")
+    ]
+    print(table(rows))
+    if command:
+        write("simulation", command, [summary], DOCUMENT)
+        write("simulation-coverage", command, rows, DOCUMENT)
+    return int(broken > 0)
 
 
 if __name__ == "__main__":

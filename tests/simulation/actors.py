@@ -7,17 +7,20 @@ import itertools
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from wsmonitor import publish
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.connection import Connection
 from wsmonitor.client.driver import Endpoint as Place
+from wsmonitor.client.entries import Append
 from wsmonitor.client.errors import NotLocatedError
 from wsmonitor.client.handles import Subscription
 from wsmonitor.client.publishing import Publication
 from wsmonitor.client.runner import Runner
 from wsmonitor.client.shared import SharedConnection
+from wsmonitor.client.spoolfile import SpoolFile
 from wsmonitor.client.types import PublicationListener, Update
 from wsmonitor.protocol.changes import (
     ChainChange,
@@ -119,6 +122,7 @@ class Tokens:
     Args:
         ttl: seconds that each token is valid.
         renewable: whether fresh ones can be had.
+        keep: whether what cannot be delivered is kept on disk.
     """
 
     def __init__(
@@ -130,8 +134,10 @@ class Tokens:
         *,
         ttl: float,
         renewable: bool,
+        keep: bool = False,
     ) -> None:
         self.sessions = sessions
+        self.keep = keep
         self._issue = lambda: issuer.token(subject, role, sessions, ttl)
         self._renewable = renewable
         self._token, self.jti = self._issue()
@@ -160,7 +166,7 @@ class Tokens:
         return False
 
     def lasting(self) -> str | None:
-        return None
+        return URL if self.keep else None
 
     def watched(self) -> str | None:
         return None
@@ -315,6 +321,16 @@ class Client:
     def kill(self) -> None:
         """``kill -9``."""
         self.process.kill()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """The operating system closes a dead process's files; here that is done by hand."""
+        for publication in self.connection._publications:
+            keeper = publication._keeper
+            if keeper is not None:
+                keeper._closed = True
+                if keeper._file is not None:
+                    keeper._file.close()
 
     def close(self) -> None:
         """Close the connection as a program does at its end."""
@@ -398,7 +414,12 @@ class Publisher(Client):
     def begin(self) -> None:
         """Open the session."""
         self.publication = self.connection.publication(
-            self.session, self.producer, _Listener(self), agent=self.name, limit_changes=400
+            self.session,
+            self.producer,
+            _Listener(self),
+            agent=self.name,
+            limit_changes=400,
+            keep=self.tokens.keep,
         )
         self.open = True
         if self.owner:
@@ -469,6 +490,17 @@ class Publisher(Client):
     def _submit(self, change: Change) -> int | None:
         assert self.publication is not None
         return self.publication.submit(change)
+
+    def kept(self) -> tuple[Path | None, list[tuple[str, str, float]]]:
+        """The file in which it has what it could not deliver, and what of that it would miss."""
+        publication = self.publication
+        keeper = None if publication is None else publication._keeper
+        if publication is None or keeper is None or keeper._file is None:
+            return None, []
+        spool = publication._machine.spool
+        ordered = {id(one) for order in spool.orders if isinstance(order, Append) for one in order.entries}
+        tickets = [one.ticket for one in spool.entries if one.pos and id(one) not in ordered]
+        return keeper._file.path, [self.tickets[ticket] for ticket in tickets if ticket in self.tickets]
 
     # -- what it is told
 
@@ -576,6 +608,56 @@ class _Listener(PublicationListener):
 
     def fenced(self, *, removed: bool) -> None:
         self._owner.fenced = True
+
+
+class Flusher(Client):
+    """``wsmonitor spool flush``: delivers what a dead process has left on its disk, as that process.
+
+    Attributes:
+        path: the file.
+        wanted: what is in it, and has to be there in the end.
+        result: "" until it is done; "delivered", "fenced" or "refused".
+        rejections: what the server refused, finally.
+    """
+
+    def __init__(self, *args: Any, path: Path, dead: Publisher, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.path = path
+        self.dead = dead
+        self.wanted: list[tuple[str, str, float]] = []
+        assert self.oracle.server is not None
+        self.lineage = self.oracle.server.lineage
+        self.result = ""
+        self.rejections: list[ErrorInfo] = []
+        self._publication: Publication | None = None
+
+    def begin(self) -> None:
+        """Take the file over, and deliver."""
+        file = SpoolFile.take(self.path)
+        self._publication = self.connection.publish_kept(file, _FlushListener(self))
+        self._look()
+
+    def _look(self) -> None:
+        publication = self._publication
+        assert publication is not None
+        if publication.stage in ("fenced", "refused"):
+            self.result = publication.stage
+        elif publication.unacknowledged == 0:
+            self.result = "delivered"
+        else:
+            self.process.loop.call_later(0.5, self._look)
+            return
+        self.oracle.counts[f"spools {self.result}"] += 1
+        publication.leave_kept(ended=False)
+        self.connection.close(0)
+
+
+class _FlushListener(PublicationListener):
+    def __init__(self, owner: Flusher) -> None:
+        self._owner = owner
+
+    def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
+        self._owner.rejections.append(error)
 
 
 class Program(Client):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.stores import reading
 from wsmonitor_server.stores.base import Commit, Store, StoreError
 from wsmonitor_server.stores.blobs import MemoryBlobs
 from wsmonitor_server.stores.memory import MemoryStore
@@ -298,13 +299,16 @@ class SqliteDisk:
         self._open = None
 
     def states(self, sessions: Sequence[str]) -> dict[str, SessionState]:
-        # A process of its own opens it for a moment, as the next server will: that begins the new epoch.
+        # A process of its own opens it for a moment, and writes nothing.
         reader = SqliteStore(
             self.path, token_hex=self._hex, blobs=self._blobs, boot_id=f"boot {self._boot}", mounts=""
         )
         try:
             reader._open()
-            found = {session: reader._load(session) for session in sessions}
+            found = {
+                session: reading.session(reader._db, self.path, session, new_epoch=reader.epoch)
+                for session in sessions
+            }
         finally:
             if reader._connection is not None:
                 reader._connection.close()

@@ -194,12 +194,12 @@ class Oracle:
         for session in list(self.lines):
             state = states.get(session)
             old = self.lines[session]
-            if state is None:
-                del self.lines[session]
-                continue
-            line = self.lines[session] = Line(state)
+            line = self.lines[session] = Line(state or SessionState(session, old.state.epoch, 0))
             # What observers have seen of the old epochs stays true of them.
             line.events, line.digests = old.events, old.digests
+            if state is None:
+                line.removed = old.removed
+                continue
             line.record()
             for entity in state.entities["step"].values():
                 assert isinstance(entity, Step)

@@ -68,6 +68,7 @@ class Plan:
     sqlite: bool
     power: bool
     short_tokens: bool
+    keep: bool  # whether producers keep on their disk what they cannot deliver
     fragment: float
     trouble: float  # seconds
     work: list[float] = field(default_factory=list)  # when somebody works
@@ -87,6 +88,7 @@ def make_plan(seed: int, *, only: frozenset[str] | None = None) -> Plan:
         sqlite=rng.random() < 0.15,
         power=power,
         short_tokens=rng.random() < 0.3,
+        keep=rng.random() < 0.4,
         fragment=rng.choice((0.0, 0.1, 0.5)),
         trouble=rng.choice((20.0, 40.0, 80.0)),
     )

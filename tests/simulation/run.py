@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.reducer import SessionState
 
 from . import verdict
-from .actors import Client, Issuer, Observer, Operator, Program, Publisher, ServerHost, Tokens
+from .actors import Client, Flusher, Issuer, Observer, Operator, Program, Publisher, ServerHost, Tokens
 from .disk import Disk, KeptDisk, SqliteDisk
 from .network import Network
 from .oracle import Oracle, Violation
@@ -69,11 +71,19 @@ def run(seed: int, *, plan: Plan | None = None) -> Outcome:
         return Simulation(seed, plan or make_plan(seed), Path(folder)).run()
 
 
+def quiet_run(seed: int) -> Outcome:
+    """`run`, without the warnings that a program gets whose server is away, which here is all the time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run(seed)
+
+
 class Simulation:
     """See the package's text."""
 
     def __init__(self, seed: int, plan: Plan, folder: Path) -> None:
         self.plan = plan
+        self._folder = folder
         self.world = world = World(seed)
         world.network = Network(world)
         world.network.fragment = plan.fragment
@@ -89,6 +99,7 @@ class Simulation:
         self.publishers: list[Publisher] = []
         self.dead: list[Publisher] = []
         self.programs: list[Program] = []
+        self.flushers: list[Flusher] = []
         self.gone: list[Program] = []  # killed
         self.born = 0  # publishers so far
         self.sessions = [f"session-{number}" for number in range(1, plan.sessions + 1)]
@@ -103,7 +114,7 @@ class Simulation:
     def run(self) -> Outcome:
         """Everything from the beginning to the verdict."""
         violation: Violation | None = None
-        with _faults_in_logs(self.oracle):
+        with _faults_in_logs(self.oracle), _home(self._folder):
             try:
                 self._cast()
                 self._trouble()
@@ -115,6 +126,8 @@ class Simulation:
             finally:
                 for program in (*self.programs, *self.gone):
                     program.forget()
+                for client in self.clients():
+                    client.let_go()
                 for process in self.world.processes:
                     process.discard()
                 self.disk.discard()
@@ -177,13 +190,43 @@ class Simulation:
             self.oracle,
             name,
             f"p-{session}-{producer}",
-            Tokens(self.issuer, f"program-{session}", "publish", (session,), ttl=ttl, renewable=True),
+            self._publisher_tokens(session, ttl),
             session=session,
             producer=producer,
         )
         self.publishers.append(publisher)
         publisher.do(publisher.begin)
         return publisher
+
+    def _publisher_tokens(self, session: str, ttl: float) -> Tokens:
+        return Tokens(
+            self.issuer,
+            f"program-{session}",
+            "publish",
+            (session,),
+            ttl=ttl,
+            renewable=True,
+            keep=self.plan.keep,
+        )
+
+    def _flush(self, dead: Publisher, after: float) -> None:
+        """Somebody delivers what *dead* has left, *after* seconds."""
+        path, wanted = dead.kept()
+        if path is None:
+            return
+        flusher = Flusher(
+            self.world,
+            self.oracle,
+            f"flush of {dead.name}",
+            dead.process.host,
+            self._publisher_tokens(dead.session, 3_600.0),
+            path=path,
+            dead=dead,
+        )
+        flusher.wanted = wanted
+        self.flushers.append(flusher)
+        self.oracle.counts["spools left by the killed"] += 1
+        self.world.later(after, lambda: flusher.do(flusher.begin))
 
     def _program(self, number: int) -> None:
         program = Program(
@@ -342,6 +385,7 @@ class Simulation:
     def kill_publisher(self, happening: Happening) -> None:
         one = self._one(self.publishers, happening.number)
         if one is not None:
+            self._flush(one, happening.length)
             one.kill()
             self.publishers.remove(one)
             self.dead.append(one)
@@ -452,7 +496,7 @@ class Simulation:
 
     def clients(self) -> list[Client]:
         """Everybody who has a connection, but those who have been replaced."""
-        return [*self.observers, *self.publishers, *self.programs, self.operator]
+        return [*self.observers, *self.publishers, *self.programs, *self.flushers, self.operator]
 
 
 _HAPPENINGS: Final[dict[str, Callable[[Simulation, Happening], None]]] = {
@@ -487,6 +531,20 @@ _HAPPENINGS: Final[dict[str, Callable[[Simulation, Happening], None]]] = {
     "burst": Simulation.burst,
     "watch the directory": Simulation.directory,
 }
+
+
+@contextlib.contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Spools are in *folder*, and nowhere else."""
+    before = os.environ.get("WSMONITOR_HOME")
+    os.environ["WSMONITOR_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WSMONITOR_HOME"]
+        else:
+            os.environ["WSMONITOR_HOME"] = before
 
 
 class _Faults(logging.Handler):

@@ -8,7 +8,7 @@ from wsmonitor.protocol.entities import Command, Step
 from wsmonitor.protocol.states import TERMINAL
 
 if TYPE_CHECKING:
-    from .actors import Observer, Program, Publisher, Tokens
+    from .actors import Flusher, Observer, Program, Publisher, Tokens
     from .run import Simulation
 
 
@@ -34,6 +34,8 @@ def everybody_agrees(simulation: Simulation) -> None:
             _agrees(simulation, observer, subscription, seen, patterns)
     for publisher in simulation.publishers:
         _published(simulation, publisher)
+    for flusher in simulation.flushers:
+        _flushed(simulation, flusher)
     for program in simulation.programs:
         _said(simulation, program)
     for program in simulation.gone:
@@ -110,6 +112,23 @@ def _published(simulation: Simulation, publisher: Publisher) -> None:
             fail("HONEST", f"{publisher.name}: {ident} is {change.state}, shown is {step.state}")
 
 
+def _flushed(simulation: Simulation, flusher: Flusher) -> None:
+    """What was kept on the disk of a killed program is there."""
+    fail, session = simulation.oracle.fail, flusher.dead.session
+    if not flusher.result:
+        fail("DURABLE", f"the {flusher.name} has not come to an end: {flusher.connection.status}")
+    line = simulation.oracle.line(session)
+    # Who was fenced was told so; what was refused, or removed since, or lost with the power, too.
+    if flusher.result != "delivered" or flusher.rejections or simulation.host.lineage != flusher.lineage:
+        return
+    if line is not None and line.removed is not None:
+        return
+    for kind, what, mark in flusher.wanted:
+        there = line is not None and (line.logs[what] == 1 if kind == "log" else (what, mark) in line.present)
+        if not there:
+            fail("DURABLE", f"the {flusher.name} was said to be delivered; {what} ({mark:g}) is not there")
+
+
 def _said(simulation: Simulation, program: Program) -> None:
     """What a program said by the SDK is what everybody sees, and it was not harmed."""
     fail = simulation.oracle.fail
@@ -118,6 +137,8 @@ def _said(simulation: Simulation, program: Program) -> None:
         fail("HARMLESS", f"{program.name} could not begin")
     if program.open and session.unacknowledged:
         fail("DURABLE", f"{program.name} has {session.unacknowledged} changes left: {session.errors}")
+    if simulation.host.lineage != program.lineage and not program.open:
+        return  # its end may be gone with the power, and nobody is there to say it again
     line = simulation.oracle.line(session.id)
     if line is None:
         fail("DURABLE", f"{program.name} began {session.id}, and it is not there: {session.errors}")
