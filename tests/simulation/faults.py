@@ -305,7 +305,7 @@ FAULTS: Final = (
     ),
     _fault(
         "the position is moved after the handler",
-        "ONCE GAPLESS MONOTONE",
+        "ONCE GAPLESS MONOTONE AGREE HONEST",
         _method(ClientCore, "_link_down", _requests_again),
     ),
     _fault(
@@ -354,7 +354,14 @@ FAULTS: Final = (
     ),
     _fault("patterns of tokens are not looked at", "ISOLATED", _method(Claims, "covers", _patterns_ignored)),
     _fault("who has left is still sent to", "ISOLATED CLEAN", _method(Feed, "detach", _keeps_subscriber)),
-    _fault("an outbox without a limit", "BOUNDED", _method(Outbox, "state_overflow", _never_too_much)),
+    _fault(
+        "an outbox without a limit",
+        "BOUNDED",
+        _method(Outbox, "state_overflow", _never_too_much),
+        "burst",
+        "stall a connection",
+        "slow network",
+    ),
     _fault(
         "expiry is checked at the handshake only",
         "EXPIRED",
