@@ -255,8 +255,8 @@ class ServerHost:
             self.process.kill()
             self.disk.crashed()
 
-    def stop(self) -> None:
-        """Let it drain, then end the process."""
+    def stop(self, restart: float | None = None) -> None:
+        """Let it drain, then end the process, and start it again after *restart* seconds."""
         process, server = self.process, self.server
         if process is None or server is None or not process.alive or server.draining:
             return
@@ -271,6 +271,8 @@ class ServerHost:
                 self._clean(process, server)
                 process.kill()
                 self.disk.crashed()
+            if restart is not None:
+                self.world.later(restart, self.start)
 
         process.loop.call_soon(lambda: process.loop.create_task(drain()))
 

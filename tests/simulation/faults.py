@@ -302,6 +302,9 @@ FAULTS: Final = (
             _method(Subscription, "mute", _mute_in_silence),
             _method(SubscriptionMachine, "_live_event", _gaps_applied),
         ),
+        "burst",
+        "stall a connection",
+        "slow network",
     ),
     _fault(
         "the position is moved after the handler",
@@ -316,7 +319,15 @@ FAULTS: Final = (
             _method(SubscriptionMachine, "synced", _no_epoch_here_either),
         ),
     ),
-    _fault("a hole in history is not told", "GAPLESS", _method(subscription, "_account", _only_events)),
+    _fault(
+        "a hole in history is not told",
+        "GAPLESS",
+        _method(subscription, "_account", _only_events),
+        "burst",
+        "partition an observer",
+        "half-open connection",
+        "stall a connection",
+    ),
     _fault(
         "the server knows less than it acknowledged",
         "ONCE ORDER DURABLE",
@@ -378,6 +389,11 @@ FAULTS: Final = (
         "who was away takes its producer back",
         "DURABLE ORDER ONCE AGREE",
         _method(Authority, "open_producer", _anybody_comes_back),
+        "take a producer over",
+        "partition a publisher",
+        "half-open connection",
+        "suspend a publisher",
+        "burst",
     ),
     _fault(
         "the epoch outlasts the loss of power",

@@ -290,8 +290,7 @@ class Simulation:
         watch()
 
     def stop_server(self, happening: Happening) -> None:
-        self.host.stop()
-        self.world.later(happening.length + 3.0, self.host.start)
+        self.host.stop(happening.length)
 
     def lose_power(self, happening: Happening) -> None:
         process = self.host.process
