@@ -10,6 +10,7 @@ from wsmonitor.notebook.pacing import (
     KEY_EVERY,
     MESSAGES_PER_SECOND,
     UNSEEN,
+    UNSEEN_BYTES,
     UNSEEN_UNSURE,
     Bucket,
     Pacing,
@@ -121,3 +122,22 @@ def test_what_is_reserved_is_left_to_others() -> None:
     bucket.use()
     bucket.use()
     assert not bucket.take(0.0)
+
+
+def test_somebody_who_asks_gets_a_key_frame_at_once() -> None:
+    pacing = Pacing(0.0)
+    drive(pacing, 10, changes_every=None)
+    pacing.changed()
+    pacing.hurry()
+    assert pacing.next(10.0) == "key"
+
+
+def test_a_page_that_acknowledges_nothing_is_taken_for_closed_after_some_bytes() -> None:
+    pacing = Pacing(0.0)
+    assert not pacing.asleep(1.0)
+    pacing.spent(UNSEEN_BYTES)
+    assert not pacing.asleep(1.0)
+    pacing.spent(1)
+    assert pacing.asleep(1.0)
+    pacing.seen(1.0, True)
+    assert not pacing.asleep(1.0)

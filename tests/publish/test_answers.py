@@ -158,3 +158,11 @@ def test_answers_are_kept_for_a_bounded_number_of_commands() -> None:
     sent.clear()
     answers.assert_again()
     assert [change.id for change in sent] == [f"{n:032x}" for n in range(5, KEPT_COMMANDS + 5)]
+
+
+def test_an_answer_that_can_no_longer_be_sent_is_dropped() -> None:
+    answers = Answers(lambda change: None)
+    told: list[str] = []
+    answers.accept("0" * 32, lambda: told.append("then"), lambda: told.append("dropped"))
+    assert told == ["dropped"]
+    assert answers.acknowledged(1) == []

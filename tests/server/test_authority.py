@@ -17,6 +17,7 @@ from wsmonitor.protocol.changes import (
     SessionChange,
     SkippedChange,
     StepChange,
+    Unreadable,
 )
 from wsmonitor.protocol.codec import encode_record
 from wsmonitor.protocol.defaults import Limits
@@ -26,7 +27,7 @@ from wsmonitor.protocol.states import TRANSITIONS, may_follow
 from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.facts import Facts
 from wsmonitor_server.hub import Feed
-from wsmonitor_server.merge import Rejection
+from wsmonitor_server.merge import Rejection, context_of
 
 from .support import large_value, text_value
 
@@ -446,3 +447,10 @@ def test_facts_follow_from_the_entities() -> None:
     assert counted.problem == "broken"
     assert counted.value_bytes == 9000
     assert counted.entity_bytes == sum(len(bytes(encode_record(one))) for _, one in desk.state)
+
+
+def test_what_a_change_is_about() -> None:
+    assert context_of(Unreadable(code="bad_id", message="m", context={"step": "x"})) == {"step": "x"}
+    assert context_of(ChainChange(id="c")) == {"chain": "c"}
+    assert context_of(StepChange(id="x")) == {"step": "x"}
+    assert context_of(SessionChange()) == {}
