@@ -15,10 +15,11 @@ from wsmonitor.protocol.access import Role
 
 
 class RunningServer(NamedTuple):
-    """Where it listens, and the key that it trusts."""
+    """Where it listens, the key that it trusts, and its process."""
 
     url: str
     key_file: Path
+    pid: int
 
     def token(self, subject: str, role: Role) -> str:
         """A token for all sessions, good for an hour."""
@@ -39,7 +40,7 @@ def serve(store: str) -> Iterator[RunningServer]:
                 line = process.stdout.readline()
                 if "listens at" not in line:
                     raise RuntimeError(f"the server did not start: {line!r}")
-                yield RunningServer(line.split()[-1], Path(folder) / "key")
+                yield RunningServer(line.split()[-1], Path(folder) / "key", process.pid)
             finally:
                 process.terminate()
                 process.wait(timeout=30)
