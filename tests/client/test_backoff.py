@@ -43,3 +43,14 @@ def test_after_a_reset_it_begins_anew() -> None:
     delays(backoff, 6)
     backoff.reset()
     assert backoff.next_delay() == 1.0
+
+
+def test_the_longest_delays_are_between_their_bounds() -> None:
+    for random, delay in ((0.0, 22.5), (0.5, 26.25), (1.0, 30.0)):
+        backoff = Backoff(lambda random=random: random)  # type: ignore[misc]
+        assert delays(backoff, 9)[5:] == [delay] * 4
+
+
+def test_without_a_wish_of_the_servers_nothing_is_spread() -> None:
+    assert Backoff(lambda: 0.5).next_delay() == 1.125
+    assert Backoff(lambda: 0.5).next_delay(0.5) == 1.375

@@ -676,3 +676,14 @@ def test_which_entity_a_change_writes() -> None:
     assert entity_key(step("x")) == ("step", "x")
     assert entity_key(LogChange(step="x", records=[])) is None
     assert entity_key(None) is None
+
+
+def test_when_the_pacer_gives_leave_again() -> None:
+    pacer = Pacer(rate=10.0, burst=2)
+    assert pacer.next_at(0.0) == 0.0
+    assert [pacer.take(0.0) for _ in range(3)] == [True, True, False]
+    assert pacer.next_at(0.0) == pytest.approx(0.1)
+    assert pacer.next_at(0.05) == pytest.approx(0.1)
+    assert pacer.next_at(0.1) == 0.1
+    assert pacer.take(0.1)
+    assert (Pacer().rate, Pacer().burst) == (250.0, 250)

@@ -163,3 +163,28 @@ def test_a_refused_id_is_told_what_it_is_and_may_not_hold() -> None:
         ids.check_session_id("a*")
     with pytest.raises(InvalidIdError, match=r"^step must have 1 to 128 characters"):
         ids.check_session_id("", "step")
+
+
+def test_a_ulid_takes_no_more_than_its_bits() -> None:
+    assert ids.ulid(1 << 48, 1 << 80) == "0" * 26
+    assert len(ids.ulid((1 << 60) - 1, (1 << 90) - 1)) == 26
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("etl", "etl"),
+        ("  etl  ", "etl"),
+        ("a/b*c", "a-b-c"),
+        ("Xetl X", "Xetl X"),
+        ("", "session"),
+        ("   ", "session"),
+        ("x" * 200, "x" * 101),
+        ("x" * 100 + " " + "y" * 50, "x" * 100),
+        ("\ttab", "-tab"),
+    ],
+)
+def test_the_id_of_a_run(name: str, label: str) -> None:
+    ident = ids.session_id(name, "0" * 26)
+    assert ident == f"{label}~{'0' * 26}"
+    assert ids.check_session_id(ident) == ident

@@ -201,3 +201,9 @@ def test_an_entity_may_be_put_with_its_number() -> None:
     assert given.hash_of("chain", "c") == entity_hash(chain)
     assert given.hash_of("chain", "other") == 0
     assert (given.problems, given.listings) == ({}, {})
+
+
+def test_a_copy_is_of_the_same_topic_and_place() -> None:
+    state = SessionState("s~1", "e", 7)
+    copy = state.copy()
+    assert (copy.topic, copy.epoch, copy.seq, copy.digest) == ("s~1", "e", 7, state.digest)

@@ -211,3 +211,35 @@ def test_who_is_not_watched_changes_nothing() -> None:
     assert "p" in watch
     assert "nobody" not in watch
     assert len(watch) == 1
+
+
+def test_each_producer_has_its_own_time() -> None:
+    """One that is not due, or is only waited for longer, does not keep others from being judged."""
+    timing = Timing(producer_stale=1.0, producer_lost=2.0, producer_crashed=4.0)
+    watch = LivenessWatch(timing)
+    watch.opened("connected", 0.0)
+    watch.opened("away", 0.0)
+    watch.opened("heard", 0.0)
+    assert watch.disconnected("away", 0.0) == "stale"
+    watch.heard("heard", 100.0)
+    assert watch.handle_timeout(1.0) == [("connected", "stale")]
+    assert watch.handle_timeout(2.0) == [("connected", "lost"), ("away", "lost")]
+    assert watch.handle_timeout(6.0) == [("away", "crashed")]
+    assert "connected" in watch
+    assert watch.next_deadline() == 10.0
+
+
+def test_after_a_restart_the_time_of_who_was_lost_begins_anew() -> None:
+    timing = Timing(producer_stale=1.0, producer_lost=2.0, producer_crashed=4.0)
+    watch = LivenessWatch(timing)
+    watch.loaded("p", "lost", 100.0)
+    assert watch.next_deadline() == 104.0
+    assert watch.handle_timeout(103.9) == []
+    watch.begin_anew(103.9)
+    assert watch.handle_timeout(104.0) == []
+    assert watch.next_deadline() == 107.9
+    assert watch.handle_timeout(107.9) == [("p", "crashed")]
+    watch.loaded("q", "stale", 200.0)
+    assert watch.handle_timeout(202.0) == [("q", "lost")]
+    watch.loaded("r", "live", 300.0)
+    assert watch.disconnected("r", 300.0) == "stale"

@@ -111,3 +111,18 @@ def test_pages_are_counted_apart_and_leave_in_their_place() -> None:
     assert box.bulk_waiting == 0
     assert box.take(20) == [b"c" * 10]
     assert not box
+
+
+def test_what_waits_is_counted_in_each_class_over_several_frames() -> None:
+    box, lane = outbox(messages=100, size=30), Lane()
+    for _ in range(2):
+        box.put_bulk(b"p" * 5)
+        box.put_control(b"c" * 3)
+    assert (box.bulk_waiting, box.control_waiting, box.control_count) == (10, 6, 2)
+    assert box.put_state(lane, b"s" * 30)
+    assert not box.put_state(lane, b"s")
+    assert (lane.count, lane.size) == (2, 31)
+    assert box.take(1) == [b"p" * 5]
+    assert (box.bulk_waiting, box.control_waiting) == (5, 6)
+    assert box.take(3) == [b"c" * 3]
+    assert (box.bulk_waiting, box.control_waiting, box.control_count) == (5, 3, 1)
