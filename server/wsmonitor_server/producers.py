@@ -117,7 +117,16 @@ class ProducerDesk:
         loaded.watch.opened(producer, self._clock.monotonic())
         loaded.verdicts[producer] = "live"
         self._changed(loaded)
-        await loaded.barrier()
+        failure: Refusal | None = None
+        try:
+            await loaded.barrier()
+        except Refusal as exc:
+            failure = exc
+        if holder.ended is not None:
+            # Fenced, or removed, meanwhile: who was told so must not be told that it is open.
+            failure = Refusal(holder.ended)
+        if failure is not None:
+            raise failure
         holder.opened = True
         # In a later turn: the connection tells its client first that the producer is open.
         asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
@@ -143,7 +152,8 @@ class ProducerDesk:
     def fence(self, holder: Holder, *, removed: bool = False) -> None:
         """Another holder took over, or the session was *removed*."""
         words = "the session was removed" if removed else "another holder opened this producer"
-        self._end(holder, refusal("fenced", words, session=holder.session).info)
+        details = {"reason": "removed"} if removed else {}
+        self._end(holder, refusal("fenced", words, session=holder.session, details=details).info)
         holder.events.fenced(holder.session, holder.producer, removed=removed)
 
     def fail(self, loaded: LoadedSession, error: ErrorInfo) -> None:

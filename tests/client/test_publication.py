@@ -641,6 +641,20 @@ def test_who_comes_back_to_a_session_that_was_removed_is_told_so() -> None:
     assert bench.machine.stage == "fenced"
 
 
+def test_a_publication_that_is_told_that_it_is_not_the_holder_stops() -> None:
+    bench = Bench()
+    bench.open()
+    bench.submit(step("a"))
+    for reason, removed in ((None, False), ("removed", True)):
+        bench = Bench()
+        bench.open()
+        bench.submit(step("a"))
+        details = {"producer": "p"} if reason is None else {"producer": "p", "reason": reason}
+        bench.machine.failed(bench.now, ErrorInfo(code="fenced", message="another holder", details=details))
+        assert bench.machine.stage == "fenced"
+        assert bench.told.of("fenced") == [("fenced", removed)]
+
+
 def test_what_an_assertion_replaces_is_acknowledged_with_it_and_not_before() -> None:
     """DURABLE: of 3 waiting changes the second is asserted anew; the first and last are not its business."""
     bench = Bench()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from wsmonitor.protocol.changes import ChainChange, SessionChange, SkippedChange, StepChange
@@ -181,6 +183,28 @@ async def test_a_session_that_was_removed_is_not_made_anew_by_who_had_it(running
             # Who never had it may begin it, under another epoch.
             assert (await Publisher(engine, "s~1").open(holder="third")).opened is not None
             await engine.remove("s~1")
+
+
+async def test_who_is_fenced_while_its_opening_is_committed_is_not_told_that_it_is_open(
+    running: Running,
+) -> None:
+    """Seed 1456 of the simulation: it went on publishing, was refused each time, and did not notice."""
+    engine, _ = running
+    both = [Publisher(engine, "s~1").open(holder=name) for name in ("one", "two")]
+    first, second = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(first, Refusal)
+    assert first.info.code == "fenced"
+    assert isinstance(second, Publisher)
+    await second.put(SessionChange(name="s"))
+    assert (second.acks[-1], second.fences) == (1, 0)
+    removed, opening = Publisher(engine, "s~2"), Publisher(engine, "s~2")
+    await removed.open(holder="one")
+    again = asyncio.ensure_future(opening.open(holder="one", held=1))
+    await asyncio.sleep(0)
+    await engine.remove("s~2")
+    with pytest.raises(Refusal) as caught:
+        await again
+    assert (caught.value.info.code, caught.value.info.details) == ("fenced", {"reason": "removed"})
 
 
 async def test_a_store_that_went_back_does_not_fence_who_came_later(running: Running) -> None:

@@ -380,6 +380,7 @@ class Simulation:
         one = self._one(clients, happening.number)
         if one is not None:
             one.process.wall_offset += (happening.number % 7_200) - 3_600
+            self.oracle.jumped(one.process)
 
     def kill_publisher(self, happening: Happening) -> None:
         one = self._one(self.publishers, happening.number)

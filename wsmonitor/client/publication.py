@@ -367,9 +367,7 @@ class PublicationMachine:
         elif error.retryable:
             self._pause(now)
         elif error.code == "fenced":
-            self.stage = "fenced"
-            self._deadline = None
-            self._events.fenced(removed=error.details.get("reason") == "removed")
+            self._fence(error)
         else:
             self.stage = "refused"
             self._deadline = None
@@ -385,6 +383,13 @@ class PublicationMachine:
             self.stage = "refused"
             self._deadline = None
             self._events.rejected(0, None, error)
+        elif self.stage in ("open", "closing") and error.code == "fenced":
+            self._fence(error)
+
+    def _fence(self, error: ErrorInfo) -> None:
+        self.stage = "fenced"
+        self._deadline = None
+        self._events.fenced(removed=error.details.get("reason") == "removed")
 
     # ------------------------------------------------------------------ time
 
