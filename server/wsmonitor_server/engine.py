@@ -40,11 +40,12 @@ from .commits import CommitPath
 from .deadlines import Deadlines
 from .directory import Directory
 from .hub import Feed
+from .maintenance import Maintenance
 from .merge import Rejection
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
-from .retention import Retention, expired
+from .retention import Retention
 from .session import IDLE, LoadedSession
 from .stores.base import Store, StoreError
 from .sync import TopicSync
@@ -52,7 +53,6 @@ from .values import Values, store_refusal
 
 log = logging.getLogger(__name__)
 
-_TOMBSTONE_AGE: Final = 90 * 86_400 * 1_000_000_000  # ns: nobody resumes after that
 _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
 _LARGE: Final = 10_000  # entities of a session that is made ready in a thread of its own
 _DIRECTORY: Final = "/directory"
@@ -88,6 +88,9 @@ class SessionEngine:
         self._sessions: dict[str, LoadedSession] = {}
         self._loading: dict[str, asyncio.Task[LoadedSession]] = {}
         self._known: set[str] = set()
+        self._nameless: dict[
+            str, float
+        ] = {}  # sessions without a session entity, and since when they are known
         self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines()
@@ -99,6 +102,7 @@ class SessionEngine:
         self._commits = CommitPath(store, self._committed, self._commit_failed)
         self._producers = ProducerDesk(store, self._commits, self.clock, self._changed)
         self._values = Values(store, self.limits, self.clock)
+        self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
         self._counters = {"events": 0, "rejected": 0}
         self._stopping = False
 
@@ -535,21 +539,15 @@ class SessionEngine:
         self._directory.sweep(now)
         self._arm_directory()
         try:
-            total = await self.store.size()
-            for session in expired(self._directory.listings(), self.retention, now_ns, total):
-                log.info("session %s is no longer kept", session)
-                try:
-                    await self.remove(session)
-                except Refusal as exc:
-                    log.warning("session %s: %s", session, exc)
-            await self.store.value_sweep(older_than=self.retention.orphan_age)
-            await self.store.compact()
-            before = now_ns // 1_000_000_000
-            await self.store.forget_revocations(before=before)
-            await self.store.forget_tombstones(before=now_ns - _TOMBSTONE_AGE)
-            self._revoked = {jti: at for jti, at in self._revoked.items() if at == 0 or at >= before}
+            await self._maintenance.run(self.retention, now, now_ns)
         except StoreError as exc:
             log.error("maintenance failed: %s", exc)
+        before = now_ns // 1_000_000_000
+        self._revoked = {jti: at for jti, at in self._revoked.items() if at == 0 or at >= before}
+
+    def _unused(self, session: str) -> bool:
+        loaded = self._sessions.get(session)
+        return loaded is None or loaded.evictable
 
     async def revoke(self, jti: str, expires: int) -> None:
         """See `ports.Engine.revoke`. Raises `Refusal`."""
