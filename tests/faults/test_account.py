@@ -67,18 +67,16 @@ def test_a_line_that_was_cut_off_by_the_kill_is_not_read(tmp_path: Path) -> None
 
 
 @pytest.mark.timeout(300)
-def test_a_store_that_loses_its_last_commits_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A planted fault: the killed server's log of changes is gone when the next one starts."""
+def test_a_store_that_loses_what_it_had_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted fault: the killed server's database is gone when the next one starts."""
     begin, starts = ServerProcess.begin, 0
 
     def lossy(self: ServerProcess) -> None:
         nonlocal starts
         starts += 1
         if starts == 2:
-            wal = self.database.with_name(self.database.name + "-wal")
-            wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
+            for end in ("", "-wal", "-shm"):
+                self.database.with_name(self.database.name + end).unlink(missing_ok=True)
         begin(self)
 
     monkeypatch.setattr(ServerProcess, "begin", lossy)
