@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import front_end, kernels, million, notebook, propagation, recording, stalled
+from . import front_end, kernels, million, notebook, propagation, recording, spool, stalled
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -28,6 +28,10 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     kernels.NAME: ("each ipykernel in JupyterLab: commands, re-runs, losses, a closed tab", kernels.run),
     million.NAME: ("a session of a million steps, and what a small one beside it notices", million.run),
     stalled.NAME: ("one stalled reader among a hundred: the server's memory, the others' times", stalled.run),
+    spool.NAME: (
+        "100,000 changes while the server is away: kept, delivered once; how programs end",
+        spool.run,
+    ),
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 

@@ -129,7 +129,7 @@ class World:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=600,
             check=False,
         )
 
@@ -169,9 +169,10 @@ def assert_once(state: SessionState, count: int) -> None:
     assert not state.problems
 
 
+@pytest.mark.timeout(900)  # with --all
 @pytest.mark.parametrize("deaths", [0, 2])
 def test_what_a_killed_program_left_is_delivered_once(world: World, deaths: int) -> None:
-    count = many(1500)  # with --all more than 100,000 changes: three for each step
+    count = many(1700)  # with --all more than 100,000 changes: three for each step
     program, session, waiting = world.publish(count, "waits")
     spool = world.all_on_disk(waiting)
     assert (spool.state, spool.facts and spool.facts.session) == ("in use", session)
@@ -198,6 +199,7 @@ def test_what_a_killed_program_left_is_delivered_once(world: World, deaths: int)
     assert world.command("spool").stdout.startswith("nothing waits in ")
 
 
+@pytest.mark.timeout(900)  # with --all
 def test_a_program_that_is_killed_while_it_delivers(world: World) -> None:
     count = many(1500)
     program, session, waiting = world.publish(count, "waits")

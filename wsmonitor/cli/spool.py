@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from wsmonitor.client.spools import Found, Outcome
 
 
-@click.group("spool", invoke_without_command=True, short_help="What programs could not deliver.")
+@click.group(
+    "spool",
+    invoke_without_command=True,
+    short_help="Deliver what programs could not deliver before they ended.",
+)
 @click.pass_context
 def spool_command(context: click.Context) -> int:
     """While its server is away, a publishing program keeps on this disk what waits to be sent. What is

@@ -52,6 +52,8 @@ CREATE TABLE entries (
 
 FETCHED_ROWS: Final = 4_000
 FETCHED_BYTES: Final = 4 * 1024 * 1024
+# SQLite takes 32,766 parameters in a statement, 999 before version 3.32.
+_AT_ONCE: Final = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 140
 SUFFIX: Final = ".sqlite3"
 DAMAGED: Final = ".damaged"
 _BESIDE: Final = ("", "-wal", "-shm")
@@ -195,7 +197,7 @@ class SpoolFile:
             for order in orders:
                 match order:
                     case Append(_, rows):
-                        db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+                        _insert(db, rows)
                     case Drop(pos, accepted):
                         db.execute("DELETE FROM entries WHERE pos <= ?", (pos,))
                         facts.accepted = accepted
@@ -396,15 +398,22 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def _insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    # Many rows by one statement: after each, the interpreter's lock has to be had again, for which a program
+    # that computes lets other threads wait five milliseconds.
+    for start in range(0, len(rows), _AT_ONCE):
+        some = rows[start : start + _AT_ONCE]
+        places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(some))
+        db.execute(f"INSERT INTO entries VALUES {places}", [value for row in some for value in row])  # noqa: S608  # places only
+
+
 def _reorder(db: sqlite3.Connection, moved: Sequence[tuple[int, Row]]) -> None:
     # New places are behind all old ones, so that nothing is overwritten on the way.
     db.executemany(
         "UPDATE entries SET pos = ?, number = ? WHERE pos = ?",
         [(row.pos, row.number, before) for before, row in moved if before],
     )
-    db.executemany(
-        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", [row for before, row in moved if not before]
-    )
+    _insert(db, [row for before, row in moved if not before])
     first = min((row.pos for _, row in moved), default=None)
     if first is None:
         db.execute("DELETE FROM entries")
