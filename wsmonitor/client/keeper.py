@@ -152,6 +152,8 @@ class Keeper:
                 return
             except SpoolError as exc:
                 self._tell(str(exc))
+                with self._shared.lock:
+                    spool.keeping = False
                 self._go_on_without()
                 await asyncio.sleep(RETRY)
                 continue
@@ -209,6 +211,7 @@ class Keeper:
                     file.close(delete=True)
                 with self._shared.lock:
                     spool.done(orders)
+                    spool.keeping = False
                 return False
             try:
                 if orders:

@@ -94,6 +94,7 @@ class Spool:
         orders: what is to be done on disk, in order.
         wanted: the entry whose bytes are needed next; None for none.
         holding: nothing may be sent until the disk has been told.
+        keeping: whether the disk takes what it is given, so that more may wait.
     """
 
     limits: SpoolLimits
@@ -170,11 +171,14 @@ class Spool:
 
     def _has_room(self, size: int) -> bool:
         limits = self.limits
-        if self._loaded >= limits.changes or self._loaded_size + size > limits.size:
-            return False
         if not self.keeping:
-            return True
-        return self._changes < limits.kept_changes and self._size + size <= limits.kept_size
+            return self._loaded < limits.changes and self._loaded_size + size <= limits.size
+        # What comes faster than it can be written has twice the room: it will soon be on disk.
+        return (
+            self._changes < limits.kept_changes
+            and self._size + size <= limits.kept_size
+            and self._loaded_size + size <= 2 * limits.size
+        )
 
     def _append(self, entry: Entry, asserting: bool) -> None:
         if asserting and self._front is not None:
@@ -362,7 +366,6 @@ class Spool:
 
     def keep(self) -> None:
         """Order everything that is not on disk yet to be put there."""
-        self.keeping = True
         fresh: list[Entry] = []
         for entry in reversed(self.entries):
             if entry.pos:
@@ -404,6 +407,7 @@ class Spool:
 
     def done(self, orders: Iterable[Order]) -> None:
         """These orders have been carried out."""
+        self.keeping = True
         for order in orders:
             if isinstance(order, Append):
                 self._let_go(order.entries)
