@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -52,6 +54,14 @@ def eventually(condition: Callable[[], Any], what: str = "") -> Any:
     return found
 
 
+def free_port() -> int:
+    """A port below those that the system gives out by itself: nobody else gets it before the server does."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 class World:
     """A machine with a home for spools, a port at which the server is or is not, and programs."""
 
@@ -62,8 +72,7 @@ class World:
         (self.data / "key").write_bytes(KEY)
         (self.data / "key").chmod(0o600)
         self._stack = stack
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.port = int(listening.getsockname()[1])
+        self.port = free_port()
         self.url = f"ws://127.0.0.1:{self.port}"
         self.environ = {
             **{name: value for name, value in os.environ.items() if name != "CI"},
