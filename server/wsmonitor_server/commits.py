@@ -46,6 +46,7 @@ class CommitPath:
         self._dirty: dict[str, LoadedSession] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
+        self._turn = asyncio.Lock()  # it is given in the order in which it was asked for
         self._settled = asyncio.Event()
         self._settled.set()
         self._task: asyncio.Task[None] | None = None
@@ -84,10 +85,15 @@ class CommitPath:
         self.queued += size
 
     async def room(self) -> None:
-        """Wait until less than the limit waits for commit (BOUNDED: this is the backpressure)."""
-        while self.queued >= QUEUE_LIMIT:
-            self._room.clear()
-            await self._room.wait()
+        """Wait until less than the limit waits for commit (BOUNDED: this is the backpressure).
+
+        One after the other, in the order in which they ask: else who always has more to say takes all the
+        room each time that there is some, and the others wait until it falls silent.
+        """
+        async with self._turn:
+            while self.queued >= QUEUE_LIMIT:
+                self._room.clear()
+                await self._room.wait()
 
     async def _run(self) -> None:
         while True:

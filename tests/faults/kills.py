@@ -33,6 +33,7 @@ class Program:
     Args:
         server: where it publishes.
         first: the number of its first change.
+        handshake_timeout: seconds that an attempt to connect may take.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Program:
         owner: bool = False,
         first: int = 1,
         rate: float = RATE,
+        handshake_timeout: float = TIMING["handshake_timeout"],
     ) -> None:
         self.session = session
         self.producer = producer
@@ -59,7 +61,7 @@ class Program:
             rate=rate,
             account=str(account),
             healthy_after=TIMING["healthy_after"],
-            handshake_timeout=TIMING["handshake_timeout"],
+            handshake_timeout=handshake_timeout,
         )
         self.process = subprocess.Popen(
             [sys.executable, *arguments(task)],

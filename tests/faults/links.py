@@ -113,14 +113,19 @@ class Filter:
         subprocess.run([*self._command, "-F"], check=True, capture_output=True)
 
 
-def cut_links(folder: Path, rounds: int, seed: int, log: Log = lambda _: None) -> Figures:
+def cut_links(
+    folder: Path, rounds: int, seed: int, log: Log = lambda _: None, *, timeout: float = 2.5
+) -> Figures:
     """Cut all links *rounds* times while two producers publish and three observers watch.
+
+    Args:
+        timeout: of the heartbeats, on both sides, and of an attempt to connect, in seconds.
 
     Raises:
         NoNamespacesError: that is not possible here.
     """
     with namespaces() as names:
-        task = {"folder": str(folder), "rounds": rounds, "seed": seed, **asdict(names)}
+        task = {"folder": str(folder), "rounds": rounds, "seed": seed, "timeout": timeout, **asdict(names)}
         with subprocess.Popen(
             [*names.inside(names.clients), sys.executable, "-m", "tests.faults.links", json.dumps(task)],
             stdout=subprocess.PIPE,
@@ -136,7 +141,7 @@ def cut_links(folder: Path, rounds: int, seed: int, log: Log = lambda _: None) -
     raise AssertionError("the clients' program ended without figures")
 
 
-def _cut(folder: Path, rounds: int, seed: int, names: Namespaces) -> Figures:
+def _cut(folder: Path, rounds: int, seed: int, timeout: float, names: Namespaces) -> Figures:
     """`cut_links`, inside of the clients' namespace."""
     rng = random.Random(seed)
     pause = threading.Event()
@@ -149,16 +154,19 @@ def _cut(folder: Path, rounds: int, seed: int, names: Namespaces) -> Figures:
                 host=SERVER,
                 port=PORT,
                 prefix=names.inside(names.server),
-                settings={"": {"behind_proxy": True}},
+                settings={
+                    "": {"behind_proxy": True},
+                    "timing": {"heartbeat_timeout": timeout, "handshake_timeout": timeout},
+                },
             )
         )
-        watches = [Watch(server, "s~0", f"o{number}") for number in range(3)]
+        watches = [Watch(server, "s~0", f"o{number}", handshake_timeout=timeout) for number in range(3)]
         for watch in watches:
             stack.callback(watch.close)
             watch.wait(lambda one: one.subscription.phase == "absent", "the first sync")
         accounts = {name: folder / f"{name}.account" for name in ("p0", "p1")}
         programs = [
-            Program(server, path, "s~0", name, owner=name == "p0", rate=RATE)
+            Program(server, path, "s~0", name, owner=name == "p0", rate=RATE, handshake_timeout=timeout)
             for name, path in accounts.items()
         ]
         for program in programs:
@@ -202,5 +210,11 @@ def _connections(admin: Any) -> int:
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
     with tempfile.TemporaryDirectory(dir=told["folder"]) as inside:
-        result = _cut(Path(inside), told["rounds"], told["seed"], Namespaces(told["server"], told["clients"]))
+        result = _cut(
+            Path(inside),
+            told["rounds"],
+            told["seed"],
+            told["timeout"],
+            Namespaces(told["server"], told["clients"]),
+        )
     print(json.dumps(asdict(result)), flush=True)

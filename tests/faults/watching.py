@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from wsmonitor.client import (
     EventApplied,
     EventsReplayed,
@@ -24,7 +26,7 @@ from wsmonitor.protocol.reducer import SessionState, decode_entity
 
 from .server import TIMING, ServerProcess
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 """Seconds until something that must happen counts as not happening."""
 
 CLIENT_TIMING: Final = Timing(
@@ -44,13 +46,23 @@ class Told:
 class Watch:
     """One observer of one session, on a connection of its own.
 
+    Args:
+        handshake_timeout: seconds that an attempt to connect may take.
+
     Attributes:
         told: all events, live and replayed, in the order of telling.
         broken: promises that were not kept, in words.
         resets, gaps: what was announced as reset or as missing.
     """
 
-    def __init__(self, server: ServerProcess, session: str, name: str) -> None:
+    def __init__(
+        self,
+        server: ServerProcess,
+        session: str,
+        name: str,
+        *,
+        handshake_timeout: float = TIMING["handshake_timeout"],
+    ) -> None:
         self.session = session
         self.name = name
         self.told: list[Told] = []
@@ -62,7 +74,8 @@ class Watch:
         self._changed = threading.Condition()
         self._subscription: Subscription | None = None
         target = Target(url=server.url, token=server.token(name, "observe"), name=name)
-        self.connection = connect(target, timing=CLIENT_TIMING)
+        timing = replace(CLIENT_TIMING, handshake_timeout=handshake_timeout)
+        self.connection = connect(target, timing=timing)
         self._subscription = self.connection.subscribe(session, self._tell)
 
     @property

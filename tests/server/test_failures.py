@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -192,3 +193,33 @@ async def test_publish_waits_when_too_much_is_uncommitted(
     await engine.settle()
     assert publisher.acks[-1] == 20
     assert store.info()["sessions"] == 1
+
+
+async def test_who_floods_the_server_does_not_keep_the_others_waiting(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BOUNDED: room is given in the order in which it was asked for, one batch at a time."""
+    engine, _, _ = parts
+    monkeypatch.setattr("wsmonitor_server.commits.QUEUE_LIMIT", 1)
+    flooding = await Publisher(engine, "flood~1").open()
+    modest = await Publisher(engine, "modest~1").open()
+    done = 0
+
+    async def flood() -> None:
+        nonlocal done
+        for number in range(300):
+            change = SessionChange(name="f", reason=str(number))
+            await flooding.handle.publish(flooding.handle.epoch, number + 1, [change])
+            done = number + 1
+
+    task = asyncio.ensure_future(flood())
+    for number in range(20):
+        while done < 10 * (number + 1):  # noqa: ASYNC110  # there is no event for it
+            await asyncio.sleep(0)
+        before = done
+        change = SessionChange(name="m", reason=str(number))
+        await modest.handle.publish(modest.handle.epoch, number + 1, [change])
+        assert done - before <= 3, "others were let in again and again before it"
+    await task
+    await engine.settle()
+    assert (flooding.acks[-1], modest.acks[-1]) == (300, 20)
