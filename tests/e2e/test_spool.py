@@ -401,3 +401,36 @@ def test_a_program_and_its_forked_workers_have_spools_of_their_own(world: World)
     assert lines == sorted([f"m{n}" for n in range(50)] + [f"{w}.{n}" for w in range(3) for n in range(50)])
     assert {step.log_count for step in state.steps.values() if step.name != "outer"} == {1}
     assert not state.problems
+
+
+RESUME = """
+import sys, wsmonitor as wm
+with wm.session("away", resume=sys.argv[1]) as session, session.chain(sys.argv[2]):
+    print("begun", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_flush_does_not_take_a_session_from_who_publishes_it_now(world: World) -> None:
+    server = world.serve()
+    program, session, _ = world.publish(1, "waits")
+    world.state(session, complete(1))
+    world.end(program)
+    world.end(server)
+    # It resumes the session, never gets through, and is killed; then another one does.
+    second = world.start("-c", RESUME, session, "second")
+    world.all_on_disk(2)
+    world.end(second)
+    world.serve()
+    third = world.start("-c", RESUME, session, "third")
+    world.state(session, lambda state: any(chain.name == "third" for chain in state.chains.values()))
+    done = world.command("spool", "flush")
+    assert done.returncode == 1
+    assert "another process publishes this session now" in done.stderr
+    assert len(world.spools()) == 1
+    _, errors = third.communicate("\n", timeout=PATIENCE)
+    assert (third.returncode, errors) == (0, "")
+    # Now nobody does.
+    assert world.flush()["refused"] == 2  # the session has ended: nothing more is taken
+    state = world.state(session, lambda state: len(state.chains) > 1)
+    assert {chain.name for chain in state.chains.values()} == {"c", "third"}
