@@ -170,6 +170,10 @@ async def test_control_frames_may_stand_between_the_parts_of_a_message() -> None
         (b"\x81\xff" + struct.pack("!Q", 2**40) + b"\x00" * 4, 1009),  # a terabyte is announced
         (b"\x81\xff" + struct.pack("!Q", 2**63) + b"\x00" * 4, 1009),
     ],
+    ids=[  # of their own: a mask is random, and every worker has to name a test alike
+        "ping in parts", "long ping", "part of nothing", "text in text", "reserved opcode", "compressed",
+        "reserved bit", "not masked", "short close", "forbidden code", "terabyte", "negative length",
+    ],
 )  # fmt: skip
 async def test_broken_frames_end_the_connection_and_nothing_else(frame: bytes, code: int) -> None:
     """RFC 6455, 5.2 to 5.5 and 7.4."""
