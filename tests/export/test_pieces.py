@@ -10,7 +10,7 @@ import pytest
 from wsmonitor.export import pieces
 from wsmonitor.export.frames import Frames
 from wsmonitor.export.rendered import LONGEST, _best, _pre
-from wsmonitor.protocol.entities import LogRecord, Progress, Step, Value
+from wsmonitor.protocol.entities import Failure, LogRecord, Progress, Step, Value
 
 
 def a_step(**fields: Any) -> Step:
@@ -83,3 +83,30 @@ def test_a_style_that_closes_itself_hides_nothing_behind_it() -> None:
     shown, height = frames.document("<style/><p style='color:red'>text</p><br/>")
     assert "text" in shown
     assert height > 0
+
+
+def test_an_error_is_a_line_and_its_traceback() -> None:
+    error = Failure(code="step_failed", message="no <disk>", type="OSError", traceback="Traceback\n  <here>")
+    assert pieces.headline(error).startswith("OSError")
+    shown = pieces.error_html(error)
+    assert "no &lt;disk&gt;" in shown
+    assert "&lt;here&gt;" in shown
+    assert "no disk" in pieces.headline(Failure(code="step_failed", message="no disk"))
+
+
+@pytest.mark.parametrize(("value", "text"), [("a", "a"), (1.5, "1.5"), (["a", 2], "a, 2"), ([], "")])
+def test_scalars(value: object, text: str) -> None:
+    assert pieces.scalar(value) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (Failure(type="json.DecodeError", message="bad"), "DecodeError: bad"),
+        (Failure(type="KeyError"), "KeyError"),
+        (Failure(message="bad"), "bad"),
+        (Failure(), "step_failed"),
+    ],
+)
+def test_the_headline_of_an_error(error: Failure, line: str) -> None:
+    assert pieces.headline(error) == line

@@ -27,7 +27,7 @@ from wsmonitor.protocol.states import TRANSITIONS, may_follow
 from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.facts import Facts
 from wsmonitor_server.hub import Feed
-from wsmonitor_server.merge import Rejection, context_of
+from wsmonitor_server.merge import Rejection, _check, context_of
 
 from .support import large_value, text_value
 
@@ -454,3 +454,11 @@ def test_what_a_change_is_about() -> None:
     assert context_of(ChainChange(id="c")) == {"chain": "c"}
     assert context_of(StepChange(id="x")) == {"step": "x"}
     assert context_of(SessionChange()) == {}
+
+
+def test_progress_needs_no_total() -> None:
+    _check({"progress": Progress(done=3)}, 4_096)
+    with pytest.raises(Rejection):
+        _check({"progress": Progress(done=3, total=math.inf)}, 4_096)
+    with pytest.raises(Rejection):
+        _check({"progress": Progress(done=math.nan)}, 4_096)
