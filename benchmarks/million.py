@@ -30,7 +30,7 @@ from wsmonitor.client import (
 )
 from wsmonitor.client.tokens import issue_token
 from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
-from wsmonitor.protocol.entities import Step
+from wsmonitor.protocol.entities import Chain, Step
 
 NAME = "million"
 LARGE: Final = "large~1"
@@ -61,10 +61,9 @@ def publish(url: str, token: str, steps: int) -> None:
         publication.flush(_WAIT)
         _say(time.monotonic() - begin)
         for number, _ in enumerate(sys.stdin):
+            # Not another step: a million is what a session may have.
             sent = str(time.monotonic_ns())
-            publication.submit(
-                StepChange(id=f"more-{number}", chain="c", name="more", attributes={"sent": sent})
-            )
+            publication.submit(ChainChange(id="c", metrics={"n": number}, attributes={"sent": sent}))
 
 
 def watch(url: str, token: str, events: int) -> None:
@@ -92,7 +91,7 @@ def watch(url: str, token: str, events: int) -> None:
 def latency(update: Update) -> float | None:
     """Milliseconds from the publisher's change to this telling; None for what carries no time."""
     now = time.monotonic_ns()
-    if not isinstance(update, EventApplied) or not isinstance(update.entity, Step):
+    if not isinstance(update, EventApplied) or not isinstance(update.entity, Step | Chain):
         return None
     sent = update.entity.attributes.get("sent")
     return (now - int(str(sent))) / 1e6 if sent is not None else None
