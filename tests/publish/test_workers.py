@@ -72,7 +72,9 @@ class Program:
         )
 
     def command(self, name: str, **target: Any) -> str:
-        """Ask for a command; its id."""
+        """Ask for a command, as soon as it is offered; its id."""
+        # A worker's step asks before the session's own process has heard that somebody may be asked.
+        self.wait(lambda now: now.session is not None and name in {one.name for one in now.session.commands})
         reply = self.watcher.connection.command(self.id, name, **target).result(10)
         return reply.id if isinstance(reply, Command) else reply.command.id
 

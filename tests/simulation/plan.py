@@ -78,7 +78,7 @@ class Plan:
 def make_plan(seed: int, *, only: frozenset[str] | None = None) -> Plan:
     """The plan of *seed*."""
     rng = random.Random(f"plan {seed}")
-    power = rng.random() < 0.25
+    power = rng.random() < 0.25 or (only is not None and "lose power" in only)
     plan = Plan(
         seed,
         sessions=rng.randint(1, 3),
