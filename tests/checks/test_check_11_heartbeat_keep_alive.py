@@ -75,7 +75,7 @@ async def test_stale_connections_are_detected_and_closed() -> None:
     async with scene(timing=QUICK) as stage, wire(stage.server.url, stage.token("silent")) as bare:
         with measured() as seconds:
             code = await bare.closed()
-            assert QUICK.heartbeat_timeout - 0.1 <= seconds() < QUICK.heartbeat_timeout + 1.0
+            assert QUICK.heartbeat_timeout - 0.1 <= seconds() < QUICK.heartbeat_timeout + 5.0
         assert code == 4005
         assert [text for text in bare.seen if '"heartbeat"' in text]
         await until(lambda: not stage.server.server.peers)

@@ -28,7 +28,7 @@ async def test_the_server_closes_a_connection_that_does_not_answer(
         relay.freeze()
         with measured() as seconds:
             await until(lambda: peer.phase == "closed")
-            assert QUICK.heartbeat_timeout - 0.25 <= seconds() < QUICK.heartbeat_timeout + 1.0
+            assert QUICK.heartbeat_timeout - 0.25 <= seconds() < QUICK.heartbeat_timeout + 5.0
         # The closing handshake of a half-open socket is not waited for without end.
         await until(lambda: peer.ident not in stage.server.server.connections)
         closed = [vars(r)["wsmonitor_fields"] for r in caplog.records if "connection closed" in r.message]
@@ -43,7 +43,7 @@ async def test_the_client_reconnects_when_the_servers_heartbeat_does_not_come() 
         relay.freeze()
         with measured() as seconds:
             await until(lambda: observer.conn.status.phase == "waiting")
-            assert QUICK.heartbeat_timeout - 0.25 <= seconds() < QUICK.heartbeat_timeout + 1.0
+            assert QUICK.heartbeat_timeout - 0.25 <= seconds() < QUICK.heartbeat_timeout + 5.0
         assert "heard" in observer.conn.status.reason or "0.7 s" in observer.conn.status.reason
         publisher.step("while frozen")
         await publisher.flush()

@@ -231,12 +231,12 @@ def test_an_expiring_token_is_renewed_in_band(server: Any) -> None:
     given: list[str] = []
 
     def provider() -> str:
-        given.append(server.token(ttl=2))
+        given.append(server.token(ttl=5))
         return given[-1]
 
     with connect(Target(url=server.url, token=provider)) as conn:
         expires = conn.wait_live(10).welcome.expires  # type: ignore[union-attr]
-        status = conn.wait_for(lambda s: s.welcome is not None and s.welcome.expires > expires, 10)
+        status = conn.wait_for(lambda s: s.welcome is not None and s.welcome.expires > expires, 30)
         assert status.connections == 1
         assert len(given) == 2
 

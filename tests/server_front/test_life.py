@@ -70,7 +70,7 @@ async def test_no_message_is_taken_after_expiry(engine: FakeEngine, clock: Manua
 
 
 async def test_an_idle_connection_ends_when_its_token_does(engine: FakeEngine) -> None:
-    async with EmbeddedServer(engine=lambda *_: engine) as server, client(server, ttl=1) as one:
+    async with EmbeddedServer(engine=lambda *_: engine) as server, client(server, ttl=4) as one:
         assert await one.closed() == 4003
         await asyncio.wait_for(server.server.all_gone(), 5)
 
