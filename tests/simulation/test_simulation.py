@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -12,7 +14,8 @@ from tests.scale import many
 
 from .__main__ import caught
 from .faults import FAULTS, Fault
-from .run import run
+from .oracle import Violation
+from .run import Outcome, run
 
 BLOCK = 20
 
@@ -25,6 +28,14 @@ def test_the_invariants_hold(first: int) -> None:
         assert outcome.violation is None, (
             outcome.report() + f"\nagain: python -m tests.simulation --seed {seed}"
         )
+
+
+def test_a_violation_comes_back_from_another_process_whole() -> None:
+    """Or a run of many seeds on several processes would hang at the one that matters."""
+    outcome = Outcome(7, Violation("ONCE", "twice"), Counter(), 1, 2.0, ["a line"])
+    again = pickle.loads(pickle.dumps(outcome))
+    assert str(again.violation) == "ONCE: twice"
+    assert again.report() == outcome.report()
 
 
 def test_a_seed_gives_the_same_run_in_any_process() -> None:
