@@ -136,7 +136,7 @@ def recorded(request: pytest.FixtureRequest, server: Any, kernels: Path) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         for name, value in request.param.env(kernels).items():
             patch.setenv(name, value)
-        for found in make_recorded(server, JPY_SESSION_NAME="/work/analysis.ipynb"):
+        for found in make_recorded(server, JPY_SESSION_NAME="/home/ada/analysis.ipynb"):
             version = found.kernel.run("import ipykernel; print(ipykernel.__version__)")
             assert version.startswith(request.param.version)
             found.record("")

@@ -41,7 +41,7 @@ def test_what_ran_becomes_a_notebook_and_goes_into_one(
         "password = 'hunter2-hunter2'\nprint('y' * 400_000)",
         "1 / 0",
     )
-    for recorded in make_recorded(server, JPY_SESSION_NAME="/work/mine.ipynb"):
+    for recorded in make_recorded(server, JPY_SESSION_NAME="/home/ada/mine.ipynb"):
         recorded.record("")
         steps = [recorded.run(source) for source in sources]
         wanted = [recorded.outputs(step) for step in steps]

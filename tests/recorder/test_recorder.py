@@ -41,7 +41,7 @@ def test_a_cell_is_a_step_with_source_count_and_outputs(recorded: Recorded) -> N
     assert (step.kind, step.state, step.attempt) == ("cell", "succeeded", 1)
     assert step.attributes["execution_count"] == before + 1
     assert step.name == f"[{before + 1}] print('hello')"
-    assert step.attributes["notebook"] == "/work/analysis.ipynb"
+    assert step.attributes["notebook"] == "/home/ada/analysis.ipynb"
     assert step.input is not None
     assert (step.input.mime, step.input.text) == ("text/x-python", "print('hello')\n6 * 7")
     assert recorded.outputs(step) == [

@@ -14,6 +14,7 @@ world        virtual time; processes, each with an event loop of its own, that c
 network      connections between processes: latency, partial delivery, stalls, loss at any byte
 disk         stores that outlast their process: what a crash leaves, and what the loss of power takes away
 actors       a server, publishers, observers, operators: the real code, and what a user does with it
+programs     programs with the publisher's SDK, and who delivers what a killed one has left
 oracle       the invariants by name, checked at every step
 plan         what happens in a run, drawn from the seed
 run          one run, from the seed to the verdict, with its trace

@@ -18,11 +18,12 @@ from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.reducer import SessionState
 
 from . import verdict
-from .actors import Client, Flusher, Issuer, Observer, Operator, Program, Publisher, ServerHost, Tokens
+from .actors import Client, Issuer, Observer, Operator, Publisher, ServerHost, Tokens
 from .disk import Disk, KeptDisk, SqliteDisk
 from .network import Network
 from .oracle import Oracle, Violation
 from .plan import Happening, Plan, make_plan
+from .programs import Flusher, Program
 from .world import World
 
 PEACE: Final = 260.0

@@ -8,7 +8,8 @@ from wsmonitor.protocol.entities import Command, Step
 from wsmonitor.protocol.states import TERMINAL
 
 if TYPE_CHECKING:
-    from .actors import Flusher, Observer, Program, Publisher, Tokens
+    from .actors import Observer, Publisher, Tokens
+    from .programs import Flusher, Program
     from .run import Simulation
 
 
