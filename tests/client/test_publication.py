@@ -30,6 +30,7 @@ from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.messages import (
     ClientMessage,
+    Hold,
     Publish,
     PublishClose,
     PublishOpen,
@@ -77,6 +78,12 @@ class Told:
 
     def uploaded(self, sha256: str) -> None:
         self.log.append(("uploaded", sha256))
+
+    def held(self, holds: tuple[Hold, ...]) -> None:
+        self.log.append(("held", [(hold.chain, hold.step, hold.want) for hold in holds]))
+
+    def wants(self) -> None:
+        self.log.append(("wants",))
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [entry for entry in self.log if entry[0] == kind]

@@ -78,7 +78,7 @@ def entry(event: Event, entity: Entity | None, *, replayed: bool = False) -> Ent
             told = (entity.id, entity.code, entity.severity, None, entity.message)
         case Listing():
             told = (entity.id, entity.name, entity.state, None, entity.problem or entity.reason)
-        case None:
+        case _:
             told = ("", "", "", None, "")
     ident, name, state, attempt, text = told
     return Entry(at, event.seq, event.kind, ident, name, state, attempt, one_line(text), replayed)
