@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from tests.notebook.samples import T0, chain, live_status, lost_status, nightly, ns, sample_view, step
+from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.notebook.journal import LOG_LIMIT
 from wsmonitor.notebook.rows import EARLIER, step_row
 from wsmonitor.notebook.view import Frame, Now, View
-from wsmonitor.protocol.entities import PAUSES, Entity, Failure, Problem, Producer, Session
+from wsmonitor.protocol.entities import (
+    PAUSES,
+    Command,
+    Entity,
+    Failure,
+    Listing,
+    Problem,
+    Producer,
+    Session,
+)
 from wsmonitor.protocol.messages import Event
 
 NOW = Now(1000.0, T0 + 134)
@@ -291,8 +302,6 @@ class _Offset(msgspec.Struct):
     offset: float = 0.0
 
     def status(self) -> Any:
-        from dataclasses import replace
-
         return replace(live_status(NOW), clock_offset=self.offset)
 
 
@@ -350,3 +359,208 @@ def test_a_failure_that_is_passed_on_is_one_alarm_that_leads_to_its_cause() -> N
     assert (second["name"], second["text"]) == ("other", "failed: KeyError: 'k'")
     assert head["alarms_more"] == 0
     assert head["counts"] == {"failed": 3}, "all are counted"
+
+
+# ---------------------------------------------------------------------- what is said of what happens
+
+
+def test_a_problem_that_is_told_again_is_one_problem_in_the_log() -> None:
+    view = View("x")
+    overflow = Problem(id="q", code="spool_overflow", message="3 lost", at=ns(4))
+    for seq in (1, 2):
+        apply(view, seq, "error", overflow)
+    view.replayed([event(3, "error", overflow)])
+    assert words(view) == ["spool_overflow 3 lost"]
+    apply(view, 3, "error", Problem(id="r", code="spool_overflow", message="4 lost", at=ns(5)))
+    assert words(view)[1:] == ["spool_overflow 4 lost"]
+
+
+def test_what_was_missed_is_told_also_beside_what_a_later_version_wrote() -> None:
+    view = View("x")
+    unreadable = Event(topic="s", epoch="e", seq=1, ts="1", kind="step", entity=msgspec.Raw(b'{"id": 7}'))
+    unknown = Event(topic="s", epoch="e", seq=2, ts="1", kind="hologram", entity=msgspec.Raw(b"{}"))
+    view.replayed([unreadable, unknown, event(3, "step", step("a", "load", "running", chain="c"))])
+    view.synced("e", 3, "", True, NOW)
+    assert words(view)[0] == "step load running"
+    assert "3 missed events" in words(view)[1], "that they happened is known all the same"
+
+
+def test_what_was_missed_is_told_once_and_only_what_is_news() -> None:
+    view = View("x")
+    running = step("a", "load", "running", chain="c")
+    command = Command(id="0" * 32, name="pause", deadline="9", requested="1", actor="ada")
+    view.replayed([event(1, "step", running), event(2, "step", running), event(3, "command", command)])
+    assert words(view) == ["step load running", "command pause from ada requested"]
+    assert all(entry["replayed"] for entry in view.key(NOW)["log"])
+
+
+def test_an_event_of_a_kind_that_is_not_known_moves_the_position_and_drops_what_it_says() -> None:
+    view = View("x")
+    for seq, entity in enumerate((step("a", "a", chain="c"), step("b", "b", chain="c")), 1):
+        apply(view, seq, "step", entity)
+    unknown = Event(
+        topic="s", epoch="e", seq=3, ts="1", kind="hologram", entity=msgspec.Raw(b"{}"), drop=[("step", "a")]
+    )
+    view.applied(unknown, None)
+    assert list(rows_of(view.frame(NOW))) == ["s:b"]
+    assert view.head(NOW)["sub"]["seq"] == 3
+
+
+def test_a_note_of_the_server_is_in_the_log() -> None:
+    view = View("x")
+    late = step("a", "load", chain="c")
+    noted = msgspec.structs.replace(event(1, "step", late), note="crashed was superseded")
+    view.applied(noted, late)
+    assert words(view) == ["step load succeeded", "note crashed was superseded"]
+    assert view.key(NOW)["log"][-1]["tone"] == "warn"
+
+
+def test_log_entries_lead_to_the_rows_that_they_are_about() -> None:
+    view = View("x")
+    apply(view, 1, "chain", chain("c", "load"))
+    apply(view, 2, "step", step("a", "fetch", "running", chain="c"))
+    asked = {"name": "pause", "deadline": "9", "requested": "1"}
+    for seq, target in enumerate(({"step": "a"}, {"chain": "c"}, {}), 3):
+        apply(view, seq, "command", Command(id=f"{seq:032}", **asked, **target))
+    for seq, about in enumerate(({"step": "a"}, {"chain": "c"}, {}), 6):
+        apply(view, seq, "error", Problem(id=f"q{seq}", code="x", message="m", at="1", **about))
+    rows = [entry.get("row", "") for entry in view.key(NOW)["log"]]
+    assert rows == ["c:c", "s:a", "s:a", "c:c", "", "s:a", "c:c", ""]
+
+
+def test_what_is_forgotten_is_no_alarm_no_command_and_no_producer() -> None:
+    view = View("x")
+    apply(view, 1, "error", Problem(id="q", code="x", message="m", at="1"))
+    apply(view, 2, "command", Command(id="0" * 32, name="pause", deadline="9", requested="1"))
+    apply(view, 3, "producer", Producer(id="p", since="1"))
+    apply(view, 4, "chain", chain("c", "c"), drop=[("error", "q"), ("command", "0" * 32), ("producer", "p")])
+    head = view.head(NOW)
+    assert (head["alarms"], head["asked"], head["producers"]) == ([], [], [])
+
+
+def test_what_belongs_to_no_session_is_not_shown_in_one() -> None:
+    view = View("x")
+    apply(view, 1, "listing", Listing(id="y~1", name="y"))
+    assert words(view) == []
+    assert view.head(NOW)["session"] is None
+    assert view.head(NOW)["sub"]["seq"] == 1
+
+
+# ---------------------------------------------------------------------- the link and the subscription
+
+
+def test_the_way_of_a_link_in_words() -> None:
+    view = View("x")
+    idle = ConnectionStatus()
+
+    def told(**fields: Any) -> None:
+        view.connection(replace(idle, **fields), NOW)
+
+    told(phase="connecting", attempt=1)
+    told(phase="connecting", attempt=1, url="ws://x")  # nothing that a log would tell
+    told(phase="waiting", attempt=1, next_attempt_at=NOW.mono + 3, reason="refused")
+    told(phase="waiting", attempt=2)
+    assert not view.linked
+    told(phase="live", attempt=2)
+    assert view.linked
+    told(phase="live", attempt=0)
+    told(phase="waiting", attempt=1, lost_at=NOW.mono, next_attempt_at=NOW.mono + 1)
+    told(phase="failed", attempt=1, code="unauthorized")
+    assert words(view) == [
+        "attempt 1 failed: refused; next in 3 s",
+        "attempt 2 failed: no reason given; next in 0 s",
+        "connected to the server",
+        "connection lost: no reason given; next in 1 s",
+        "not trying again: unauthorized",
+    ]
+    assert view.key(NOW)["log"][-1]["tone"] == "bad"
+
+
+def test_that_there_is_nothing_to_see_is_told_once_and_why() -> None:
+    view = View("x")
+    view.subscription("absent", "", NOW)
+    view.subscription("absent", "still", NOW)
+    view.subscription("not_available", "", NOW)
+    view.subscription("not_available", "it was removed", NOW)
+    assert words(view) == [
+        "no such session yet: waiting for it",
+        "the session is not available: no reason given",
+    ]
+    assert view.head(NOW)["sub"]["reason"] == "it was removed"
+    view.subscription("waiting", "", NOW)
+    view.subscription("not_available", "it was removed", NOW)
+    assert words(view)[-1] == "the session is not available: it was removed"
+
+
+def test_a_run_that_is_followed_in_the_place_of_another_is_told() -> None:
+    view = View("x")
+    view.bound("x~1", 1, False, NOW)
+    assert words(view) == [], "it is the first one"
+    view.bound("x~2", 2, True, NOW)
+    view.bound("x~here", 0, True, NOW)
+    assert words(view) == [
+        "run 2 is newer: following it (x~2)",
+        "a run that was begun here is newer: following it (x~here)",
+    ]
+
+
+def test_what_was_missed_of_one_run_is_not_said_of_the_next() -> None:
+    view = View("x")
+    view.replayed([event(1, "step", step("a", "load", chain="c"))])
+    view.bound("x~2", 2, True, NOW)
+    view.synced("e", 0, "", True, NOW)
+    assert words(view)[-1] == "full state verified at seq 0"
+
+
+def test_every_reason_to_begin_anew_has_its_words() -> None:
+    view = View("x")
+    for reset in ("epoch", "ahead", "diverged"):
+        view.synced("e", 1, reset, False, NOW)
+    assert [line.removeprefix("history starts anew: ") for line in words(view)[::2]] == [
+        "the server's history is another one",
+        "the server has fewer events than we saw",
+        "the replicas differed",
+    ]
+
+
+def test_the_beat_tells_what_is_known_and_no_more() -> None:
+    view = View("x")
+    assert view.beat(NOW) == {}
+    beat = view.beat(NOW, live_status(NOW))
+    assert beat == {"rtt": 4.0, "last": NOW.at() - 3000, "due": NOW.at() + 12_000}
+
+
+# ---------------------------------------------------------------------- where nobody looks
+
+
+def test_a_glance_tells_the_whole_and_how_much_is_not_told() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    assert view.glance(NOW) is None
+    apply(view, 1161, "step", step("new", "new", "running", chain="train"))
+    glance = view.glance(NOW)
+    assert glance is not None
+    assert (glance["n"], glance["behind"]) == (2, 1)
+    assert set(glance["head"]) == {"sub", "counts", "steps"}
+    again = view.glance(NOW)
+    assert again is not None
+    assert (again["head"], again["behind"]) == ({}, 1), "it is still not told"
+    frame = view.frame(NOW)
+    assert list(rows_of(frame)) == ["s:new"], "and is told when somebody looks"
+
+
+def test_a_glance_at_nothing_but_the_link_has_nothing_behind() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    view.connection(lost_status(NOW), NOW)
+    glance = view.glance(NOW)
+    assert glance is not None
+    assert set(glance["head"]) == {"link"}
+    assert "behind" not in glance
+
+
+def test_a_page_that_there_is_not_is_empty() -> None:
+    view = sample_view(NOW)
+    view.frame(NOW)
+    assert len(view.page(0)) == 17
+    assert (view.page(-1), view.page(view.pages)) == ([], [])

@@ -51,13 +51,20 @@ class Entry(NamedTuple):
 EVENT_COLUMNS: Final = Entry._fields
 
 
+def entity_of(event: Event) -> Entity | None:
+    """What *event*, of the history, brought; None where that cannot be read here.
+
+    It may be of a later version, or of an earlier one: that it happened is known all the same.
+    """
+    try:
+        return decode_entity(event.kind, event.entity)
+    except StateError:
+        return None
+
+
 def told_later(event: Event) -> Entry:
     """The entry of *event*, which was not seen live."""
-    try:
-        entity = decode_entity(event.kind, event.entity)
-    except StateError:  # a record of a later version: that it happened is known all the same
-        entity = None
-    return entry(event, entity, replayed=True)
+    return entry(event, entity_of(event), replayed=True)
 
 
 def entry(event: Event, entity: Entity | None, *, replayed: bool = False) -> Entry:

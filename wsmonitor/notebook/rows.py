@@ -382,13 +382,9 @@ class Rows:
             names.append(chain.name)
         return " / ".join(reversed(names))
 
-    def _render(self, row_id: str) -> Row | None:
+    def _render(self, row_id: str) -> Row:
         if row_id.startswith("c:"):
-            chain = self._chains.get(row_id[2:])
-            return None if chain is None else chain_row(chain)
-        group = self._groups.get(row_id)
-        if not group:
-            return None
+            return chain_row(self._chains[row_id[2:]])
         row = step_row(self.attempts(row_id), row_id)
         # A row tells the ids of its newest attempts only: what is in an older one names the row itself.
         above = self._row_of.get(self._newest(row_id).parent)
@@ -399,11 +395,12 @@ class Rows:
     def take(self) -> tuple[list[Row], list[str]]:
         """The rows that changed since the last call, and the ids of those that are no longer shown."""
         changed: dict[str, Row] = {}
+        untold: set[str] = set()
         for row_id in self._dirty:
             row = self._render(row_id)
-            if row is None:
-                continue
             self._gone.pop(row_id, None)
+            if row_id not in self._shown:
+                untold.add(row_id)
             if self._shown.get(row_id) != row:
                 self._show(row_id, row)
                 changed[row_id] = row
@@ -417,7 +414,8 @@ class Rows:
         over = len(self._shown) - self.limit
         for row_id in list(islice(chain_of(self._well, self._others), max(0, over))):
             self._hide(row_id)
-            if changed.pop(row_id, None) is None:
+            changed.pop(row_id, None)
+            if row_id not in untold:
                 gone.append(row_id)
         return list(changed.values()), gone
 

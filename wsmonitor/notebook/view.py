@@ -76,9 +76,9 @@ import msgspec
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.protocol.entities import Chain, Command, Entity, Problem, Producer, Session, Step
 from wsmonitor.protocol.messages import Event
-from wsmonitor.protocol.reducer import decode_entity
 from wsmonitor.protocol.states import TERMINAL
 
+from .chronicle import entity_of
 from .head import (
     Frame,
     alarms,
@@ -211,7 +211,7 @@ class View:
     def replayed(self, events: Iterable[Event]) -> None:
         """What was missed while away: for the log, marked; the state comes with the sync."""
         for event in events:
-            entity = decode_entity(event.kind, event.entity)
+            entity = entity_of(event)
             self._missed += 1
             said = None if entity is None else self._sentence(event.kind, entity)
             if entity is not None and said is not None:
@@ -296,7 +296,7 @@ class View:
 
     def _sentence(self, kind: str, entity: Entity) -> Sentence | None:
         kept: dict[str, dict[str, Any]] = {
-            "command": self._commands, "producer": self._producers, "problem": self._problems,
+            "command": self._commands, "producer": self._producers, "error": self._problems,
         }  # fmt: skip
         old = kept.get(kind, {}).get(entity.id)
         return sentence(kind, entity, self._states.get(f"{kind} {entity.id}"), old)
@@ -331,8 +331,6 @@ class View:
                 self._problems[entity.id] = entity
             case Command():
                 self._commands[entity.id] = entity
-            case _:
-                pass
 
     def _forget(self, kind: str, ident: str) -> None:
         self.rows.drop(kind, ident)
