@@ -73,6 +73,8 @@ def test_changes_are_told_once_and_nothing_is_told_when_nothing_changed() -> Non
     assert ([row["state"] for row in change["rows"]], change["gone"]) == (["failed"], [listing(1).id])
     key = view.key(NOW)
     assert (key["n"], key["log"], [row["run"] for row in key["rows"]]) == (2, [], [2])
+    view.drop(listing(1).id)
+    assert view.frame(NOW) is None, "it was not there any more"
 
 
 def test_very_many_travel_by_pages_the_open_and_the_newest_first() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nbformat
 import pytest
 
@@ -186,6 +187,19 @@ def test_the_plan_has_a_row_for_each_recorded_cell_in_the_notebooks_order() -> N
     assert body["recording"]["own"] is False
     assert body["recording"]["subjects"] == ["ada"]
     json.dumps(body)
+
+
+def test_a_cell_of_which_little_is_known_is_in_the_plan_with_what_is_known() -> None:
+    values = Values()
+    silent = ran(values, 1, "\n\n", None, cell_id="a")
+    strange = msgspec.structs.replace(
+        ran(values, 2, "x", cell_id="b"), output=values.add("not JSON", "text/plain")
+    )
+    body, _ = asked(answers(values, silent, strange), "plan", cells=cells(("a", "\n\n"), ("b", "x")))
+    assert [(row["label"], row["outputs"], row["size"]) for row in body["rows"]] == [
+        ("", 0, 0),
+        ("x", None, 8),
+    ]
 
 
 def test_outputs_come_page_by_page_and_together_are_what_was_recorded() -> None:
