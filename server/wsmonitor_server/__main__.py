@@ -25,6 +25,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--behind-proxy", action="store_true", default=None, help="a proxy in front of this server ends TLS"
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="let tokens travel unencrypted, in a network where nobody else can listen",
+    )
     parser.add_argument("--tls-cert", help="PEM file with the certificate chain")
     parser.add_argument("--tls-key", help="PEM file with the certificate's key")
     parser.add_argument("--verbose", action="store_true", help="log more")

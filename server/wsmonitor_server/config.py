@@ -56,6 +56,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         local: the local server of one user: lock, discovery file, idle exit, proof.
         behind_proxy: a proxy in front ends TLS; its ``X-Forwarded-For`` is believed for the log.
         tls_cert, tls_key: PEM files.
+        insecure: tokens may travel unencrypted: only in a network where nobody else can listen.
         origins: browser origins that may connect, e.g. ``https://hub.example.org``. None by default: the
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
@@ -72,6 +73,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     behind_proxy: bool = False
     tls_cert: str = ""
     tls_key: str = ""
+    insecure: bool = False
     origins: tuple[str, ...] = ()
     metrics: bool = False
     drain_timeout: float = 10.0
@@ -119,12 +121,14 @@ def validate(config: ServerConfig) -> None:
         raise ConfigurationError(f"the port has to be 0 to 65535, not {config.port}")
     if bool(config.tls_cert) != bool(config.tls_key):
         raise ConfigurationError("TLS needs both a certificate (--tls-cert) and its key (--tls-key)")
-    if not (is_loopback(config.host) or config.tls_cert or config.behind_proxy):
+    if not (is_loopback(config.host) or config.tls_cert or config.behind_proxy or config.insecure):
         raise ConfigurationError(
             f"{config.host} can be reached from other machines: tokens would travel in clear text. "
             "Give --tls-cert and --tls-key, or say --behind-proxy when a proxy ends TLS, "
-            "or listen at 127.0.0.1"
+            "or --insecure in a network where nobody else can listen, or listen at 127.0.0.1"
         )
+    if config.insecure and config.tls_cert:
+        raise ConfigurationError("insecure = true says that there is no TLS, and tls_cert that there is")
     if config.store and re.fullmatch(r"memory|sqlite:.+", config.store) is None:
         raise ConfigurationError(f"the store has to be `memory` or `sqlite:PATH`, not {config.store!r}")
     auth = config.auth

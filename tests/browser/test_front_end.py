@@ -339,6 +339,12 @@ def test_a_step_before_its_chain_is_shown_and_marked_until_it_has_its_place(page
             "failed",
             "Upgrade the older",
         ),
+        (
+            ConnectionStatus(phase="waiting", code="tls_failed", reason="its authority is not known"),
+            "waiting",
+            "waiting",
+            "WSMONITOR_CA",
+        ),
     ],
 )
 def test_while_there_is_nothing_to_see_the_reason_is_what_is_shown(

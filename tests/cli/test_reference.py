@@ -27,7 +27,7 @@ from wsmonitor.protocol.entities import Step
 from wsmonitor.protocol.messages import Event
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-COMMON = {"--url", "--token", "--token-file", "--json", "--timeout", "--help"}
+COMMON = {"--url", "--insecure", "--token", "--token-file", "--ca", "--json", "--timeout", "--help"}
 
 
 def _section(name: str) -> str:

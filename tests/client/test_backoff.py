@@ -21,6 +21,14 @@ def test_without_jitter_the_delays_are_the_nominal_ones_up_to_sixteen() -> None:
 
 
 @given(st.floats(0, 1, exclude_max=True))
+def test_the_longest_delay_is_the_last_one_and_counts(random: float) -> None:
+    backoff = Backoff(lambda: random)
+    assert backoff.longest() == CEILING * (0.75 + 0.25 * random)
+    assert backoff.attempts == 1
+    assert backoff.next_delay() == 2 * (1 + 0.25 * random)
+
+
+@given(st.floats(0, 1, exclude_max=True))
 def test_every_delay_is_in_its_range(random: float) -> None:
     got = delays(Backoff(lambda: random), 20)
     for delay, nominal in zip(got, NOMINAL, strict=False):

@@ -363,6 +363,23 @@ def test_a_refused_static_token_is_not_tried_again() -> None:
     assert bench.phase == "failed"
 
 
+def test_what_fails_for_tls_is_tried_again_rarely() -> None:
+    """A certificate may be renewed, but not by us."""
+    bench = Bench()
+    bench.link.start(bench.now)
+    opening = bench.locate()
+    bench.link.untrusted(bench.now, opening.attempt, "it has expired")
+    status = bench.link.status
+    assert (status.phase, status.code, status.reason) == ("waiting", "tls_failed", "it has expired")
+    assert status.next_attempt_at == bench.now.mono + 22.5
+    bench.wait(22.4)
+    assert bench.phase == "waiting"
+    bench.wait(0.2)
+    assert bench.phase == "locating"
+    bench.link.untrusted(bench.now, opening.attempt, "of the attempt before")
+    assert bench.phase == "locating"
+
+
 def test_a_refused_renewable_token_is_renewed_once() -> None:
     bench = Bench()
     bench.link.start(bench.now)

@@ -209,13 +209,13 @@ def test_a_server_inside_this_process() -> None:
 
 
 def test_the_environments_token_goes_to_the_environments_server_only() -> None:
-    environ = {"WSMONITOR_URL": "ws://a:1", "WSMONITOR_TOKEN": "T", **PROCESS}
+    environ = {"WSMONITOR_URL": "wss://a:1", "WSMONITOR_TOKEN": "T", **PROCESS}
     _, resolver = resolver_for(Target(), environ)
     assert resolver.resolve(fresh=False).token == "T"
-    _, resolver = resolver_for(Target(url="ws://a:1"), environ)
+    _, resolver = resolver_for(Target(url="wss://a:1"), environ)
     assert resolver.resolve(fresh=False).token == "T"
-    _, resolver = resolver_for(Target(url="ws://b:1"), environ)
-    with pytest.raises(ConfigurationError, match="no token for ws://b:1"):
+    _, resolver = resolver_for(Target(url="wss://b:1"), environ)
+    with pytest.raises(ConfigurationError, match="no token for wss://b:1"):
         resolver.resolve(fresh=False)
 
 
@@ -226,16 +226,16 @@ def test_connections_are_shared_by_address_and_credentials() -> None:
     def key(target: Target) -> object:
         return resolver_for(target, PROCESS)[0]
 
-    assert key(Target(url="ws://a:1", token="T")) == key(Target(url="ws://a:1", token="T", name="n"))
-    assert key(Target(url="ws://a:1", token="T")) != key(Target(url="ws://a:1", token="U"))
-    assert key(Target(url="ws://a:1", token=provider)) == key(Target(url="ws://a:1", token=provider))
+    assert key(Target(url="wss://a:1", token="T")) == key(Target(url="wss://a:1", token="T", name="n"))
+    assert key(Target(url="wss://a:1", token="T")) != key(Target(url="wss://a:1", token="U"))
+    assert key(Target(url="wss://a:1", token=provider)) == key(Target(url="wss://a:1", token=provider))
     assert key(Target()) == key(Target(start=True))
-    assert key(Target()) != key(Target(url="ws://a:1", token="T"))
+    assert key(Target()) != key(Target(url="wss://a:1", token="T"))
 
 
 def test_a_providers_token_is_kept_until_a_fresh_one_is_wanted() -> None:
     given = iter("ABC")
-    _, resolver = resolver_for(Target(url="ws://a:1", token=lambda: next(given)), {})
+    _, resolver = resolver_for(Target(url="wss://a:1", token=lambda: next(given)), {})
     assert isinstance(resolver, FixedResolver)
     assert [resolver.resolve(fresh=fresh).token for fresh in (False, False, True, False)] == list("AABB")
     assert resolver.token() == "C"

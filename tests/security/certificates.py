@@ -55,20 +55,44 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )
 
-    def certificate(self, host: str, *, hours: int = 24) -> tuple[str, str]:
-        """Files with a certificate for *host* (a name or an address), valid for *hours*, and with its key."""
+    def certificate(self, host: str, *, hours: int = 24, client: bool = False) -> tuple[str, str]:
+        """Files with a certificate for *host* (a name or an address), valid for *hours*, and with its key.
+
+        *client*: for somebody who shows it to a server.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             named = x509.DNSName(host)
+        usages = x509.ExtendedKeyUsageOID
+        usage = usages.CLIENT_AUTH if client else usages.SERVER_AUTH
         signed = (
             self._builder(_name(host), key.public_key(), hours)
             .add_extension(x509.SubjectAlternativeName([named]), critical=False)
-            .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
-        cert, secret = self._folder / f"{host}.pem", self._folder / f"{host}.key"
+        return self._written(host, signed, key)
+
+    @classmethod
+    def self_signed(cls, folder: Path, host: str) -> tuple[str, str]:
+        """Files with a certificate for the address *host* that only itself has signed, and with its key."""
+        self = cls(folder, host)
+        self._name = _name(host)
+        named = x509.IPAddress(ipaddress.ip_address(host))
+        signed = (
+            self._builder(self._name, self._key.public_key())
+            .add_extension(x509.SubjectAlternativeName([named]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return self._written(f"{host}-itself", signed, self._key)
+
+    def _written(
+        self, name: str, signed: x509.Certificate, key: ec.EllipticCurvePrivateKey
+    ) -> tuple[str, str]:
+        cert, secret = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         secret.touch(0o600)
         secret.write_bytes(

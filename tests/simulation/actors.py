@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.connection import Connection
 from wsmonitor.client.driver import Endpoint as Place
+from wsmonitor.client.driver import Lasting
 from wsmonitor.client.entries import Append
 from wsmonitor.client.errors import NotLocatedError
 from wsmonitor.client.handles import Subscription
@@ -161,8 +162,8 @@ class Tokens:
     def allow_start(self) -> bool:
         return False
 
-    def lasting(self) -> str | None:
-        return URL if self.keep else None
+    def lasting(self) -> Lasting | None:
+        return Lasting(URL) if self.keep else None
 
     def watched(self) -> str | None:
         return None

@@ -45,11 +45,15 @@ class Failure(Exception):
 REFUSALS: Final = frozenset(
     {"unauthorized", "token_expired", "token_revoked", "forbidden", "origin_forbidden", "not_available"}
 )
-_UNREACHABLE: Final = frozenset({"connection_lost", "no_server", "draining", "handshake_timeout"})
+_UNREACHABLE: Final = frozenset(
+    {"connection_lost", "no_server", "draining", "handshake_timeout", "tls_failed"}
+)
 
 HINTS: Final[dict[str, str]] = {
     "no_server": "the local server starts by itself when a program publishes; another one is named by --url",
     "connection_lost": "is the server running there? wsmonitor status tells where it was looked for",
+    "tls_failed": "--ca FILE names the authority to check the server against; wsmonitor status tells more",
+    "insecure": "--url wss://…, or --insecure inside a network that you trust",
     "unauthorized": "give a token: --token-file FILE or WSMONITOR_TOKEN; wsmonitor token issue makes one",
     "token_expired": "make a new one: wsmonitor token issue",
     "token_revoked": "make a new one: wsmonitor token issue",
@@ -84,4 +88,6 @@ def status_of(code: str) -> Exit:
     """The exit status of an error code."""
     if code in REFUSALS:
         return Exit.REFUSED
+    if code in ("configuration", "insecure"):
+        return Exit.USAGE
     return Exit.NO_SERVER if code in _UNREACHABLE else Exit.FAILED

@@ -51,17 +51,24 @@ class Server:
         url: None to look for one (see ``wsmonitor status``).
         token: None to mint one from the local server's key.
         timeout: seconds to wait for the connection and for each answer.
+        ca: a PEM file to check a ``wss://`` server against; "" for what the environment or the system says.
+        insecure: whether a token may go unencrypted to another machine; None for what the environment says.
     """
 
     url: str | None
     token: str | None = field(repr=False)
     timeout: float = PATIENCE
+    ca: str = ""
+    insecure: bool | None = None
 
     def handle(self, name: str) -> Connection:
         """A connection that is being made; *name* is what others see in the presence list."""
         from wsmonitor.client import Target, connect
 
-        return connect(Target(url=self.url, token=self.token, name=f"{_me()} ({name})"))
+        who = f"{_me()} ({name})"
+        return connect(
+            Target(url=self.url, token=self.token, name=who, ssl=self.ca or None, insecure=self.insecure)
+        )
 
     def connected(self, name: str) -> AbstractContextManager[Connection]:
         """A connection that is live, for commands that ask and end.
@@ -96,14 +103,14 @@ def no_connection(status: ConnectionStatus) -> Failure:
     """Why there is no connection, as a failure with everything that is known."""
     found = status.url is not None
     # That a token is wanting is known before any server is asked.
-    known = status.code and (found or status_of(status.code) is Exit.REFUSED)
+    known = status.code and (found or status.phase == "failed" or status_of(status.code) is Exit.REFUSED)
     code = status.code if known else "no_server"
     told = status.reason or ("the server cannot be reached" if found else "no server was found")
     if not found and status.looked:
         told += "".join(f"\n  looked at {place}" for place in status.looked)
     # Without a link nothing was refused by a session: what is not a refusal of the token is "no server".
-    refused = status_of(code) is Exit.REFUSED
-    return Failure(told, code=code, status=Exit.REFUSED if refused else Exit.NO_SERVER)
+    ends = status_of(code)
+    return Failure(told, code=code, status=ends if ends in (Exit.REFUSED, Exit.USAGE) else Exit.NO_SERVER)
 
 
 def server_options(function: F) -> F:
@@ -118,17 +125,37 @@ def server_options(function: F) -> F:
 
 
 def target_options(function: F) -> F:
-    """Add ``--url``, ``--token`` and ``--token-file``; the command gets ``server: Server``."""
+    """Add ``--url``, ``--token``, ``--token-file``, ``--ca`` and ``--insecure``; the command gets
+    ``server: Server``."""
 
     @wraps(function)
-    def gather(*args: Any, url: str | None, token: str | None, token_file: Path | None, **kwargs: Any) -> Any:
+    def gather(
+        *args: Any,
+        url: str | None,
+        token: str | None,
+        token_file: Path | None,
+        ca: Path | None,
+        insecure: bool | None,
+        **kwargs: Any,
+    ) -> Any:
         if token_file is not None:
             token = _read_token(token_file)
         timeout = kwargs.pop("timeout", PATIENCE)
-        return function(*args, server=Server(url or None, token or None, timeout), **kwargs)
+        server = Server(url or None, token or None, timeout, str(ca) if ca else "", insecure)
+        return function(*args, server=server, **kwargs)
 
     # The environment is read by the client, which knows that its token is for its server only.
     for option in (
+        click.option(
+            "--insecure", is_flag=True, default=None,
+            help="Let the token go unencrypted (ws://) to another machine: only where nobody else can "
+            "listen. Also WSMONITOR_INSECURE=1.",
+        ),
+        click.option(
+            "--ca", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            help="PEM file of the authority to check a wss:// server against, in place of the system's. "
+            "Also WSMONITOR_CA.",
+        ),
         click.option(
             "--token-file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
             help="A file holding the token; - for standard input.",

@@ -23,6 +23,12 @@ import click
     help="A TOML file; the command line goes above it.",
 )
 @click.option("--behind-proxy", is_flag=True, default=None, help="A proxy in front of this server ends TLS.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Let tokens travel unencrypted, in a network where nobody else can listen.",
+)
 @click.option("--tls-cert", metavar="FILE", help="PEM file with the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file with the certificate's key.")
 @click.option("--verbose", is_flag=True, help="Log more.")  # fmt: skip

@@ -217,8 +217,19 @@ def _refused(outcome: Outcome) -> str:
 def _connect(facts: Facts, server: Server) -> Connection:
     from wsmonitor.client import Target, connect
 
+    # What the program said of its server's TLS holds for that address only.
+    ca, insecure = ("", False) if server.url else (facts.ca, facts.insecure)
     url = server.url or facts.url or None
-    return connect(Target(url=url, token=server.token, name="wsmonitor spool flush", start=url is None))
+    return connect(
+        Target(
+            url=url,
+            token=server.token,
+            name="wsmonitor spool flush",
+            start=url is None,
+            ssl=server.ca or ca or None,
+            insecure=server.insecure or insecure or None,
+        )
+    )
 
 
 def _age(one: Found, now: int) -> float:

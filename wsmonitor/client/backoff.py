@@ -46,6 +46,11 @@ class Backoff:
             delay += spread * self._random()
         return min(delay, CEILING)
 
+    def longest(self) -> float:
+        """The longest delay, in seconds: for what a person has to mend first."""
+        self.attempts += 1
+        return CEILING * (0.75 + 0.25 * self._random())
+
     def reset(self) -> None:
         """Begin with the first delay again: the link has proved to be healthy."""
         self.attempts = 0

@@ -36,6 +36,7 @@ from wsmonitor.protocol.messages import (
 )
 
 from . import runner as runners
+from .driver import Lasting
 from .handles import Subscription
 from .publishing import Publication
 from .resolve import resolver_for
@@ -78,7 +79,8 @@ def connect(target: Target | None = None, *, timing: Timing | None = None) -> Co
         timing: other times than the defaults, mainly for tests; counts for the first handle.
 
     Raises:
-        ConfigurationError: the address is not a WebSocket address.
+        ConfigurationError: the address is not a WebSocket address, or `Target.ssl` does not fit it.
+        InsecureError: a token would go unencrypted to another machine.
     """
     target = target or Target()
     key, resolver = resolver_for(target)
@@ -263,7 +265,8 @@ class Connection:
         """
         self._usable()
         facts = file.facts
-        handle = Publication(self, facts.session, facts.producer, listener, facts.agent, {}, facts.url, file)
+        keep_for = Lasting(facts.url, facts.ca, facts.insecure)
+        handle = Publication(self, facts.session, facts.producer, listener, facts.agent, {}, keep_for, file)
         self._publications[handle] = None
         return handle
 

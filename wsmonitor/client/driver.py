@@ -1,4 +1,4 @@
-"""The one module of the client that owns a socket: it drives a `ClientCore` on the runner's loop.
+"""The one owner of the client's socket: it drives a `ClientCore` on the runner's loop.
 
 Time and threads are the runner's: blocking work (finding a server, asking a token provider, looking a name
 up) goes there.
@@ -8,51 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import ipaddress
-import logging
 import os
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
-import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
-    InvalidMessage,
     InvalidStatus,
     InvalidURI,
 )
-from websockets.typing import Subprotocol
 
-from wsmonitor._version import __version__
-from wsmonitor.host import is_loopback
 from wsmonitor.protocol.codec import encode
-from wsmonitor.protocol.defaults import SUBPROTOCOL, Limits
+from wsmonitor.protocol.defaults import SUBPROTOCOL
 from wsmonitor.protocol.errors import ConfigurationError, ProtocolError
 
 from .actions import Action, Call, Disconnect, FetchToken, Locate, Open, Send
 from .core import ClientCore
 from .errors import NotLocatedError
+from .opening import CLOSE_TIMEOUT, open_socket, refusal, words
 from .runner import Runner, log
-
-CLOSE_TIMEOUT: Final = 1.0
-"""Seconds for a polite close; then the transport is aborted (a half-open close can hang for minutes)."""
+from .trust import Trust, tls_words
 
 WATCH_INTERVAL: Final = 1.0
 """Seconds between looks at the discovery file while there is no link: one `stat`, and no traffic."""
-
-# The library logs whole requests at DEBUG, tokens included: this level keeps that out of every log.
-_WEBSOCKETS_LOG: Final = logging.getLogger("wsmonitor.client.websockets")
-_WEBSOCKETS_LOG.setLevel(logging.WARNING)
-
-_CONNECT_OPTIONS: Final = frozenset(inspect.signature(connect.__init__).parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +47,31 @@ class Endpoint:
         token: what is sent in the handshake.
         looked: where a server was looked for, in words.
         renewable: whether another token can be had.
+        trust: what its certificate is checked against; None without TLS.
+        context: made of that.
     """
 
     url: str
     token: str = field(repr=False)
     looked: tuple[str, ...] = ()
     renewable: bool = False
+    trust: Trust | None = None
+    context: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """Where another process can deliver later what this one could not.
+
+    Attributes:
+        url: the server's address; "" for this user's local server.
+        ca: the PEM file that it was checked against; "" for none that can be named.
+        insecure: whether it was said that tokens may go there unencrypted.
+    """
+
+    url: str = ""
+    ca: str = ""
+    insecure: bool = False
 
 
 class Resolver(Protocol):
@@ -84,9 +86,9 @@ class Resolver(Protocol):
     def allow_start(self) -> bool:
         """From now on a server may be started; True if that is new."""
 
-    def lasting(self) -> str | None:
-        """Where what cannot be delivered now may be later, by another process: an address, "" for this user's
-        local server, None where the server will not outlive this process."""
+    def lasting(self) -> Lasting | None:
+        """Where what cannot be delivered now may be later, by another process; None where the server will not
+        outlive this process."""
 
     def watched(self) -> str | None:
         """The file whose change says that another attempt is worth while; None when there is none."""
@@ -129,6 +131,7 @@ class Driver:
         self._watch: asyncio.TimerHandle | None = None
         self._mark: object = None
         self._lookup: asyncio.Future[Endpoint] | None = None
+        self._endpoint: Endpoint | None = None
         self._closed = False
 
     # ------------------------------------------------------------------ from the connection
@@ -261,6 +264,7 @@ class Driver:
             reason = f"{type(exc).__name__}: {exc}"
             self.input(link.not_located, action.attempt, "connection_lost", reason, looked=(), fatal=False)
         else:
+            self._endpoint = endpoint
             self.input(
                 link.located,
                 action.attempt,
@@ -281,8 +285,10 @@ class Driver:
     async def _connect(self, action: Open) -> None:
         link, attempt = self._core.link, action.attempt
         ws: ClientConnection | None = None
+        endpoint = self._endpoint
+        trust, context = (None, None) if endpoint is None else (endpoint.trust, endpoint.context)
         try:
-            ws = await _open(action.url, action.token, self._runner)
+            ws = await open_socket(action.url, action.token, self._runner, context)
             if link.attempt != attempt or link.status.phase != "connecting":
                 return
             if ws.subprotocol != SUBPROTOCOL:
@@ -303,10 +309,13 @@ class Driver:
             self._gone(ws)
             self.input(link.lost, attempt, code, reason)
         except InvalidStatus as exc:
-            code_word, reason = _refusal(exc)
+            code_word, reason = refusal(exc)
             self.input(link.refused, attempt, exc.response.status_code, code_word, reason)
         except (InvalidHandshake, InvalidURI, OSError, EOFError, TimeoutError) as exc:
-            self.input(link.lost, attempt, 1006, _words(exc, action.url))
+            if told := tls_words(exc, action.url, trust):
+                self.input(link.untrusted, attempt, told)
+            else:
+                self.input(link.lost, attempt, 1006, words(exc, action.url))
         finally:
             self._gone(ws)
             if ws is not None:
@@ -423,111 +432,3 @@ class Driver:
         await asyncio.gather(*others, return_exceptions=True)
         # In a later turn, so that this task itself is over by then.
         self._loop.call_soon(self._ended)
-
-
-async def _open(url: str, token: str, runner: Runner) -> ClientConnection:
-    parts = urlsplit(url)
-    secure = parts.scheme == "wss"
-    host = parts.hostname or ""
-    port = parts.port or (443 if secure else 80)
-    options: dict[str, Any] = {}
-    addresses = [host]
-    if is_loopback(host) or not _proxied(url):
-        addresses = await _look_up(host, port, runner)
-        options["port"] = port
-        if secure:
-            options["server_hostname"] = host
-        if "proxy" in _CONNECT_OPTIONS:
-            options["proxy"] = None
-    failure: OSError | None = None
-    for address in addresses:
-        if "port" in options:
-            # With the address given, no pool thread of asyncio's can hang at exit, and the
-            # library refuses a redirect to another origin, which must not get the token.
-            options["host"] = address
-        try:
-            return await connect(
-                url,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers={"Authorization": f"Bearer {token}"},
-                user_agent_header=f"wsmonitor/{__version__}",
-                compression=None,
-                open_timeout=None,  # the link has its own
-                ping_interval=None,  # likewise: heartbeats are the protocol's
-                close_timeout=CLOSE_TIMEOUT,
-                max_size=4 * Limits().message_size,
-                logger=_WEBSOCKETS_LOG,
-                **options,
-            )
-        except OSError as exc:
-            failure = exc
-    raise failure or OSError(f"{host} has no address")
-
-
-def _proxied(url: str) -> bool:
-    import urllib.request
-
-    host = urlsplit(url).hostname or ""
-    proxies = urllib.request.getproxies()
-    return any(key in proxies for key in ("http", "https", "all", "socks")) and not bool(
-        urllib.request.proxy_bypass(host)
-    )
-
-
-async def _look_up(host: str, port: int, runner: Runner) -> list[str]:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        pass
-    else:
-        return [host]
-    found = await runner.in_thread(
-        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), "wsmonitor-lookup"
-    )
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-class _Refusal(msgspec.Struct):
-    code: str = ""
-    message: str = ""
-
-
-class _RefusalBody(msgspec.Struct):
-    error: _Refusal | None = None
-    code: str = ""
-    message: str = ""
-
-
-def _refusal(exc: InvalidStatus) -> tuple[str, str]:
-    """The server's own words about a refused handshake: (code, message)."""
-    status = exc.response.status_code
-    try:
-        body = msgspec.json.decode(exc.response.body or b"", type=_RefusalBody)
-    except msgspec.DecodeError:
-        return "", f"the server answered the handshake with HTTP {status}"
-    error = body.error or _Refusal(body.code, body.message)
-    return error.code, error.message or f"the server answered the handshake with HTTP {status}"
-
-
-def _words(exc: BaseException, url: str) -> str:
-    match exc:
-        case ConnectionRefusedError():
-            return f"nothing listens at {url}"
-        case socket.gaierror():
-            return f"the host of {url} is not known"
-        case InvalidURI() if exc.uri != url:
-            # Web servers do so where a path lacks its last slash; nothing was sent there.
-            return f"{url} answers with a redirect to {exc.uri}: is the address complete?"
-        case InvalidURI():
-            return f"{url} is not a WebSocket address"
-        case ssl.SSLCertVerificationError():
-            return (
-                f"the certificate of {url} is not accepted: {exc.verify_message} "
-                "(for an authority of your own, set SSL_CERT_FILE to its PEM file)"
-            )
-        case ssl.SSLError() if exc.reason == "WRONG_VERSION_NUMBER":
-            return f"what listens at {url} does not speak TLS: is its address ws://…?"
-        case InvalidMessage() if url.startswith("ws://"):
-            return f"what listens at {url} does not answer in HTTP: does it expect TLS, wss://…?"
-        case _:
-            return f"{url}: {str(exc) or type(exc).__name__}"

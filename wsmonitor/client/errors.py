@@ -7,6 +7,7 @@
     ├── NotLocatedError             no server is there at present; it will be looked for again
     └── ConfigurationError
         ├── NoTokenError            there is an address, but no token for it
+        ├── InsecureError           a token would travel unencrypted to another machine
         └── NoServerError           no server can be there with these settings; says where it was looked
 """
 
@@ -39,6 +40,12 @@ class NoTokenError(ConfigurationError):
     """There is a server's address, but no token for it."""
 
     code = "unauthorized"
+
+
+class InsecureError(ConfigurationError):
+    """The server's address is of another machine, and without encryption: no token goes there."""
+
+    code = "insecure"
 
 
 class NoServerError(ConfigurationError):

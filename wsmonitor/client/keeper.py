@@ -28,6 +28,7 @@ from wsmonitor.host import data_dir
 from .spoolfile import SUFFIX, Facts, SpoolDamagedError, SpoolError, SpoolFile
 
 if TYPE_CHECKING:
+    from .driver import Lasting
     from .publication import PublicationMachine
     from .shared import SharedConnection
 
@@ -73,7 +74,7 @@ class Keeper:
     Args:
         machine: whose spool.
         shared: its connection: lock, runner, link.
-        url: the server's address, for the file; "" for the user's local server.
+        place: where the server is, for the file.
         trouble: called on the runner's thread, with words for people, when something cannot be kept.
         file: what an earlier process had left, and this one goes on with.
         folder: where spools are made.
@@ -83,7 +84,7 @@ class Keeper:
         self,
         machine: PublicationMachine,
         shared: SharedConnection,
-        url: str,
+        place: Lasting,
         trouble: Callable[[str], None],
         *,
         file: SpoolFile | None = None,
@@ -91,7 +92,7 @@ class Keeper:
     ) -> None:
         self._machine = machine
         self._shared = shared
-        self._url = url
+        self._place = place
         self._trouble = trouble
         self._file = file
         self._folder = folder
@@ -251,7 +252,9 @@ class Keeper:
                     producer=machine.producer,
                     holder=machine.holder,
                     agent=machine.agent,
-                    url=self._url,
+                    url=self._place.url,
+                    ca=self._place.ca,
+                    insecure=self._place.insecure,
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     created=time.time_ns(),

@@ -227,6 +227,11 @@ class Link:
         else:
             self._break(now, code or "connection_lost", reason)
 
+    def untrusted(self, now: Instant, attempt: int, reason: str) -> None:
+        """TLS failed. A certificate can be renewed while we wait, but not by us: it is asked for rarely."""
+        if not self._stale(attempt, "connecting"):
+            self._break(now, "tls_failed", reason, delay=self._backoff.longest())
+
     def lost(self, now: Instant, attempt: int, code: int, reason: str) -> None:
         """The WebSocket is gone. *code* is the close code that came, 1006 if none did."""
         if self._stale(attempt, "connecting", "authenticating", "live"):
@@ -446,9 +451,18 @@ class Link:
         self._deadline = now.mono + LOCATE_TIMEOUT
         self._emit(Locate(self.attempt, self._fresh))
 
-    def _break(self, now: Instant, code: str, reason: str, *, looked: tuple[str, ...] | None = None) -> None:
-        """This attempt is over; another follows after a delay."""
-        delay = self._backoff.next_delay(self._spread)
+    def _break(
+        self,
+        now: Instant,
+        code: str,
+        reason: str,
+        *,
+        looked: tuple[str, ...] | None = None,
+        delay: float | None = None,
+    ) -> None:
+        """This attempt is over; another follows after *delay*, by default the usual one."""
+        if delay is None:
+            delay = self._backoff.next_delay(self._spread)
         if self._reconnect_in is not None:
             # The server has spread its clients itself.
             delay, self._reconnect_in = self._reconnect_in, None

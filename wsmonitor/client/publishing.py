@@ -13,6 +13,7 @@ from .types import PublicationListener
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .driver import Lasting
     from .keeper import Keeper, Kept
     from .publication import PublicationMachine
     from .spoolfile import SpoolFile
@@ -75,7 +76,7 @@ class Publication:
         listener: PublicationListener,
         agent: str,
         limits: dict[str, int],
-        keep_for: str | None,
+        keep_for: Lasting | None,
         file: SpoolFile | None = None,
     ) -> None:
         self.left: Kept | None = None  # once it is closed: what was not committed, and where it is kept
@@ -100,7 +101,8 @@ class Publication:
         if keep_for is not None or file is not None:
             from .keeper import Keeper
 
-            self._keeper = Keeper(self._machine, self._shared, keep_for or "", listener.unkept, file=file)
+            place = keep_for or Lasting()
+            self._keeper = Keeper(self._machine, self._shared, place, listener.unkept, file=file)
         if file is not None:
             facts, rows = file.facts, file.rows()
             self._machine.restore(

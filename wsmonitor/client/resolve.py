@@ -14,9 +14,10 @@ from typing import Final
 from wsmonitor.host import ENV_HOME, discovery_path
 from wsmonitor.protocol.errors import ConfigurationError
 
-from .driver import Endpoint, Resolver
+from .driver import Endpoint, Lasting, Resolver
 from .errors import NoTokenError
 from .locate import ENV_TOKEN, ENV_URL, Located, check_url, local_mode, locate
+from .trust import Trust, no_use, refuse_clear_text, trust_for
 from .types import Target, TokenProvider
 
 LOCAL_TTL: Final = 3600.0
@@ -29,10 +30,22 @@ class FixedResolver:
     """A given address and a given token, or a provider of tokens.
 
     A provider's token is kept until it is refused or renewed: a provider may be slow, or ask a person.
+
+    Args:
+        trust: what the server is checked against; None without TLS.
+        insecure: whether it was asked for that the token goes there unencrypted.
     """
 
-    def __init__(self, located: Located, token: str | TokenProvider) -> None:
+    def __init__(
+        self,
+        located: Located,
+        token: str | TokenProvider,
+        trust: Trust | None = None,
+        insecure: bool | None = None,
+    ) -> None:
         self._located = located
+        self._trust = trust
+        self._insecure = insecure
         self._source = token
         self._token = token if isinstance(token, str) else None
         self._lock = threading.Lock()
@@ -41,7 +54,10 @@ class FixedResolver:
         renewable = not isinstance(self._source, str)
         with self._lock:
             token = None if fresh and renewable else self._token
-        return Endpoint(self._located.url, token or self.token(), self._located.looked, renewable)
+        # First, because a provider may ask a person.
+        context = None if self._trust is None else self._trust.load()
+        url, looked = self._located.url, self._located.looked
+        return Endpoint(url, token or self.token(), looked, renewable, self._trust, context)
 
     def token(self) -> str:
         token = self._source if isinstance(self._source, str) else self._source()
@@ -51,8 +67,9 @@ class FixedResolver:
             self._token = token
         return token
 
-    def lasting(self) -> str | None:
-        return self._located.url
+    def lasting(self) -> Lasting | None:
+        file = "" if self._trust is None else self._trust.file
+        return Lasting(self._located.url, file, bool(self._insecure))
 
     def watched(self) -> str | None:
         return None
@@ -84,8 +101,8 @@ class LocalResolver:
             raise ConfigurationError("no server has been found yet")
         return self._mint()
 
-    def lasting(self) -> str | None:
-        return "" if self._mode == "process" else None
+    def lasting(self) -> Lasting | None:
+        return Lasting() if self._mode == "process" else None
 
     def watched(self) -> str | None:
         return None if self._mode == "inline" else str(discovery_path())
@@ -133,10 +150,14 @@ def resolver_for(
     Quick, and without I/O.
 
     Raises:
-        ConfigurationError: the address is not a WebSocket address, or ``WSMONITOR_LOCAL`` is wrong.
+        ConfigurationError: the address is not a WebSocket address, ``WSMONITOR_LOCAL`` is wrong, or ``ssl``
+            does not fit the address.
+        InsecureError: there is a token, and it would go unencrypted to another machine.
     """
     environ = os.environ if environ is None else environ
     if target.url is None and not environ.get(ENV_URL):
+        if target.ssl is not None:
+            raise ConfigurationError(no_use(""))
         places = tuple(environ.get(name) for name in _LOCAL_PLACES)
         key = ("local", local_mode(environ), places, target.token)
         return key, LocalResolver(target.token, environ, target.start)
@@ -144,7 +165,11 @@ def resolver_for(
     token = target.token
     if token is None and _meant_for(located.url, environ):
         token = environ.get(ENV_TOKEN)
-    return (located.url, token), FixedResolver(located, token or _local_provider(located.url))
+    trust = trust_for(located.url, target.ssl, environ)
+    if token:
+        refuse_clear_text(located.url, target.insecure, environ)
+    resolver = FixedResolver(located, token or _local_provider(located.url), trust, target.insecure)
+    return (located.url, (token, trust)), resolver
 
 
 def _meant_for(url: str, environ: Mapping[str, str]) -> bool:

@@ -82,6 +82,8 @@ class Facts(msgspec.Struct, kw_only=True):
 
     Attributes:
         url: the server's address; "" for this user's local server.
+        ca: the PEM file that the server was checked against; "" for none that can be named.
+        insecure: whether it was said that tokens may go there unencrypted.
         accepted: the last wire number that was known as accepted by the server.
         ended: whether the program ended in order: then the producer is to say goodbye.
         created: nanoseconds since 1970 UTC.
@@ -92,6 +94,8 @@ class Facts(msgspec.Struct, kw_only=True):
     holder: str
     agent: str = ""
     url: str = ""
+    ca: str = ""
+    insecure: bool = False
     host: str = ""
     pid: int = 0
     created: int = 0

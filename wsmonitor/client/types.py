@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, Entity, ErrorInfo
 from wsmonitor.protocol.messages import Event, Hold, Welcome
+
+if TYPE_CHECKING:
+    import os
+    from ssl import SSLContext
 
 Phase = Literal[
     "idle",  # nobody has asked for a connection yet
@@ -29,6 +33,9 @@ Phase = Literal[
 TokenProvider: TypeAlias = Callable[[], str]
 """Gives a fresh token each time it is called; may block (it is called off the loop)."""
 
+Ssl: TypeAlias = "SSLContext | str | os.PathLike[str]"
+"""What a server's certificate is checked against: a context, or a PEM file with certificates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -39,12 +46,16 @@ class Target:
         token: a token, a provider of fresh tokens, or None to mint one from a local server's key.
         name: what others see in the presence list.
         start: whether a local server may be started when none is found (publishers, not observers).
+        ssl: what a ``wss://`` server is checked against; None for what `client.trust` says.
+        insecure: whether a token may go unencrypted to another machine; None for ``WSMONITOR_INSECURE``.
     """
 
     url: str | None = None
     token: str | TokenProvider | None = field(default=None, repr=False)
     name: str = ""
     start: bool = False
+    ssl: Ssl | None = field(default=None, repr=False)
+    insecure: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

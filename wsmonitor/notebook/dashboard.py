@@ -13,7 +13,7 @@ import traitlets
 
 from wsmonitor.client import ConnectionStatus as LinkStatus
 from wsmonitor.client import Subscription, Target, connect
-from wsmonitor.client.types import BatchApplied, EventApplied, PhaseChanged, SyncCompleted, Update
+from wsmonitor.client.types import BatchApplied, EventApplied, PhaseChanged, Ssl, SyncCompleted, Update
 from wsmonitor.protocol.entities import ErrorInfo, Listing
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.ids import directory_topic
@@ -46,13 +46,15 @@ class _OnePerServer(type(LiveWidget)):  # type: ignore[misc]  # its type is not 
         name: str | None = None,
         open: bool = False,
         new: bool = False,
+        ssl: Ssl | None = None,
+        insecure: bool | None = None,
     ) -> Any:
         who = name if name is not None else person()
-        key = (url or os.environ.get("WSMONITOR_URL", ""), token, target or "", who)
+        key = (url or os.environ.get("WSMONITOR_URL", ""), token, target or "", who, ssl, insecure)
         with _making:
             found = _memo.get(key)
             if found is None or found.closed or new:
-                found = super().__call__(target, url=url, token=token, name=who)
+                found = super().__call__(target, url=url, token=token, name=who, ssl=ssl, insecure=insecure)
                 if not new:
                     _memo[key] = found
             found.opens = open
@@ -66,7 +68,8 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
 
     Args:
         target: a name, to list its runs only.
-        url, token, name: as `wsmonitor.watch` takes them. Only sessions that the token covers are listed.
+        url, token, name, ssl, insecure: as `wsmonitor.watch` takes them. Only sessions that the token
+            covers are listed.
         open: show the chosen session's observer below the list.
         new: make another list, also where there is one.
 
@@ -102,10 +105,19 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         name: str | None = None,
         open: bool = False,
         new: bool = False,
+        ssl: Ssl | None = None,
+        insecure: bool | None = None,
     ) -> None:
         # `open` and `new` are what the metaclass looks at.
         self.target = check_name(target) if target else ""
-        self._place: dict[str, Any] = {"url": url, "token": token, "name": name or ""}
+        place: dict[str, Any] = {
+            "url": url,
+            "token": token,
+            "name": name or "",
+            "ssl": ssl,
+            "insecure": insecure,
+        }
+        self._place = place
         self.opens = False
         self._panel: ipywidgets.VBox | None = None
         self._shown: Observer | None = None
@@ -121,7 +133,7 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         self._phase: PhaseChanged = PhaseChanged("waiting")
         super().__init__(Listings(self.target), _part="sessions")
         self.copies = Copies()
-        self._connection = connect(Target(url=url, token=token, name=name or "", start=False))
+        self._connection = connect(Target(**place, start=False))
         self._status = self._connection.status
         self._subscription: Subscription | None = None
         self.observe(lambda change: self._choice_made(change["new"]), "selected")

@@ -75,7 +75,7 @@ class _Age(traitlets.Float):  # type: ignore[type-arg]  # traitlets' own type ta
 
 
 class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
-    """Base of the parts. ``Part(target, *, url=None, token=None, name=None, new=False)``.
+    """Base of the parts: ``Part(target, *, new=False, ...)``.
 
     Args:
         target: an `Observer`, or what `wsmonitor.watch` takes; further keywords are those of ``watch``.

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from wsmonitor.client import ConnectionStatus, Target, ValueBytes, connect
 from wsmonitor.client.follow import Follower, FollowUpdate, RunChanged, follow
+from wsmonitor.client.types import Ssl
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.entities import Command, Scalar
 from wsmonitor.protocol.errors import UsageError, WsMonitorError
@@ -74,16 +75,25 @@ class ClientSource:
 
     Args:
         target: a session's id (it has a ``~``), or a name: then the newest run is followed.
-        url, token: as `wsmonitor.client.Target` takes them.
+        url, token, ssl, insecure: as `wsmonitor.client.Target` takes them.
         name: what others see in the presence list.
     """
 
     def __init__(
-        self, target: str, *, url: str | None, token: str | Callable[[], str] | None, name: str
+        self,
+        target: str,
+        *,
+        url: str | None,
+        token: str | Callable[[], str] | None,
+        name: str,
+        ssl: Ssl | None = None,
+        insecure: bool | None = None,
     ) -> None:
         self.target = target
         self._name = name
-        self._connection = connect(Target(url=url, token=token, name=name, start=False))
+        self._connection = connect(
+            Target(url=url, token=token, name=name, start=False, ssl=ssl, insecure=insecure)
+        )
         self._feed: Feed | None = None
         self._follower: Follower | None = None
 

@@ -12,6 +12,8 @@ from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.ids import MAX_ID_LENGTH, NAME_PATTERN
 
 if TYPE_CHECKING:
+    from wsmonitor.client.types import Ssl
+
     from .observer import Observer
 
 ROW_LIMIT: Final = 100_000
@@ -62,6 +64,8 @@ def watch(
     name: str | None = None,
     new: bool = False,
     row_limit: int = ROW_LIMIT,
+    ssl: Ssl | None = None,
+    insecure: bool | None = None,
 ) -> Observer:
     """Observe a session, live. Returns at once: what is not there yet is waited for, visibly.
 
@@ -76,12 +80,19 @@ def watch(
         name: what others see in the list of who watches; default: the user's name.
         new: make another observer, also where there is one.
         row_limit: how many rows a browser is given at the most.
+        ssl: what a ``wss://`` server's certificate is checked against: an `ssl.SSLContext`, or the path of a
+            PEM file with an authority of your own; default: ``WSMONITOR_CA``, else what the system trusts.
+        insecure: True to let the token go unencrypted (``ws://``) to another machine, which is refused
+            otherwise; default: ``WSMONITOR_INSECURE``.
 
     Raises:
         TypeError, UsageError: the target can be no name and no id.
-        ConfigurationError: a URL or a setting that cannot be right.
+        ConfigurationError: a URL or a setting that cannot be right, or a token that would go unencrypted to
+            another machine.
     """
-    found = _find(target, url=url, token=token, name=name, new=new, row_limit=row_limit)
+    found = _find(
+        target, url=url, token=token, name=name, new=new, row_limit=row_limit, ssl=ssl, insecure=insecure
+    )
     found.borrowed = False
     return found
 
@@ -103,6 +114,8 @@ def _find(
     name: str | None,
     row_limit: int,
     new: bool = False,
+    ssl: Ssl | None = None,
+    insecure: bool | None = None,
 ) -> Observer:
     from .observer import Observer, remembered
     from .source import ClientSource
@@ -113,12 +126,13 @@ def _find(
     who = name if name is not None else person()
 
     def make() -> Observer:
-        made = Observer(wanted, ClientSource(wanted, url=url, token=token, name=who), row_limit=row_limit)
+        source = ClientSource(wanted, url=url, token=token, name=who, ssl=ssl, insecure=insecure)
+        made = Observer(wanted, source, row_limit=row_limit)
         made.borrowed = True
         return made
 
     server = url or os.environ.get("WSMONITOR_URL", "")
-    key: tuple[Any, ...] = (wanted, server, token, who, row_limit)
+    key: tuple[Any, ...] = (wanted, server, token, who, row_limit, ssl, insecure)
     if new:
         key = (*key, next(_numbers))
     return remembered(key, make)

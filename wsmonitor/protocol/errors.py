@@ -91,6 +91,12 @@ CATALOGUE: Final[dict[str, CatalogueEntry]] = {
     "spool_damaged": CatalogueEntry("A spool on disk is damaged; it was set aside.", False, 0),
     "callback_failed": CatalogueEntry("An observer's own callback raised.", False, 0),
     "connection_lost": CatalogueEntry("The link to the server is down.", True, 0),
+    "tls_failed": CatalogueEntry(
+        "No TLS connection: a certificate is not accepted, or one is wanted; the message says which.", True, 0
+    ),
+    "insecure": CatalogueEntry(
+        "The address is another machine's and not encrypted: no token was sent there.", False, 0
+    ),
     "step_failed": CatalogueEntry("A step raised an exception.", False, 0),
     "producer_error": CatalogueEntry("The publishing program reported an error.", False, 0),
     "capture_failed": CatalogueEntry("A value could not be shown.", False, 0),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal, Self
 
-from wsmonitor.client.types import Target, TokenProvider
+from wsmonitor.client.types import Ssl, Target, TokenProvider
 from wsmonitor.protocol import ids
 from wsmonitor.protocol.changes import ProblemChange
 from wsmonitor.protocol.entities import ErrorInfo, Severity
@@ -345,6 +345,8 @@ def session(
     attributes: Mapping[str, object] | None = None,
     url: str | None = None,
     token: str | TokenProvider | None = None,
+    ssl: Ssl | None = None,
+    insecure: bool | None = None,
     resume: str | None = None,
     strict: bool | None = None,
     redact: bool | Redactor | Iterable[str] = True,
@@ -368,6 +370,10 @@ def session(
         attributes: named scalars.
         url: the server (``ws://`` or ``wss://``).
         token: a token, or a function that gives fresh ones.
+        ssl: what a ``wss://`` server's certificate is checked against: an `ssl.SSLContext`, or the path of a
+            PEM file with an authority of your own; None for ``WSMONITOR_CA``, else what the system trusts.
+        insecure: True to let the token go unencrypted (``ws://``) to another machine, which is refused
+            otherwise; None for ``WSMONITOR_INSECURE``.
         resume: the id of a session to go on with, in place of a new one. Whoever publishes it now is fenced.
         strict: raise what would be a warning (`PublishError`); None for ``WSMONITOR_STRICT``.
         redact: True to take out what looks like a secret, False not to, patterns to take out as well,
@@ -390,6 +396,7 @@ def session(
         text_argument(url, "url")
     if token is not None and not isinstance(token, str) and not callable(token):
         raise TypeError(f"token must be a string or a function that gives one, not {type(token).__name__}")
+    _check_tls(ssl, insecure)
     if resume is not None:
         ids.check_session_id(resume, "resume")
     if limits is not None and not isinstance(limits, ValueLimits):
@@ -402,7 +409,7 @@ def session(
         ident=resume or ids.session_id(label(name, redactor.text), unique),
         joined=False,
         resumed=resume is not None,
-        target=Target(url=url, token=token, name=program(), start=True),
+        target=Target(url=url, token=token, name=program(), start=True, ssl=ssl, insecure=insecure),
         redactor=redactor,
         limits=limits or ValueLimits(),
         strict=_strict(strict),
@@ -421,6 +428,8 @@ def join(
     *,
     url: str | None = None,
     token: str | TokenProvider | None = None,
+    ssl: Ssl | None = None,
+    insecure: bool | None = None,
     strict: bool | None = None,
     redact: bool | Redactor | Iterable[str] = True,
     limits: ValueLimits | None = None,
@@ -435,6 +444,8 @@ def join(
 
     Args:
         session: its id; None for the environment variable ``WSMONITOR_SESSION`` (`Session.environment`).
+        ssl: as for `session`. A context cannot be handed to a process; the path of a file can, also by
+            ``WSMONITOR_CA``.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -445,12 +456,13 @@ def join(
     if session is None and not ident:
         raise ConfigurationError(f"join() needs a session's id, as an argument or in {SESSION_VARIABLE}")
     ids.check_session_id(ident)
+    _check_tls(ssl, insecure)
     redactor = make_redactor(redact)
     return Session(
         ident.rpartition("~")[0] or ident,
         ident=ident,
         joined=True,
-        target=Target(url=url, token=token, name=program(), start=False),
+        target=Target(url=url, token=token, name=program(), start=False, ssl=ssl, insecure=insecure),
         redactor=redactor,
         limits=limits or ValueLimits(),
         strict=_strict(strict),
@@ -460,6 +472,15 @@ def join(
         runtime=runtime or Runtime(),
         spool=spool,
     )
+
+
+def _check_tls(ssl: Ssl | None, insecure: bool | None) -> None:
+    if ssl is not None:
+        from wsmonitor.client.trust import check_ssl
+
+        check_ssl(ssl)
+    if insecure is not None and not isinstance(insecure, bool):
+        raise TypeError(f"insecure must be a bool, not {type(insecure).__name__}")
 
 
 def _strict(strict: bool | None) -> bool:

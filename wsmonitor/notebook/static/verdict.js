@@ -67,8 +67,9 @@ export function verdict(store, perf = store.clock.perf()) {
       left > 0 ? `attempt ${many} in ${left} s` : `attempt ${many} now`, asOf, [
         seen ? `The link to the server was lost ${Number.isFinite(link.lost) ? age(now - link.lost) + " ago" : ""}.`.replace(" .", ".")
           : "There is no server to be reached yet.",
-        because, ...looked,
-        "It is tried again after 1, 2, 4, 8, 16, then every 30 s. What was missed will be fetched and verified.",
+        because, ...(ADVICE[link.code] ? [`Code: ${link.code}. ${ADVICE[link.code]}`] : []), ...looked,
+        link.code === "tls_failed" ? "It is tried again every 30 s. What was missed will be fetched and verified."
+          : "It is tried again after 1, 2, 4, 8, 16, then every 30 s. What was missed will be fetched and verified.",
       ], { reconnect: true });
   }
   if (link.phase === "failed") {
@@ -143,13 +144,14 @@ export function unsettled(head, v) {
   return v.frozen || v.doubt || Boolean(head && head.session && head.session.end);
 }
 
-/** What a reader can do about a link that is not tried again. */
+/** What a reader can do about a link that does not come about by itself. */
 const ADVICE = {
   unauthorized: "Give another token: wm.watch(…, token=…), or the environment variable WSMONITOR_TOKEN, and run the cell again.",
   token_expired: "Give a fresh token: wm.watch(…, token=…), best a function that returns one, and run the cell again.",
   token_revoked: "Ask whoever runs the server for another token, and run the cell again with it.",
   forbidden: "Ask whoever runs the server for a token with the role that this needs.",
   unsupported_version: "Upgrade the older of the two, restart this kernel, and run the cell again.",
+  tls_failed: "Give what the server's certificate is to be checked against: wm.watch(…, ssl=\"ca.pem\"), or the environment variable WSMONITOR_CA, and run the cell again.",
   configuration: "Correct the setting that is named above, and run the cell again.",
 };
 
