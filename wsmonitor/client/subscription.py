@@ -441,6 +441,7 @@ class SubscriptionMachine:
         if self._live_since is not None and now - self._live_since >= CALM_AFTER:
             self._backoff.reset()
             self._hurried = False
+        self._live_since = None  # one calm excuses one failure, not all that follow it
         if not self._hurried:
             self._hurried = True
             self._set_phase("syncing", reason)
