@@ -68,23 +68,12 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.limiter": ("server_front/test_outbox",),
     "wsmonitor_server.merge": ("server/test_authority",),
-    "wsmonitor_server.peer": (
-        "server_front/test_peer",
-        "server_front/test_requests",
-        "server_front/test_handshake",
-        "server_front/test_slow_reader",
-        "server_front/test_life",
-    ),
+    "wsmonitor_server.peer": ("server_front/test_peer", "server_front/test_machine"),
     "wsmonitor_server.ports": ("server/test_sync",),
     "wsmonitor_server.replies": ("server/test_directory",),
-    "wsmonitor_server.requests": ("server_front/test_requests", "server_front/test_real_engine"),
+    "wsmonitor_server.requests": ("server_front/test_requests", "server_front/test_machine"),
     "wsmonitor_server.retention": ("server/test_directory",),
     "wsmonitor_server.snapshot": ("server/test_sync",),
-    "wsmonitor_server.subscription": (
-        "server_front/test_slow_reader",
-        "server_front/test_requests",
-        "server_front/test_real_engine",
-    ),
     "wsmonitor_server.sync": ("server/test_sync", "server/test_engine", "server/test_model"),
 }
 """Modules whose home among the tests has another name, or two rooms: what it does for some is seen only in

@@ -311,13 +311,9 @@ class Peer:
             # A burst of one loop turn is not slowness: what the socket takes at once does not count.
             self.wire.flush_now()
             while self.outbox.state_overflow:
-                lane = self.outbox.victim()
-                for candidate in self.subscriptions.values():
-                    if candidate.lane is lane:
-                        candidate.mute("too_slow")
-                        break
-                else:
-                    break
+                victim = self.outbox.victim()
+                # Only who is subscribed has anything waiting: who ends takes it along.
+                next(one for one in self.subscriptions.values() if one.lane is victim).mute("too_slow")
         self.wire.flush_soon()
 
     def queue_loose(self, subscription: Subscription, message: ServerMessage) -> None:

@@ -1,0 +1,214 @@
+"""One connection's machine without a socket: messages go in and come out, and the test owns the clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from wsmonitor.protocol.access import Claims
+from wsmonitor.protocol.codec import decode_server, encode
+from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, Limits, Timing
+from wsmonitor.protocol.entities import ErrorInfo
+from wsmonitor.protocol.messages import (
+    ClientMessage,
+    Error,
+    Hello,
+    PublishOpened,
+    ServerMessage,
+    SyncBegin,
+    Synced,
+    Welcome,
+)
+from wsmonitor_server.auth import AuthError, Credential
+from wsmonitor_server.clock import ManualClock
+from wsmonitor_server.peer import Peer
+from wsmonitor_server.subscription import Subscription
+
+from .fakes import FakeEngine
+
+YEAR = 365 * 86_400
+
+
+class FakeWire:
+    """A socket that takes what it is given, when the test lets it, and runs jobs when it is told to."""
+
+    def __init__(self) -> None:
+        self.peer: Peer | None = None
+        self.taking = True
+        self.held = False
+        self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self.lanes: list[Hashable] = []
+        self.left: list[bytes] = []
+        self.closed: tuple[int, str, bool] | None = None
+        self.forgotten = 0
+        self.rearmed = 0
+
+    def flush_soon(self) -> None: ...
+
+    def flush_now(self) -> None:
+        assert self.peer is not None
+        if self.taking:
+            self.left += self.peer.outbox.take(1 << 30)
+
+    def close(self, code: int, reason: str, *, flush: bool) -> None:
+        assert self.peer is not None
+        if flush:
+            self.left += self.peer.outbox.take(1 << 30)
+        self.closed = (code, reason, flush)
+
+    def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.lanes.append(lane)
+        self.jobs.append(job)
+
+    def forget_waiting(self) -> None:
+        self.forgotten += 1
+
+    @asynccontextmanager
+    async def bulk(self) -> AsyncIterator[None]:
+        yield
+
+    def rearm(self) -> None:
+        self.rearmed += 1
+
+
+class FakeAuth:
+    """A token is good until it has expired, or the test says what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.trouble: ErrorInfo | None = None
+
+    def problem(self, credential: Credential, wall: float) -> ErrorInfo | None:
+        if wall >= credential.claims.exp:
+            return ErrorInfo(code="token_expired", message="the token has expired")
+        return self.trouble
+
+
+class FakeServices:
+    """What a server's connections share."""
+
+    def __init__(self, limits: Limits, timing: Timing) -> None:
+        self.engine = FakeEngine()
+        self.auth = FakeAuth()
+        self.timing = timing
+        self.limits = limits
+        self.clock = ManualClock()
+        self.instance = "i"
+        self.stopped = False
+        self.tokens: dict[str, Credential] = {}
+        self.faults: list[str] = []
+        self.stops = 0
+        self.welcomed: list[Peer] = []
+
+    def frame(self, payload: bytes) -> bytes:
+        return payload
+
+    frame_shared = frame
+
+    async def authenticate(self, token: str) -> Credential:
+        try:
+            return self.tokens[token]
+        except KeyError:
+            raise AuthError("unauthorized", "not this token") from None
+
+    def spread(self) -> float:
+        return 2.0
+
+    def information(self, *, full: bool) -> dict[str, Any]:
+        return {"full": full}
+
+    def opened(self, peer: Peer) -> None:
+        self.welcomed.append(peer)
+
+    def request_stop(self) -> None:
+        self.stops += 1
+
+    def fault(self, peer: Peer, what: str) -> str:
+        self.faults.append(what)
+        return "4711"
+
+
+class Machine:
+    """A peer with its surroundings."""
+
+    def __init__(
+        self,
+        *,
+        limits: dict[str, Any] | None = None,
+        timing: dict[str, Any] | None = None,
+        open: bool = True,
+        **claims: Any,
+    ) -> None:
+        self.services = FakeServices(Limits(**(limits or {})), Timing(**(timing or {})))
+        self.engine, self.clock, self.auth = self.services.engine, self.services.clock, self.services.auth
+        self.wire = FakeWire()
+        self.peer = Peer(
+            ident="1",
+            credential=self.credential(**claims),
+            services=self.services,  # type: ignore[arg-type]
+            wire=self.wire,
+        )
+        self.wire.peer = self.peer
+        if open:
+            self.give(Hello(major=PROTOCOL_MAJOR, name="Ada"))
+            assert [type(message) for message in self.sent()] == [Welcome]
+
+    def credential(self, **claims: Any) -> Credential:
+        now = self.services.clock.wall_ns() // 10**9
+        given = {"sub": "ada", "exp": now + YEAR, "jti": "1", "aud": "a", "iss": "i"}
+        return Credential(Claims(**{**given, "role": "admin", "sessions": ("*",), **claims}), 0)
+
+    def give(self, *messages: ClientMessage) -> None:
+        """Messages that arrive. Requests wait until `settle`."""
+        for message in messages:
+            self.raw(encode(message))
+
+    def raw(self, data: bytes) -> None:
+        self.peer.heard()
+        self.peer.receive(data)
+
+    async def settle(self) -> None:
+        """Carry out what waits, in order."""
+        while self.wire.jobs:
+            await self.wire.jobs.pop(0)()
+
+    def sent(self) -> list[ServerMessage]:
+        """What has left since the last call."""
+        frames = self.wire.left + self.peer.outbox.take(1 << 30)
+        self.wire.left = []
+        found = [decode_server(frame) for frame in frames]
+        assert None not in found
+        return found  # type: ignore[return-value]
+
+    async def ask(self, *messages: ClientMessage) -> list[ServerMessage]:
+        """What is answered."""
+        self.give(*messages)
+        await self.settle()
+        return self.sent()
+
+    async def refused(self, message: ClientMessage) -> ErrorInfo:
+        """The one error with which *message* is answered, under its number if it has one."""
+        [answer] = await self.ask(message)
+        assert isinstance(answer, Error), answer
+        assert answer.request == getattr(message, "request", None)
+        return answer.error
+
+    async def watch(self, topic: str = "s", generation: int = 1, **options: Any) -> Subscription:
+        """Subscribe, and pull the sync to its end."""
+        [begun] = await self.ask_json("subscribe", topic=topic, generation=generation, **options)
+        assert isinstance(begun, SyncBegin)
+        *_, synced = await self.ask_json("sync_next", topic=topic, generation=generation, page=0)
+        assert isinstance(synced, Synced)
+        return self.peer.subscriptions[topic]
+
+    async def publish(self, session: str = "s", producer: str = "p") -> None:
+        """Open a producer."""
+        [opened] = await self.ask_json("publish_open", request=1, session=session, producer=producer)
+        assert isinstance(opened, PublishOpened)
+
+    async def ask_json(self, type_: str, **fields: Any) -> list[ServerMessage]:
+        self.raw(msgspec.json.encode({"type": type_, **fields}))
+        await self.settle()
+        return self.sent()

@@ -1,0 +1,187 @@
+"""One connection's subscription: what is queued, what is folded into batches, and what is told."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from wsmonitor.protocol.codec import encode, encode_record
+from wsmonitor.protocol.entities import Chain
+from wsmonitor.protocol.messages import Batch, Event, Presence, Removed, Resync
+from wsmonitor_server.subscription import Subscription
+
+from .machine import Machine
+
+
+def event(seq: int, ident: str = "c", *, name: str = "n", drop: list[tuple[str, str]] | None = None) -> bytes:
+    return encode(
+        Event(
+            topic="s",
+            epoch="e1",
+            seq=seq,
+            ts="1",
+            kind="chain",
+            entity=encode_record(Chain(id=ident, name=name)),
+            drop=drop or [],
+        )
+    )
+
+
+def tell(subscription: Subscription, *events: bytes) -> None:
+    for seq, encoded in enumerate(events, subscription.seq + 1):
+        subscription.event("s", seq, encoded)
+
+
+def batch_of(machine: Machine, subscription: Subscription) -> Batch | None:
+    return subscription.batch(("e1", subscription.seq, "d" * 32), "7")
+
+
+async def test_events_are_queued_as_they_come_while_it_is_live() -> None:
+    machine = Machine()
+    subscription = await machine.watch()
+    tell(subscription, event(1), event(2))
+    assert [message.seq for message in machine.sent() if isinstance(message, Event)] == [1, 2]
+    assert subscription.seq == 2
+
+
+@pytest.mark.parametrize("phase", ["syncing", "muted", "over"])
+async def test_what_is_not_live_is_told_neither_events_nor_who_watches(phase: str) -> None:
+    machine = Machine()
+    subscription = await machine.watch()
+    match phase:
+        case "syncing":
+            subscription.begin(2, latest=False, interval=1.0)
+        case "muted":
+            subscription.mute("too_slow")
+        case "over":
+            machine.peer.end_subscription(subscription)
+    assert subscription.phase == phase
+    machine.sent()
+    tell(subscription, event(1))
+    subscription.presence("s", 1, ["ada"])
+    assert machine.sent() == []
+
+
+async def test_who_watches_is_told_while_it_is_live() -> None:
+    machine = Machine()
+    subscription = await machine.watch()
+    subscription.presence("s", 2, ["ada", "grace"])
+    assert machine.sent() == [Presence(topic="s", count=2, names=["ada", "grace"])]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("removed", "removed"), ("expired", "not_available")])
+async def test_a_topic_that_is_gone_is_told_once_and_forgotten(reason: str, told: str) -> None:
+    machine = Machine()
+    subscription = await machine.watch()
+    tell(subscription, event(1))
+    subscription.removed("s", reason)
+    subscription.removed("s", reason)
+    assert machine.sent() == [Removed(topic="s", reason=told)], "what waited is void"  # type: ignore[arg-type]
+    assert machine.peer.subscriptions == {}
+    assert machine.engine.attached == {"s": []}
+
+
+async def test_a_broken_history_is_told_once_until_the_client_asks_again() -> None:
+    machine = Machine()
+    subscription = await machine.watch()
+    tell(subscription, event(1))
+    subscription.reset("s")
+    subscription.reset("s")
+    assert machine.sent() == [Resync(topic="s", reason="reset")]
+    await machine.watch(generation=2)
+    assert subscription.phase == "live"
+    machine.peer.end_subscription(subscription)
+    subscription.reset("s")
+    assert machine.sent() == []
+
+
+async def test_a_sync_that_is_given_up_is_closed() -> None:
+    machine = Machine()
+    await machine.ask_json("subscribe", topic="s", generation=1)
+    machine.peer.subscriptions["s"].reset("s")
+    [sync] = machine.engine.syncs
+    assert sync.closed
+    assert machine.peer.subscriptions["s"].sync is None
+
+
+# ---------------------------------------------------------------------- batches
+
+
+async def latest(**limits: int) -> tuple[Machine, Subscription]:
+    machine = Machine(limits=limits)
+    return machine, await machine.watch(delivery="latest", interval_ms=500)
+
+
+async def test_a_batch_holds_the_last_of_each_entity_from_its_first_event_on() -> None:
+    machine, subscription = await latest()
+    assert batch_of(machine, subscription) is None, "nothing waits"
+    rearmed = machine.wire.rearmed
+    tell(subscription, event(1, "a", name="old"), event(2, "b"), event(3, "a", name="new"))
+    assert subscription.batch_due == machine.clock.monotonic() + 0.5
+    assert machine.wire.rearmed == rearmed + 1, "the connection is told once that it has a deadline"
+    assert machine.sent() == []
+    batch = batch_of(machine, subscription)
+    assert batch is not None
+    assert (batch.from_, batch.to, batch.ts, batch.digest) == (0, 3, "7", "d" * 32)
+    told = [
+        (kind, msgspec.json.decode(raw)["id"], msgspec.json.decode(raw)["name"])
+        for kind, raw in batch.entities
+    ]
+    assert told == [("chain", "b", "n"), ("chain", "a", "new")]
+    assert batch.drop == []
+    assert subscription.batch_due is None
+    tell(subscription, event(4))
+    following = batch_of(machine, subscription)
+    assert following is not None
+    assert (following.from_, following.to) == (3, 4)
+
+
+@pytest.mark.parametrize("head", [("e1", 2, ""), ("e2", 1, "")])
+async def test_a_batch_waits_until_it_ends_where_the_server_is(head: tuple[str, int, str]) -> None:
+    _, subscription = await latest()
+    tell(subscription, event(1))
+    assert subscription.batch(head, "7") is None
+    assert subscription.batch_due is not None
+
+
+async def test_what_goes_and_what_comes_back_stand_in_a_batch_once_as_they_ended() -> None:
+    machine, subscription = await latest()
+    tell(
+        subscription,
+        event(1, "gone"),
+        event(2, "back"),
+        event(3, "x", drop=[("chain", "gone"), ("chain", "back"), ("chain", "never told")]),
+        event(4, "back"),
+    )
+    batch = batch_of(machine, subscription)
+    assert batch is not None
+    assert [msgspec.json.decode(raw)["id"] for _, raw in batch.entities] == ["x", "back"]
+    assert batch.drop == [("chain", "gone"), ("chain", "never told")]
+
+
+async def test_a_batch_that_grows_beyond_what_may_wait_is_given_up_and_told() -> None:
+    machine, subscription = await latest(outbox_size=2_000)
+    for seq in range(1, 100):
+        subscription.event("s", seq, event(seq, "a", name="x" * 100))
+    assert subscription.phase == "live", "one entity, however often it changes, is one"
+    for seq in range(100, 120):
+        subscription.event("s", seq, event(seq, f"b{seq}", name="x" * 100))
+        subscription.event("s", seq, event(seq, "z", drop=[("chain", f"b{seq}")]))
+    assert subscription.phase == "live", "what went does not count"
+    for seq in range(120, 140):
+        subscription.event("s", seq, event(seq, f"b{seq}", name="x" * 100))
+    assert subscription.phase == "muted"
+    assert machine.sent() == [Resync(topic="s", reason="too_slow")]
+    assert subscription.batch_due is None
+
+
+async def test_a_new_sync_begins_without_what_the_old_one_had_gathered() -> None:
+    machine, subscription = await latest()
+    tell(subscription, event(1))
+    subscription.begin(2, latest=True, interval=0.5)
+    assert subscription.batch_due is None
+    subscription.go_live("e1", 5)
+    tell(subscription, event(6, "b"))
+    batch = batch_of(machine, subscription)
+    assert batch is not None
+    assert (batch.from_, len(batch.entities)) == (5, 1)
