@@ -104,12 +104,16 @@ class SessionEngine:
         self._values = Values(store, self.limits, self.clock)
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
         self._counters = {"events": 0, "rejected": 0}
+        self._attention: asyncio.Task[None] | None = None  # loads what is watched again after a start
         self._stopping = False
 
     # -- life
 
     async def start(self) -> None:
-        """Open the store; sessions whose producers were open are watched again, with fresh timers.
+        """Open the store. Sessions whose producers were open are watched again, with fresh timers.
+
+        They are loaded one after the other while others are served already, the smallest first: one of a
+        million steps takes half a minute.
 
         Raises:
             ConfigurationError: the store cannot be used.
@@ -122,30 +126,42 @@ class SessionEngine:
         except StoreError as exc:
             await self.store.close()
             raise ConfigurationError(str(exc)) from exc
-        attention: list[str] = []
-        for listing, wanted in listings:
+        for listing, _ in listings:
             self._known.add(listing.id)
             if listing.state != "absent":
                 self._directory.load(listing)
-            if wanted:
-                attention.append(listing.id)
         self._commits.start()
-        for session in attention:
-            try:
-                loaded = await self._load(session)
-            except Refusal as exc:
-                # What is damaged of one session must not keep the others from being served.
-                log.error("session %s cannot be loaded: %s", session, exc.info.message)
-                continue
-            loaded.apply_verdicts(self.clock.wall_ns())
-            commands.expire(loaded.authority, self.clock.wall_ns())
-            self._changed(loaded)
+        attention = sorted((listing for listing, wanted in listings if wanted), key=lambda one: one.size)
+        if attention:
+            self._attention = asyncio.create_task(self._attend([one.id for one in attention]))
         self._deadlines.set(_MAINTENANCE, self.clock.monotonic() + self.retention.interval)
         self._schedule()
+
+    async def _attend(self, sessions: Sequence[str]) -> None:
+        for session in sessions:
+            if session not in self._known:
+                continue  # removed meanwhile
+            # What is wrong with one session must not keep the others from being watched.
+            try:
+                loaded = await self._load(session)
+                loaded.apply_verdicts(self.clock.wall_ns())
+                commands.expire(loaded.authority, self.clock.wall_ns())
+                self._changed(loaded)
+            except Refusal as exc:
+                log.error("session %s cannot be loaded: %s", session, exc.info.message)
+            except Exception:
+                log.exception("session %s: a fault in watching it again", session)
+
+    async def attended(self) -> None:
+        """Wait until every session whose producers were open at the start is watched again."""
+        if self._attention is not None:
+            await asyncio.wait((self._attention,))
 
     async def stop(self) -> None:
         """Commit what was accepted, then close the store."""
         self._stopping = True
+        if self._attention is not None:
+            self._attention.cancel()
         await self.settle()
         if self._timer is not None:
             self._timer.cancel()
@@ -578,6 +594,7 @@ class SessionEngine:
         return {
             "sessions": len(self._known),
             "sessions_loaded": len(self._sessions),
+            "sessions_loading": len(self._loading),
             "directory_views": self._directory.view_count,
             "pending_commands": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
             "open_producers": sum(len(one.holders) for one in self._sessions.values()),

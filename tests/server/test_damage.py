@@ -109,6 +109,7 @@ async def test_a_damaged_session_with_an_open_producer_does_not_keep_the_server_
     change(path, "UPDATE sessions SET attention = 1, digest = 'f' WHERE id = 'b~1'")
     engine, _ = engine_on(SqliteStore(path))
     await engine.start()
+    await engine.attended()
     assert "session b~1 cannot be loaded" in caplog.text
     assert await seen(engine, "a~1") == 40
     await engine.stop()

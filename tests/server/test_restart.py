@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from wsmonitor.protocol.changes import ChainChange, LogChange, SessionChange, StepChange
+from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import LogRecord
 from wsmonitor_server.engine import SessionEngine
+from wsmonitor_server.stores.base import StoredSession
 from wsmonitor_server.stores.sqlite import SqliteStore
 
 from .support import Listener, Publisher, engine_on, large_value
+from .test_liveness import pass_time, state_of
 from .test_sqlite import abandon
 
 
 async def start(path: Path, boot: str = "one") -> SessionEngine:
     engine, _ = engine_on(SqliteStore(path, boot_id=boot))
     await engine.start()
+    await engine.attended()
     return engine
 
 
@@ -114,3 +119,52 @@ async def test_run_numbers_go_on(path: Path) -> None:
         assert listener.replica is not None
         assert listener.replica.listings[f"s~{run}"].run == run
         await engine.stop()
+
+
+async def test_a_large_session_delays_neither_the_start_nor_the_others(path: Path) -> None:
+    """A million steps take half a minute to load, which nobody else has to wait for."""
+
+    class Slow(SqliteStore):
+        async def load(self, session: str) -> StoredSession | None:
+            if session == "large~1":
+                await may_go_on.wait()
+            return await super().load(session)
+
+    may_go_on = asyncio.Event()
+    engine = await start(path)
+    for session, steps in (("large~1", 50), ("small~1", 2)):
+        publisher = await Publisher(engine, session).open()
+        changes = [StepChange(id=f"s{n}", chain="c", name="s", state="running") for n in range(steps)]
+        await publisher.put(
+            SessionChange(name="s", state="running"), ChainChange(id="c", name="c"), *changes
+        )
+    await die(engine)
+    again, clock = engine_on(Slow(path, boot_id="one"))
+    await again.start()
+    small = Listener()
+    await small.sync(again, "small~1")
+    fresh = await Publisher(again, "other~1").open()
+    await fresh.put(SessionChange(name="o", state="running"))
+    assert again.status()["sessions_loading"] == 1
+    may_go_on.set()
+    await again.attended()
+    assert again.status()["sessions_loading"] == 0
+    # It is watched from now on: its producer, who does not come back, is missed.
+    await pass_time((again, clock), Timing().producer_lost + 1)
+    assert (await state_of(again, "large~1")).producers["p1"].liveness == "lost"
+    await again.stop()
+
+
+async def test_a_server_that_still_loads_can_be_stopped(path: Path) -> None:
+    class Hanging(SqliteStore):
+        async def load(self, session: str) -> StoredSession | None:
+            return await asyncio.get_running_loop().create_future()
+
+    engine = await start(path)
+    await (await Publisher(engine, "s~1").open()).put(SessionChange(name="s", state="running"))
+    await die(engine)
+    again, _ = engine_on(Hanging(path, boot_id="one"))
+    await again.start()
+    while again.status()["sessions_loading"] == 0:
+        await asyncio.sleep(0)
+    await asyncio.wait_for(again.stop(), 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import sqlite3
@@ -16,7 +17,14 @@ import pytest
 
 from wsmonitor.protocol.entities import LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
-from wsmonitor_server.stores.base import Commit, ProducerPosition, StoreError, UnsuitableDirectoryError
+from wsmonitor_server.stores import reading
+from wsmonitor_server.stores.base import (
+    Commit,
+    ProducerPosition,
+    StoredSession,
+    StoreError,
+    UnsuitableDirectoryError,
+)
 from wsmonitor_server.stores.filesystem import network_type
 from wsmonitor_server.stores.sqlite import SCHEMA_VERSION, SqliteStore
 
@@ -298,3 +306,39 @@ async def test_a_full_disk_does_not_keep_a_server_from_ending(
         stored = await again.load("s~1")
         assert stored is not None
         assert stored.state.seq == 2
+
+
+async def test_a_commit_does_not_wait_for_a_large_session_that_is_loaded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "AT_ONCE", 10)
+    order: list[str] = []
+    async with opened(path) as store:
+        await store.commit([a_commit(store, count=100)])
+
+        async def load() -> StoredSession | None:
+            stored = await store.load("s~1")
+            order.append("loaded")
+            return stored
+
+        loading = asyncio.create_task(load())
+        await asyncio.sleep(0)  # its first part is with the thread
+        await store.commit([Commit("other~1", store.epoch, 0)])
+        order.append("committed")
+        stored = await loading
+    assert order == ["committed", "loaded"]
+    assert stored is not None
+    assert set(stored.state.chains) == {f"c{seq}" for seq in range(2, 101)}
+    assert stored.size == sum(len(data) for data in a_commit(store, count=100).entities.values())
+
+
+@pytest.mark.parametrize("count", [9, 10, 11, 20])
+async def test_a_session_is_loaded_whole_whatever_its_parts(
+    path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(reading, "AT_ONCE", 10)
+    async with opened(path) as store:
+        await store.commit([a_commit(store, count=count)])
+        stored = await store.load("s~1")
+    assert stored is not None
+    assert len(stored.state) == count

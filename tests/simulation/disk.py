@@ -9,13 +9,13 @@ from __future__ import annotations
 import copy
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor_server.stores import reading
-from wsmonitor_server.stores.base import Commit, Store, StoreError
+from wsmonitor_server.stores.base import Commit, Store, StoredSession, StoreError
 from wsmonitor_server.stores.blobs import MemoryBlobs
 from wsmonitor_server.stores.memory import MemoryStore
 from wsmonitor_server.stores.sqlite import SqliteStore
@@ -201,6 +201,15 @@ def at_once(coroutine: Any) -> Any:
     raise AssertionError("the memory store waits")
 
 
+def _whole(parts: Generator[None, None, StoredSession | None]) -> StoredSession | None:
+    """What *parts* returns at its end."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return cast("StoredSession | None", end.value)
+
+
 class SqliteDisk:
     """A real SQLite file."""
 
@@ -306,7 +315,7 @@ class SqliteDisk:
         try:
             reader._open()
             found = {
-                session: reading.session(reader._db, self.path, session, new_epoch=reader.epoch)
+                session: _whole(reading.session(reader._db, self.path, session, new_epoch=reader.epoch))
                 for session in sessions
             }
         finally:

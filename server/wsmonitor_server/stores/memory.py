@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from wsmonitor.protocol.reducer import SessionState, decode_entity
 
 from .base import Commit, ProducerPosition, StoredSession, StoreError
 from .blobs import Blobs, MemoryBlobs
+
+_AT_ONCE = 2_000  # entities that are decoded within one turn of the loop
 
 _decode_command = msgspec.json.Decoder(Command).decode
 
@@ -86,7 +89,9 @@ class MemoryStore:
         if kept is None:
             return None
         state = SessionState(session, kept.epoch, kept.head)
-        for (kind, _), data in kept.entities.items():
+        for index, ((kind, _), data) in enumerate(kept.entities.items(), 1):
+            if index % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             entity = decode_entity(kind, data)
             assert entity is not None
             state.put(kind, entity)

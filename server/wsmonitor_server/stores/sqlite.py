@@ -27,10 +27,11 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -81,6 +82,15 @@ class _Opening:
             db.execute("UPDATE sessions SET epoch = ?", (self.meta["epoch"],))
             db.execute("DELETE FROM events")
         db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", self.meta.items())
+
+
+def _next(parts: Generator[None, None, _T]) -> tuple[bool, _T | None]:
+    """Run *parts* to its next pause: whether it has ended, and what it then returned."""
+    try:
+        next(parts)
+    except StopIteration as end:
+        return True, end.value
+    return False, None
 
 
 class SqliteStore:
@@ -354,11 +364,17 @@ class SqliteStore:
         return await self._read(lambda: reading.listings(self._db, self.path))
 
     async def load(self, session: str) -> StoredSession | None:
-        def read() -> StoredSession | None:
-            minted = self._opening is not None and self._opening.minted
-            return reading.session(self._db, self.path, session, new_epoch=self.epoch if minted else "")
+        parts = self._load(session)
+        while True:
+            ended, stored = await self._read(partial(_next, parts))
+            if ended:
+                return stored
 
-        return await self._read(read)
+    def _load(self, session: str) -> Generator[None, None, StoredSession | None]:
+        minted = self._opening is not None and self._opening.minted
+        return (
+            yield from reading.session(self._db, self.path, session, new_epoch=self.epoch if minted else "")
+        )
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         def write(db: sqlite3.Connection) -> None:
