@@ -120,6 +120,7 @@ class Server:
             await self.engine.stop()
             raise
         self.engine.on_revocation(self._on_revocation)
+        self.engine.on_degraded(self._on_degraded)
         self._last_active = self.clock.monotonic()
         _LOG.info("listening", extra=fields(url=self.url, version=__version__, instance=self.instance))
 
@@ -282,6 +283,10 @@ class Server:
         for peer in list(self.peers):
             if peer.credential.claims.jti == jti:
                 peer.still_valid()
+
+    def _on_degraded(self) -> None:
+        for peer in list(self.peers):
+            peer.beat()
 
     def rotate_keys(self, keys: KeySource) -> None:
         """Verify with *keys* from now on; connections of tokens from before are closed."""

@@ -219,6 +219,8 @@ class Authority:
             # Its numbers and the other's mean different changes: what it has left must not be taken for the
             # other's, nor be acknowledged in its place.
             raise Rejection("fenced", "another holder opened this producer since")
+        if position.epoch and position.holder != holder:
+            self.abandon_commands(producer, "another process has taken its producer over", now_ns)
         position = ProducerPosition(producer, subject, position.epoch + 1, position.accepted, holder)
         now = str(now_ns)
         entity = Producer(
@@ -266,15 +268,18 @@ class Authority:
         now = str(now_ns)
         reason = "its producer was lost"
         lost = self.owned_open(producer, _CRASH_AT_ONCE)
-        commands = [one for one in self.facts.pending.values() if self.target(one) == producer]
         for kind, entity in lost:
             assert may_follow(entity.state, "crashed", by_server=True)
             new = replace(entity, state="crashed", reason=reason, ended=now, seq=self.tail + 1)
             self._write(kind, new, now, note=f"crashed: producer {producer} was lost")
-        for command in commands:
-            if command.state == "accepted":
-                self.end_command(command, "unknown", reason, now_ns)
+        self.abandon_commands(producer, reason, now_ns)
         return len(lost)
+
+    def abandon_commands(self, producer: str, reason: str, now_ns: int) -> None:
+        """Who accepted commands as *producer* will not say what became of them: they are ``unknown``."""
+        for command in [one for one in self.facts.pending.values() if one.state == "accepted"]:
+            if self.target(command) == producer:
+                self.end_command(command, "unknown", reason, now_ns)
 
     # -- changes
 

@@ -28,6 +28,7 @@ class CommitPath:
     Args:
         committed: called for each session of a group that was made last.
         failed: called for each session of a group that was not, or of which nobody knows.
+        outcome: called once for each group, before these: what went wrong, if anything did.
 
     Attributes:
         lock: held while the store writes session data; who removes a session takes it, too.
@@ -39,10 +40,12 @@ class CommitPath:
         store: Store,
         committed: Callable[[LoadedSession, Batch], None],
         failed: Callable[[LoadedSession, StoreError], Awaitable[None]],
+        outcome: Callable[[StoreError | None], None],
     ) -> None:
         self._store = store
         self._committed = committed
         self._failed = failed
+        self._outcome = outcome
         self._dirty: dict[str, LoadedSession] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -128,6 +131,7 @@ class CommitPath:
             self.commits += 1
         else:
             self.failures += 1
+        self._outcome(failure)
         for loaded, batch in taken:
             try:
                 if failure is None:

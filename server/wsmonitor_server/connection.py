@@ -155,9 +155,9 @@ class Connection:
         """Write what the socket takes; whole frames, in as few writes as there are chunks."""
         self._dirty = False
         peer, transport = self.peer, self.transport
-        if peer is None or not peer.outbox or not transport.open:
+        if peer is None or not transport.open:
             return
-        if not peer.still_valid():
+        if peer.outbox and not peer.still_valid():
             return
         while not transport.paused:
             frames = peer.outbox.take(CHUNK)

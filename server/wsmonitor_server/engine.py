@@ -26,6 +26,7 @@ from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
     CommandReply,
     CommandRequest,
+    Degraded,
     HistoryPage,
     LogsPage,
     Position,
@@ -39,6 +40,7 @@ from .clock import Clock, SystemClock
 from .commits import CommitPath
 from .deadlines import Deadlines
 from .directory import Directory
+from .health import CHECK_EVERY, StoreHealth
 from .hub import Feed
 from .maintenance import Maintenance
 from .merge import Rejection
@@ -57,6 +59,7 @@ _LATE: Final = 5.0  # seconds by which a timer may be late before it counts as t
 _LARGE: Final = 10_000  # entities of a session that is made ready in a thread of its own
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
+_STORE: Final = "/store"
 
 
 class SessionEngine:
@@ -99,7 +102,9 @@ class SessionEngine:
         self._timer_due = 0.0
         self._revoked: dict[str, int] = {}
         self._revocation_callbacks: list[Callable[[str], None]] = []
-        self._commits = CommitPath(store, self._committed, self._commit_failed)
+        self._health = StoreHealth(self.clock.wall_ns, self._health_changed)
+        self._degraded_callbacks: list[Callable[[], None]] = []
+        self._commits = CommitPath(store, self._committed, self._commit_failed, self._health.told)
         self._producers = ProducerDesk(store, self._commits, self.clock, self._changed)
         self._values = Values(store, self.limits, self.clock)
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
@@ -130,6 +135,8 @@ class SessionEngine:
             self._known.add(listing.id)
             if listing.state != "absent":
                 self._directory.load(listing)
+        # What can only be read is served, and everybody is told so.
+        await self._check_store()
         self._commits.start()
         attention = sorted((listing for listing, wanted in listings if wanted), key=lambda one: one.size)
         if attention:
@@ -298,6 +305,8 @@ class SessionEngine:
         elif key == _MAINTENANCE:
             self._deadlines.set(_MAINTENANCE, now + self.retention.interval)
             self._spawn(self._maintain())
+        elif key == _STORE:
+            self._spawn(self._check_store())
         elif (loaded := self._sessions.get(key)) is not None:
             self._session_timeout(loaded, now, now_ns)
 
@@ -587,7 +596,36 @@ class SessionEngine:
 
     async def ready(self) -> None:
         """Raise `StoreError` when the server could not take a write now."""
-        await self.store.check()
+        try:
+            await self.store.check()
+        except StoreError as exc:
+            self._health.told(exc)
+            raise
+        self._health.told(None)
+
+    @property
+    def degraded(self) -> Degraded | None:
+        """See `ports.Engine.degraded`."""
+        return self._health.degraded
+
+    def on_degraded(self, callback: Callable[[], None]) -> None:
+        """See `ports.Engine.on_degraded`."""
+        self._degraded_callbacks.append(callback)
+
+    def _health_changed(self) -> None:
+        self._check_store_in(None if self.degraded is None else CHECK_EVERY)
+        for callback in self._degraded_callbacks:
+            callback()
+
+    def _check_store_in(self, seconds: float | None) -> None:
+        self._deadlines.set(_STORE, None if seconds is None else self.clock.monotonic() + seconds)
+        self._schedule()
+
+    async def _check_store(self) -> None:
+        try:
+            await self.ready()
+        except StoreError:
+            self._check_store_in(CHECK_EVERY)
 
     def status(self) -> dict[str, Any]:
         """See `ports.Engine.status`."""
@@ -595,6 +633,7 @@ class SessionEngine:
             "sessions": len(self._known),
             "sessions_loaded": len(self._sessions),
             "sessions_loading": len(self._loading),
+            "degraded": "" if self.degraded is None else self.degraded.code,
             "directory_views": self._directory.view_count,
             "pending_commands": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
             "open_producers": sum(len(one.holders) for one in self._sessions.values()),

@@ -8,7 +8,8 @@ follows the events it speaks of. They are counted in three classes:
 - *control*: replies, acknowledgements, heartbeats, errors. Never dropped; above the bound the
   connection has to be closed.
 - *bulk*: pages of syncs and of large values, and the events that end a sync. The producer of
-  these asks `bulk_waiting` first and adds the next only when none waits: one at a time.
+  these asks `bulk_waiting` first and adds the next only when none waits: one at a time. Those of a
+  sync that is given up are dropped.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections import deque
 
 
 class Lane:
-    """One subscription's share of the state class."""
+    """A share of the state class, or of the *bulk* class, that can be dropped by itself: a subscription's."""
 
-    __slots__ = ("count", "size")
+    __slots__ = ("bulk", "count", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, *, bulk: bool = False) -> None:
+        self.bulk = bulk
         self.count = 0
         self.size = 0
 
@@ -37,7 +39,6 @@ class Outbox:
     """
 
     __slots__ = (
-        "_bulk",
         "_lanes",
         "_queue",
         "bulk_waiting",
@@ -57,7 +58,6 @@ class Outbox:
         self.control_messages = control_messages
         self.control_size = control_size
         self._queue: deque[tuple[Lane | None, bytes]] = deque()
-        self._bulk = Lane()
         self._lanes: dict[Lane, None] = {}  # in order, so that the same load always has the same victim
         self.state_count = 0
         self.state_size = 0
@@ -71,11 +71,7 @@ class Outbox:
     def put_state(self, lane: Lane, frame: bytes) -> bool:
         """Queue a live event of *lane*'s subscription. False: the bound is passed (see `victim`)."""
         length = len(frame)
-        self._queue.append((lane, frame))
-        if lane.count == 0:
-            self._lanes[lane] = None
-        lane.count += 1
-        lane.size += length
+        self._put(lane, frame)
         self.state_count += 1
         self.state_size += length
         return self.state_count <= self.messages and self.state_size <= self.size
@@ -87,10 +83,17 @@ class Outbox:
         self.control_waiting += len(frame)
         return not self.control_overflow
 
-    def put_bulk(self, frame: bytes) -> None:
-        """Queue a page. The caller has seen to it that no other waits."""
-        self._queue.append((self._bulk, frame))
+    def put_bulk(self, lane: Lane, frame: bytes) -> None:
+        """Queue a page of *lane*, a bulk one. The caller has seen to it that no other waits."""
+        self._put(lane, frame)
         self.bulk_waiting += len(frame)
+
+    def _put(self, lane: Lane, frame: bytes) -> None:
+        self._queue.append((lane, frame))
+        if lane.count == 0:
+            self._lanes[lane] = None
+        lane.count += 1
+        lane.size += len(frame)
 
     @property
     def state_overflow(self) -> bool:
@@ -101,8 +104,8 @@ class Outbox:
         return self.control_count > self.control_messages or self.control_waiting > self.control_size
 
     def victim(self) -> Lane | None:
-        """The lane with the most bytes waiting."""
-        return max(self._lanes, key=lambda lane: lane.size, default=None)
+        """The state lane with the most bytes waiting."""
+        return max((one for one in self._lanes if not one.bulk), key=lambda lane: lane.size, default=None)
 
     def drop(self, lane: Lane) -> int:
         """Forget what waits for *lane*. Returns how many frames that were."""
@@ -110,8 +113,11 @@ class Outbox:
         if dropped:
             # Rebuilt, not marked: a reader that never reads must not make dropped frames pile up.
             self._queue = deque(entry for entry in self._queue if entry[0] is not lane)
-            self.state_count -= lane.count
-            self.state_size -= lane.size
+            if lane.bulk:
+                self.bulk_waiting -= lane.size
+            else:
+                self.state_count -= lane.count
+                self.state_size -= lane.size
             lane.count = lane.size = 0
             self._lanes.pop(lane, None)
         return dropped
@@ -137,15 +143,16 @@ class Outbox:
             if lane is None:
                 self.control_count -= 1
                 self.control_waiting -= length
-            elif lane is self._bulk:
+                continue
+            lane.count -= 1
+            lane.size -= length
+            if lane.count == 0:
+                self._lanes.pop(lane, None)
+            if lane.bulk:
                 self.bulk_waiting -= length
             else:
-                lane.count -= 1
-                lane.size -= length
                 self.state_count -= 1
                 self.state_size -= length
-                if lane.count == 0:
-                    self._lanes.pop(lane, None)
         return frames
 
     def clear(self) -> None:

@@ -41,7 +41,7 @@ from wsmonitor.protocol.messages import (
 
 from .auth import Authenticator, Credential
 from .limiter import TokenBucket
-from .outbox import Outbox
+from .outbox import Lane, Outbox
 from .ports import Clock, Engine
 from .replies import error_info
 from .subscription import Subscription
@@ -294,12 +294,18 @@ class Peer:
                 return
         self.wire.flush_soon()
 
-    def send_bulk(self, payloads: list[bytes]) -> None:
-        """Queue pages, inside `Wire.bulk`."""
+    def send_bulk(self, payloads: list[bytes], lane: Lane) -> None:
+        """Queue pages of *lane*, inside `Wire.bulk`."""
         if self.phase != "closed":
             for payload in payloads:
-                self.outbox.put_bulk(self.services.frame(payload))
+                self.outbox.put_bulk(lane, self.services.frame(payload))
             self.wire.flush_soon()
+
+    def forget(self, subscription: Subscription) -> None:
+        """Drop what waits for *subscription*, events and pages: it is over, or begins anew."""
+        self.outbox.drop(subscription.lane)
+        if self.outbox.drop(subscription.pages) and self.phase != "closed":
+            self.wire.flush_soon()  # who waits to add a page may do so
 
     def send_error(self, info: ErrorInfo, request: int | None = None) -> None:
         """Tell the client of an error."""
@@ -411,6 +417,11 @@ class Peer:
 
     # -- heartbeat
 
+    def beat(self) -> None:
+        """Send a heartbeat at once: what it says is another."""
+        if self.phase == "open" and self.still_valid():
+            self._beat(self.services.clock.monotonic())
+
     def _beat(self, now: float) -> None:
         self._next_beat = now + self.services.timing.heartbeat_interval
         self._beat_number += 1
@@ -428,7 +439,14 @@ class Peer:
                 if subscription.told != head[:2]:
                     subscription.told = head[:2]
                     heads[topic] = head
-        self.send(Heartbeat(n=self._beat_number, time=str(self.services.clock.wall_ns()), heads=heads))
+        self.send(
+            Heartbeat(
+                n=self._beat_number,
+                time=str(self.services.clock.wall_ns()),
+                heads=heads,
+                degraded=self.services.engine.degraded,
+            )
+        )
 
     # -- messages that are handled at once
 
@@ -471,6 +489,7 @@ class Peer:
                 batch_size=limits.batch_size,
                 message_size=limits.message_size,
                 spread=services.spread(),
+                degraded=services.engine.degraded,
             )
         )
         now = services.clock.monotonic()

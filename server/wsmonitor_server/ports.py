@@ -16,6 +16,7 @@ from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.messages import (
     CommandReply,
     CommandRequest,
+    Degraded,
     HistoryPage,
     Hold,
     LogsPage,
@@ -177,6 +178,13 @@ class Engine(Protocol):
     def revoked(self, jti: str) -> bool: ...
     def on_revocation(self, callback: Callable[[str], None]) -> None:
         """Be told of each revoked jti, in the turn in which it comes into force."""
+
+    @property
+    def degraded(self) -> Degraded | None:
+        """Why no changes are taken at present; None while they are."""
+
+    def on_degraded(self, callback: Callable[[], None]) -> None:
+        """Be told when `degraded` is another."""
 
     async def ready(self) -> None:
         """Raise when the server could not take a write now."""

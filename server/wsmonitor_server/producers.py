@@ -180,6 +180,9 @@ class ProducerDesk:
             loaded.watch.closed(producer)
             loaded.verdicts.pop(producer, None)
             loaded.goodbyes.add(producer)
+            loaded.authority.abandon_commands(
+                producer, "its program said goodbye without an answer", self._clock.wall_ns()
+            )
             loaded.authority.set_liveness(producer, "live", self._clock.wall_ns(), closed=True)
         elif (verdict := loaded.watch.disconnected(producer, self._clock.monotonic())) is not None:
             loaded.verdicts[producer] = verdict

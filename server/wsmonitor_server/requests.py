@@ -53,6 +53,7 @@ from wsmonitor.protocol.messages import (
 )
 
 from .auth import AuthError
+from .outbox import Lane
 from .ports import ProducerHandle, Refusal
 from .replies import error_info, not_available, refusal
 from .stores.base import StoreError
@@ -80,7 +81,7 @@ class Route(NamedTuple):
 class Requests:
     """One connection's requests, and the producers that it holds. Implements `ports.ProducerEvents`."""
 
-    __slots__ = ("_goodbyes", "_opening", "_peer", "_producers", "_told_heard", "_uploads")
+    __slots__ = ("_answers", "_goodbyes", "_opening", "_peer", "_producers", "_told_heard", "_uploads")
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -89,6 +90,7 @@ class Requests:
         self._uploads: dict[tuple[str, str], float] = {}  # when its last page came (monotonic seconds)
         self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
         self._told_heard = 0.0
+        self._answers = Lane(bulk=True)  # pages that were asked for one by one
 
     @property
     def producers(self) -> int:
@@ -239,7 +241,7 @@ class Requests:
                 payloads.append(
                     encode(Synced(topic=message.topic, generation=message.generation, seq=seq, digest=digest))
                 )
-            peer.send_bulk(payloads)
+            peer.send_bulk(payloads, subscription.pages)
 
     async def _unsubscribe(self, message: Unsubscribe) -> None:
         subscription = self._peer.subscriptions.get(message.topic)
@@ -405,7 +407,7 @@ class Requests:
                 total=total,
                 data=base64.b64encode(data).decode("ascii"),
             )
-            peer.send_bulk([encode(page)])
+            peer.send_bulk([encode(page)], self._answers)
 
     async def _logs_get(self, message: LogsGet) -> None:
         peer = self._peer
@@ -414,7 +416,7 @@ class Requests:
                 page = await peer.services.engine.logs(
                     message.session, message.step, message.first, message.limit, message.request
                 )
-                peer.send_bulk([encode(page)])
+                peer.send_bulk([encode(page)], self._answers)
 
     async def _history_get(self, message: HistoryGet) -> None:
         peer = self._peer
@@ -423,7 +425,7 @@ class Requests:
                 page = await peer.services.engine.history(
                     message.session, message.first, message.limit, message.request
                 )
-                peer.send_bulk([encode(page)])
+                peer.send_bulk([encode(page)], self._answers)
 
     # -- commands and administration
 

@@ -51,6 +51,7 @@ class Subscription:
         "lane",
         "latest",
         "name",
+        "pages",
         "phase",
         "seq",
         "sync",
@@ -65,6 +66,7 @@ class Subscription:
         self.name = name
         self.instance = instance
         self.lane = Lane()
+        self.pages = Lane(bulk=True)
         self.phase: Phase = "syncing"
         self.generation = -1
         self.sync: Sync | None = None
@@ -114,7 +116,7 @@ class Subscription:
     def begin(self, generation: int, *, latest: bool, interval: float) -> None:
         """A new sync starts: what belonged to the one before is void."""
         self.stop_sync()
-        self._peer.outbox.drop(self.lane)
+        self._peer.forget(self)
         self._clear_batch()
         self.phase = "syncing"
         self.generation = generation
@@ -133,7 +135,7 @@ class Subscription:
     def mute(self, reason: Literal["too_slow", "reset"]) -> None:
         """Drop what waits, and ask the client to subscribe again."""
         self.stop_sync()
-        self._peer.outbox.drop(self.lane)
+        self._peer.forget(self)
         self._clear_batch()
         self.phase = "muted"
         self._peer.send(Resync(topic=self.topic, reason=reason))
@@ -147,7 +149,7 @@ class Subscription:
     def end(self) -> None:
         """Nothing is queued for it any more."""
         self.stop_sync()
-        self._peer.outbox.drop(self.lane)
+        self._peer.forget(self)
         self._clear_batch()
         self.phase = "over"
 

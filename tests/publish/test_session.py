@@ -12,6 +12,7 @@ import pytest
 
 import wsmonitor as wm
 from wsmonitor.client.types import ConnectionStatus
+from wsmonitor.protocol.changes import LogChange
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.publish.channel import INTERVAL
 
@@ -393,6 +394,21 @@ def test_after_a_new_epoch_everything_is_asserted_again(fake: Fake) -> None:
         assert all(change.name and change.state for change in again)  # type: ignore[union-attr]
         assert fake.publication.values
         running.end()
+
+
+def test_lines_that_wait_for_their_turn_are_sent_though_all_is_asserted_again_meanwhile(fake: Fake) -> None:
+    """Found by the simulation (seed 7952): they waited until something else happened to the step."""
+    with fake.session() as session, session.chain("c") as chain, chain.step("now") as step:
+        listener = fake.publication.listener
+        listener.opened("e1", False)
+        step.log("at once")
+        step.log("in its turn")
+        listener.opened("e2", False)
+        fake.advance(1)
+        lines = [
+            one.text for change in fake.changes if isinstance(change, LogChange) for one in change.records
+        ]
+        assert lines == ["at once", "in its turn"]
 
 
 def test_what_did_not_fit_the_spool_is_made_good(fake: Fake) -> None:

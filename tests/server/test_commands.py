@@ -211,6 +211,36 @@ async def test_accepted_is_unknown_when_the_program_dies(running: Running) -> No
     assert not engine.busy()
 
 
+async def test_accepted_is_unknown_when_another_process_takes_the_producer_over(running: Running) -> None:
+    """Found by the simulation (seed 6483): the successor is not given it, and nobody else can answer."""
+    engine, _ = running
+    first = await published(engine)
+    await first.open(holder="first", held=1)
+    for key in (1, 2):
+        await ask(engine, a_request(key))
+    await first.put(CommandChange(id=f"{1:032x}", state="accepted"))
+    await first.open(holder="first", held=2)  # it has only connected again
+    listener = Listener()
+    await listener.sync(engine, "s~1")
+    assert listener.replica is not None
+    assert listener.replica.commands[f"{1:032x}"].state == "accepted"
+    second = await Publisher(engine, "s~1").open(holder="second")
+    await asyncio.sleep(0)
+    record = listener.replica.commands[f"{1:032x}"]
+    assert (record.state, record.reason) == ("unknown", "another process has taken its producer over")
+    assert [one.id for one in second.delivered] == [f"{2:032x}"], "what nobody accepted is the successor's"
+
+
+async def test_accepted_is_unknown_when_the_program_says_goodbye_without_an_answer(running: Running) -> None:
+    engine, _ = running
+    publisher = await published(engine)
+    await ask(engine, a_request())
+    await publisher.put(CommandChange(id=f"{1:032x}", state="accepted"))
+    await publisher.handle.close(goodbye=True)
+    record = (await state_of(engine, "s~1")).commands[f"{1:032x}"]
+    assert (record.state, record.reason) == ("unknown", "its program said goodbye without an answer")
+
+
 async def test_only_the_addressed_producer_answers(running: Running) -> None:
     engine, _ = running
     publisher = await published(engine)

@@ -26,6 +26,7 @@ class FailingStore(MemoryStore):
         self.before: BaseException | None = None  # raised instead of committing
         self.after: BaseException | None = None  # raised after committing
         self.loading: StoreError | None = None
+        self.checking: StoreError | None = None
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         if self.before is not None:
@@ -33,6 +34,10 @@ class FailingStore(MemoryStore):
         await super().commit(commits)
         if self.after is not None:
             raise self.after
+
+    async def check(self) -> None:
+        if self.checking is not None:
+            raise self.checking
 
     async def load(self, session: str) -> StoredSession | None:
         if self.loading is not None:
@@ -223,3 +228,30 @@ async def test_who_floods_the_server_does_not_keep_the_others_waiting(
     await task
     await engine.settle()
     assert (flooding.acks[-1], modest.acks[-1]) == (300, 20)
+
+
+async def test_a_store_that_takes_writes_again_is_found_out_without_any(parts: Parts) -> None:
+    engine, clock, store = parts
+    told: list[str] = []
+    engine.on_degraded(lambda: told.append(engine.degraded.code if engine.degraded else ""))
+    publisher = await Publisher(engine, "s~1").open()
+    store.before = store.checking = FULL
+    await publisher.put(SessionChange(name="s", state="running"))
+    assert engine.degraded is not None
+    assert (engine.degraded.code, engine.degraded.since) == ("read_only", str(clock.wall_ns()))
+    began = engine.degraded
+    await pass_time((engine, clock), 12)
+    assert (engine.degraded, told) == (began, ["read_only"]), "since when is not forgotten by asking again"
+    store.before = store.checking = None
+    await pass_time((engine, clock), 6)
+    assert (engine.degraded, told) == (None, ["read_only", ""])
+
+
+async def test_a_store_that_takes_no_writes_when_it_is_opened_is_told_from_the_start() -> None:
+    store = FailingStore()
+    store.checking = FULL
+    engine, _ = engine_on(store)
+    await engine.start()
+    assert engine.degraded is not None
+    assert engine.degraded.reason == "the disk is full"
+    await engine.stop()

@@ -135,9 +135,7 @@ async def test_a_large_session_delays_neither_the_start_nor_the_others(path: Pat
     for session, steps in (("large~1", 50), ("small~1", 2)):
         publisher = await Publisher(engine, session).open()
         changes = [StepChange(id=f"s{n}", chain="c", name="s", state="running") for n in range(steps)]
-        await publisher.put(
-            SessionChange(name="s", state="running"), ChainChange(id="c", name="c"), *changes
-        )
+        await publisher.put(SessionChange(name="s", state="running"), ChainChange(id="c", name="c"), *changes)
     await die(engine)
     again, clock = engine_on(Slow(path, boot_id="one"))
     await again.start()
@@ -156,8 +154,11 @@ async def test_a_large_session_delays_neither_the_start_nor_the_others(path: Pat
 
 
 async def test_a_server_that_still_loads_can_be_stopped(path: Path) -> None:
+    hanging = asyncio.Event()
+
     class Hanging(SqliteStore):
         async def load(self, session: str) -> StoredSession | None:
+            hanging.set()
             return await asyncio.get_running_loop().create_future()
 
     engine = await start(path)
@@ -165,6 +166,6 @@ async def test_a_server_that_still_loads_can_be_stopped(path: Path) -> None:
     await die(engine)
     again, _ = engine_on(Hanging(path, boot_id="one"))
     await again.start()
-    while again.status()["sessions_loading"] == 0:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(hanging.wait(), 30)
+    assert again.status()["sessions_loading"] == 1
     await asyncio.wait_for(again.stop(), 30)

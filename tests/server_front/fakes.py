@@ -13,6 +13,7 @@ from wsmonitor.protocol.entities import Chain, Command
 from wsmonitor.protocol.messages import (
     CommandReply,
     CommandRequest,
+    Degraded,
     Event,
     HistoryPage,
     LogsPage,
@@ -93,6 +94,8 @@ class FakeEngine:
         self.lookups: list[str] = []
         self.revocations: dict[str, int] = {}
         self.callbacks: list[Callable[[str], None]] = []
+        self.degraded: Degraded | None = None
+        self.degraded_callbacks: list[Callable[[], None]] = []
         self.hold = asyncio.Event()
         self.hold.set()
         self.not_ready: Exception | None = None
@@ -207,6 +210,9 @@ class FakeEngine:
 
     def on_revocation(self, callback: Callable[[str], None]) -> None:
         self.callbacks.append(callback)
+
+    def on_degraded(self, callback: Callable[[], None]) -> None:
+        self.degraded_callbacks.append(callback)
 
     async def ready(self) -> None:
         if self.not_ready is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.client.helpers import Owner, eventually
 from wsmonitor.client import Target, connect
 from wsmonitor.protocol.changes import ChainChange, SessionChange
-from wsmonitor.protocol.messages import Ack, Error, Event, PublishOpened
+from wsmonitor.protocol.messages import Ack, Degraded, Error, Event, Heartbeat, PublishOpened
 from wsmonitor_server.assembly import make_engine
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.engine import SessionEngine
@@ -19,7 +20,7 @@ from wsmonitor_server.stores.base import Commit, StoreError
 from wsmonitor_server.stores.memory import MemoryStore
 
 from .test_real_engine import Publisher, chain
-from .wire import client
+from .wire import Client, client
 
 KEY = b"k" * 32
 
@@ -80,7 +81,7 @@ async def test_the_connection_and_its_subscriptions_stay(server: EmbeddedServer,
         assert await one.error() == ("read_only", 7)
         store.full.clear()
         await one.send("publish_open", request=8, session="s~1", producer="p")
-        told: list[Any] = [await one.receive() for _ in range(2)]
+        told = await several(one, 2)
         (opened,) = (one for one in told if isinstance(one, PublishOpened))
         (event,) = (one for one in told if isinstance(one, Event))
         assert (opened.accepted, opened.known, event.kind) == (1, True, "producer")
@@ -92,8 +93,53 @@ async def test_the_connection_and_its_subscriptions_stay(server: EmbeddedServer,
             first=2,
             changes=[chain("c")],
         )
-        told = [await one.receive() for _ in range(2)]
+        told = await several(one, 2)
         assert {type(one) for one in told} == {Event, Ack}
+
+
+async def test_everybody_is_told_at_once_that_no_changes_are_taken_and_when_they_are_again(
+    server: EmbeddedServer, store: FullStore
+) -> None:
+    async with client(server) as one, client(server, sub="bob") as watcher:
+        publisher = Publisher(one, "s~1")
+        await publisher.open()
+        await publisher.publish({"op": "session", "name": "s"})
+        await watcher.subscribe("s~1")
+        store.full.set()
+        await one.send(
+            "publish", session="s~1", producer="p", producer_epoch=1, first=2, changes=[chain("c")]
+        )
+        degraded = await condition(watcher, degraded=True)
+        assert degraded is not None
+        assert (degraded.code, degraded.reason) == ("read_only", "the disk is full")
+        assert 0 <= time.time_ns() - int(degraded.since) < 60 * 10**9
+        assert server.server.engine.status()["degraded"] == "read_only"
+        async with client(server, sub="eve", hello=False) as later:
+            assert (await later.hello()).degraded == degraded
+        assert await one.error() == ("read_only", None)
+        store.full.clear()
+        await one.send("publish_open", request=8, session="s~1", producer="p")
+        assert await condition(watcher, degraded=False) is None
+        async with client(server, sub="eve", hello=False) as later:
+            assert (await later.hello()).degraded is None
+
+
+async def condition(one: Client, *, degraded: bool) -> Degraded | None:
+    """What the next heartbeat says in which the condition is, or is not, there."""
+    while True:
+        message = await one.receive()
+        if isinstance(message, Heartbeat) and (message.degraded is not None) == degraded:
+            return message.degraded
+
+
+async def several(one: Client, count: int) -> list[Any]:
+    """The next *count* messages that are no heartbeats."""
+    told: list[Any] = []
+    while len(told) < count:
+        message = await one.receive()
+        if not isinstance(message, Heartbeat):
+            told.append(message)
+    return told
 
 
 @pytest.fixture

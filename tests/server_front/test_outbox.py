@@ -17,7 +17,7 @@ def test_everything_leaves_in_the_order_in_which_it_came() -> None:
     box, lane = outbox(), Lane()
     box.put_state(lane, b"1")
     box.put_control(b"2")
-    box.put_bulk(b"3")
+    box.put_bulk(Lane(bulk=True), b"3")
     box.put_state(lane, b"4")
     assert box.take(100) == [b"1", b"2", b"3", b"4"]
     assert not box
@@ -58,8 +58,9 @@ def test_control_is_never_dropped_with_a_lane() -> None:
     st.lists(
         st.one_of(
             st.tuples(st.just("state"), st.integers(0, 2), st.binary(min_size=1, max_size=40)),
+            st.tuples(st.just("bulk"), st.integers(3, 4), st.binary(min_size=1, max_size=40)),
             st.tuples(st.just("control"), st.just(0), st.binary(min_size=1, max_size=40)),
-            st.tuples(st.just("drop"), st.integers(0, 2), st.just(b"")),
+            st.tuples(st.just("drop"), st.integers(0, 4), st.just(b"")),
             st.tuples(st.just("take"), st.integers(1, 200), st.just(b"")),
         )
     )
@@ -67,11 +68,14 @@ def test_control_is_never_dropped_with_a_lane() -> None:
 def test_the_counts_always_agree_with_what_waits(
     steps: list[tuple[str, int, bytes]],
 ) -> None:
-    box, lanes = outbox(messages=1_000, size=100_000), [Lane(), Lane(), Lane()]
+    box, lanes = outbox(messages=1_000, size=100_000), [Lane(bulk=number > 2) for number in range(5)]
     model: list[tuple[int | None, bytes]] = []
     for what, number, frame in steps:
         if what == "state":
             box.put_state(lanes[number], frame)
+            model.append((number, frame))
+        elif what == "bulk":
+            box.put_bulk(lanes[number], frame)
             model.append((number, frame))
         elif what == "control":
             box.put_control(frame)
@@ -83,9 +87,12 @@ def test_the_counts_always_agree_with_what_waits(
             taken = box.take(number)
             assert taken == [frame for _, frame in model[: len(taken)]]
             del model[: len(taken)]
-        assert box.state_count == sum(owner is not None for owner, _ in model)
-        assert box.state_size == sum(len(frame) for owner, frame in model if owner is not None)
+        states = [len(frame) for owner, frame in model if owner in (0, 1, 2)]
+        assert (box.state_count, box.state_size) == (len(states), sum(states))
+        assert box.bulk_waiting == sum(len(frame) for owner, frame in model if owner in (3, 4))
         assert box.control_count == sum(owner is None for owner, _ in model)
+        victim = box.victim()
+        assert (0 if victim is None else victim.size) == max(lane.size for lane in lanes[:3])
         for index, lane in enumerate(lanes):
             assert lane.size == sum(len(frame) for owner, frame in model if owner == index)
     assert bool(box) == bool(model)
@@ -102,7 +109,7 @@ def test_the_bucket_refills_with_time_up_to_its_size() -> None:
 def test_pages_are_counted_apart_and_leave_in_their_place() -> None:
     box, lane = outbox(messages=100, size=10_000), Lane()
     box.put_state(lane, b"s" * 10)
-    box.put_bulk(b"p" * 50)
+    box.put_bulk(Lane(bulk=True), b"p" * 50)
     box.put_control(b"c" * 10)
     assert (box.state_size, box.bulk_waiting, box.control_waiting) == (10, 50, 10)
     assert box.take(20) == [b"s" * 10]
@@ -114,9 +121,9 @@ def test_pages_are_counted_apart_and_leave_in_their_place() -> None:
 
 
 def test_what_waits_is_counted_in_each_class_over_several_frames() -> None:
-    box, lane = outbox(messages=100, size=30), Lane()
+    box, lane, pages = outbox(messages=100, size=30), Lane(), Lane(bulk=True)
     for _ in range(2):
-        box.put_bulk(b"p" * 5)
+        box.put_bulk(pages, b"p" * 5)
         box.put_control(b"c" * 3)
     assert (box.bulk_waiting, box.control_waiting, box.control_count) == (10, 6, 2)
     assert box.put_state(lane, b"s" * 30)

@@ -29,6 +29,7 @@ from wsmonitor.protocol.messages import (
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.lanes import MAX_WAITING
+from wsmonitor_server.outbox import Lane
 from wsmonitor_server.peer import _IMMEDIATE, TRANSITIONS
 from wsmonitor_server.requests import ROUTES
 
@@ -256,7 +257,7 @@ def test_a_token_that_is_withdrawn_ends_the_connection_and_what_waited_is_not_se
         act()
     machine.peer.close(1000, "again")
     machine.peer.send(Heartbeat(n=2))
-    machine.peer.send_bulk([b"{}"])
+    machine.peer.send_bulk([b"{}"], Lane(bulk=True))
     assert machine.sent() == []
     assert machine.wire.closed == (CloseCode.UNAUTHORIZED, "the token has been revoked", False)
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import Chain
-from wsmonitor.protocol.messages import Batch, Event, Heartbeat, Resync, ValuePage
+from wsmonitor.protocol.messages import Batch, Event, Heartbeat, Resync, SyncBegin, ValuePage
 from wsmonitor_server.embedded import EmbeddedServer
 
 from .fakes import FakeEngine
@@ -144,6 +144,32 @@ async def test_one_page_waits_at_a_time(server: EmbeddedServer, engine: FakeEngi
         one.socket.transport.resume_reading()
         for number in range(60):
             assert (await one.expect(ValuePage)).request == number
+
+
+async def test_pages_of_a_subscription_that_is_over_are_not_sent(
+    server: EmbeddedServer, engine: FakeEngine
+) -> None:
+    """Found by the simulation (seed 8558): a page that waited went out when nobody watched any more."""
+    engine.values["0" * 64] = b"v" * 1_000
+    async with client(server) as one:
+        await one.send("subscribe", topic="s1", generation=1)
+        await one.expect(SyncBegin)
+        (peer,) = server.server.peers
+        (connection,) = server.server.connections.values()
+        connection.transport.pause_writing()  # as a socket does that takes nothing more
+        async with asyncio.timeout(20):
+            await one.send("sync_next", topic="s1", generation=1, page=0)
+            while not peer.outbox.bulk_waiting:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0)
+            await one.send("unsubscribe", topic="s1")
+            while peer.outbox.bulk_waiting:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0)
+            # Whoever waited to add the next page may do so, though nothing was written.
+            await one.send("value_get", request=7, session="s", sha256="0" * 64, offset=0)
+            while not peer.outbox.bulk_waiting:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0)
+        connection.transport.resume_writing()
+        assert (await one.expect(ValuePage)).request == 7
 
 
 async def test_batches_fold_to_the_last_state_of_each(engine: FakeEngine) -> None:

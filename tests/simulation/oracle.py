@@ -80,6 +80,20 @@ class Line:
     logs: Counter[str] = field(default_factory=Counter)  # (text of a log line) to how often it was committed
     removed: float | None = None  # when it was removed; it may have begun anew since
 
+    def opens(self, epoch: str, seq: int, digest: str) -> bool:
+        """Whether *epoch* may begin with this state: it was committed in another, nothing in this one yet.
+
+        A server that loads a session anew names a fresh epoch at once, and makes it last with the next
+        commit: what it shows until then is the committed state all the same. By the time an observer
+        has it, there may have been that commit.
+        """
+        known = [
+            (named, at) for (named, at), kept in self.digests.items() if named == epoch or kept == digest
+        ]
+        return any(named != epoch and at == seq for named, at in known) and not any(
+            named == epoch and at <= seq for named, at in known
+        )
+
     def record(self) -> None:
         self.digests[self.state.epoch, self.state.seq] = self.state.digest
 
@@ -352,10 +366,7 @@ class Oracle:
         wanted = line.digests.get((state.epoch, state.seq))
         if wanted is not None and wanted != state.digest:
             self.fail("AGREE", f"{name}: the digest at {state.epoch}:{state.seq} differs from the committed")
-        # A server that loads a session anew names a fresh epoch at once, and makes it last with the next
-        # commit: what it shows is the committed state all the same.
-        fresh = (state.seq, state.digest) == (line.state.seq, line.state.digest)
-        if wanted is None and state.seq and not fresh:
+        if wanted is None and state.seq and not line.opens(state.epoch, state.seq, state.digest):
             self.fail("HONEST", f"{name}: shows {state.epoch}:{state.seq}, which was never committed")
 
     # -- the wire

@@ -39,6 +39,18 @@ class Position(Record, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class Degraded(Record, frozen=True, kw_only=True):
+    """Why the server takes no changes at present: what a session's state says then stands still.
+
+    ``code`` is ``read_only`` (a full or read-only disk), or ``store_failed``; others may follow. ``reason``
+    is for people; ``since`` the server's time, in nanoseconds UTC.
+    """
+
+    code: str
+    reason: str = ""
+    since: str = ""
+
+
 # ------------------------------------------------------------------ client to server
 
 
@@ -57,12 +69,14 @@ class Heartbeat(_Message, frozen=True, kw_only=True, tag="heartbeat"):
 
     The server's carries the heads that changed since the last one, topic to
     ``[epoch, seq, digest]``, in the order of the events around it: a subscriber that is behind
-    has proof of a loss.
+    has proof of a loss. ``degraded`` is there as long as it takes no changes; when that
+    begins or ends, a heartbeat goes out at once.
     """
 
     n: Count
     time: str = ""  # nanoseconds UTC of the sender's clock
     heads: dict[str, tuple[str, Count, str]] = {}
+    degraded: Degraded | None = None
 
 
 class HeartbeatAck(_Message, frozen=True, kw_only=True, tag="heartbeat_ack"):
@@ -287,6 +301,7 @@ class Welcome(_Message, frozen=True, kw_only=True, tag="welcome"):
     batch_size: int
     message_size: int
     spread: float = 0.0  # seconds, to be added at random to the first reconnect delay
+    degraded: Degraded | None = None  # as in ``heartbeat``
 
 
 class Refreshed(_Message, frozen=True, kw_only=True, tag="refreshed"):

@@ -337,7 +337,8 @@ class Channel(PublicationListener):
                 continue
             for data, sha256 in node.kept_values():
                 self.upload(data, sha256)
-            self._held.pop(node.id, None)
+            if not node.has_logs:  # those keep their turn: behind the lines that are on their way
+                self._held.pop(node.id, None)
             if self.submit(node.full_change()):
                 self._unsent.pop(node.id, None)
             else:

@@ -350,6 +350,11 @@ class Node:
                 traceback=error.traceback[-2000:],
             )
 
+    @property
+    def has_logs(self) -> bool:
+        """Whether log lines wait."""
+        return bool(self._logs) or self._logs_lost > 0
+
     def take_logs(self) -> list[LogRecord]:
         """The log lines that wait."""
         records, self._logs = self._logs, []
