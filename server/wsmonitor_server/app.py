@@ -13,12 +13,12 @@ import logging
 import platform
 import random
 import secrets
-import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from wsmonitor._version import __version__
+from wsmonitor.host import is_loopback
 from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR
 from wsmonitor.protocol.discovery import CHALLENGE_PATH, proof
@@ -30,11 +30,13 @@ from .auth import Authenticator, Credential, KeySource
 from .clock import Clock, SystemClock
 from .config import ServerConfig
 from .connection import Connection
+from .doorway import Doorway
 from .logs import fields
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
 from .stores.base import StoreError
+from .tls import TlsGate, tls_context
 from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, frame_text
 
 _LOG: Final = logging.getLogger(__name__)
@@ -43,6 +45,19 @@ SPREAD_PER_CONNECTION: Final = 0.002
 """Seconds of reconnect spread per connection: 500 handshakes a second are what one core takes with ease."""
 
 MAX_SPREAD: Final = 30.0
+
+TELL_EVERY: Final = 10.0
+"""Seconds between two lines in the log about what strangers can make happen often."""
+
+
+def open_files() -> int:
+    """How many files and sockets the system lets this process have."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return 1_000_000
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else soft
 
 
 class Server:
@@ -78,6 +93,9 @@ class Server:
         self.instance = secrets.token_hex(8)
         self.connections: dict[str, Connection] = {}
         self.peers: dict[Peer, None] = {}  # in the order in which they came
+        self.door: Doorway[Connection] = Doorway(
+            min(self.limits.handshakes, max(1, open_files() // 4)), self.limits.handshakes_per_address
+        )
         self.tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
         self.draining = False
@@ -93,6 +111,9 @@ class Server:
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
         self._dirty: list[Connection] = []
+        self._shaking: set[asyncio.Task[None]] = set()
+        self._turned_away = 0
+        self._told_at = -TELL_EVERY
         self._listener: asyncio.Server | None = None
         self._fetching: asyncio.Task[None] | None = None
         self._drained: asyncio.Task[None] | None = None
@@ -111,10 +132,10 @@ class Server:
         Raises:
             ConfigurationError: the address cannot be used, or a certificate cannot be read.
         """
-        context = _tls_context(self.config)
+        self._tls = tls_context(self.config)
         await self.engine.start()
         try:
-            await self._listen(context)
+            await self._listen()
         except BaseException:
             self.stopped = True
             await self.engine.stop()
@@ -124,16 +145,14 @@ class Server:
         self._last_active = self.clock.monotonic()
         _LOG.info("listening", extra=fields(url=self.url, version=__version__, instance=self.instance))
 
-    async def _listen(self, context: ssl.SSLContext | None) -> None:
+    async def _listen(self) -> None:
         host = "127.0.0.1" if self.config.host == "localhost" else self.config.host
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 self._new_connection,
                 host,
                 self.config.port,
-                ssl=context,
                 backlog=1024,
-                ssl_handshake_timeout=self.timing.handshake_timeout if context is not None else None,
             )
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
@@ -196,12 +215,12 @@ class Server:
             if connection.peer is not None:
                 connection.peer.close(CloseCode.DRAINING, "the server is stopping")
             else:
-                connection.transport.abort()
+                connection.abort()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE):
                 await self.all_gone()
         for connection in list(self.connections.values()):
-            connection.transport.abort()
+            connection.abort()
         # An aborted transport tells its end in the next turn of the loop.
         await self.all_gone()
 
@@ -227,19 +246,33 @@ class Server:
     def _new_connection(self) -> asyncio.BaseProtocol:
         self._numbers += 1
         self.counters["connections_total"] += 1
-        return Connection(self, f"c{self._numbers}").transport
+        connection = Connection(self, f"c{self._numbers}")
+        if self._tls is not None:
+            return TlsGate(self, connection, self._tls)
+        return connection.transport
+
+    def shake_hands(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work*, a TLS handshake, as a task. A drain does not wait for it: it ends with its socket."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._shaking.add(task)
+        task.add_done_callback(self._shaking.discard)
 
     def remote(self, address: str, request: HandshakeRequest) -> str:
         """The client's address for the log: behind a proxy, the one that the proxy saw last."""
         forwarded = request.header("X-Forwarded-For") if self.config.behind_proxy else None
         return forwarded.rsplit(",", 1)[-1].strip()[:64] if forwarded else address
 
-    def may_connect(self, credential: Credential) -> bool:
-        """Whether one more connection of this subject is within the limit."""
-        return self._by_subject[credential.claims.sub] < self.limits.connections_per_subject
+    def may_connect(self, credential: Credential) -> str:
+        """The limit that one more connection of this subject would be beyond; "" if it may come."""
+        if len(self.peers) >= self.limits.connections:
+            return "connections"
+        if self._by_subject[credential.claims.sub] >= self.limits.connections_per_subject:
+            return "connections_per_subject"
+        return ""
 
-    def remember(self, peer: Peer) -> None:
+    def remember(self, connection: Connection, peer: Peer) -> None:
         """*peer*'s handshake is done."""
+        self.door.leave(connection)
         self.peers[peer] = None
         self._by_subject[peer.credential.claims.sub] += 1
 
@@ -252,14 +285,32 @@ class Server:
             del self._by_subject[subject]
         self._last_active = self.clock.monotonic()
 
-    def arrived(self, connection: Connection) -> None:
-        """*connection* is there, not yet authenticated."""
+    def arrived(self, connection: Connection, address: str) -> None:
+        """*connection* is there, not yet authenticated; for want of room another one has to go."""
         self.connections[connection.ident] = connection
         self._gone.clear()
+        # Of a proxy, or of this machine, all the users have one address.
+        limited = not (self.config.behind_proxy or is_loopback(address))
+        one_too_many = self.door.enter(connection, address, limited=limited)
+        if one_too_many is not None:
+            self._turn_away(one_too_many)
+
+    def _turn_away(self, connection: Connection) -> None:
+        self.counters["handshakes_dropped_total"] += 1
+        self._turned_away += 1
+        connection.turn_away()
+        now = self.clock.monotonic()
+        if now - self._told_at >= TELL_EVERY:
+            _LOG.warning(
+                "connections were dropped that had shown no token: too many of them at once",
+                extra=fields(dropped=self._turned_away, waiting=len(self.door), remote=connection.remote),
+            )
+            self._told_at, self._turned_away = now, 0
 
     def closed(self, connection: Connection) -> None:
         """*connection* is gone."""
         self.connections.pop(connection.ident, None)
+        self.door.leave(connection)
         if not self.connections:
             self._gone.set()
 
@@ -368,6 +419,7 @@ class Server:
     def _measures(self) -> dict[str, int]:
         return {
             "connections": len(self.peers),
+            "handshakes": len(self.door),
             "subscriptions": sum(len(peer.subscriptions) for peer in self.peers),
             "publications": sum(peer.publications for peer in self.peers),
             "queued_bytes": sum(
@@ -420,15 +472,3 @@ _PAGES: Final[dict[str, Callable[[Server, http.Page], Coroutine[Any, Any, http.A
     "/metrics": Server._metrics,
     CHALLENGE_PATH: Server._challenge,
 }
-
-
-def _tls_context(config: ServerConfig) -> ssl.SSLContext | None:
-    if not config.tls_cert:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigurationError(f"the TLS certificate or its key cannot be read: {exc}") from exc
-    return context

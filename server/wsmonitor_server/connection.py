@@ -36,6 +36,7 @@ class Connection:
 
     __slots__ = (
         "_bulk_lock",
+        "_cut",
         "_dirty",
         "_drained",
         "_lanes",
@@ -66,6 +67,7 @@ class Connection:
         self._dirty = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._cut: Callable[[], None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -74,11 +76,31 @@ class Connection:
 
     # -- transport.Handler
 
-    def opened(self, remote: str) -> None:
-        self.remote = remote
-        self._server.arrived(self)
+    def knocked(self, address: object, cut: Callable[[], None]) -> None:
+        """The socket is there: from *address*, as the system gives it. *cut* drops it."""
+        host = str(address[0]) if isinstance(address, tuple) else str(address)
+        self.remote = f"{host}:{address[1]}" if isinstance(address, tuple) else host
+        self._cut = cut
         # A client that sends its handshake byte by byte must not hold a connection (slowloris).
         self._timer = self._loop.call_later(self._server.timing.handshake_timeout, self._handshake_late)
+        self._server.arrived(self, host)
+
+    def opened(self, address: object) -> None:
+        if self._cut is None:
+            self.knocked(address, self.transport.abort)
+
+    def turn_away(self) -> None:
+        """There is no room for those who have shown no token: tell, as far as it can be told, and go."""
+        answer = error_answer(self._server.limit("handshakes"), status=503)
+        self._log(logging.DEBUG, "connection dropped: too many without a token")
+        self.transport.say(answer.status, answer.headers, answer.body)
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the socket at once."""
+        self.transport.abort()
+        if self._cut is not None:
+            self._cut()
 
     def heard(self) -> None:
         if self.peer is not None:
@@ -102,8 +124,6 @@ class Connection:
             server.spawn(self._page(what))
         elif server.draining:
             self._answer(error_answer(error_info("draining", "the server is stopping")))
-        elif len(server.connections) > server.limits.connections:
-            self._answer(error_answer(server.limit("connections"), status=503))
         elif server.fetching or server.auth.wants_fetch(what.token, server.clock.monotonic()):
             server.spawn(self._fetch_then_authenticate(request, what))
         else:
@@ -219,9 +239,9 @@ class Connection:
         except AuthError as exc:
             self._refuse(request, exc.info.code, error_answer(exc.info))
             return
-        if not server.may_connect(credential):
-            info = server.limit("connections_per_subject")
-            self._refuse(request, info.code, error_answer(info))
+        if beyond := server.may_connect(credential):
+            info = server.limit(beyond)
+            self._refuse(request, info.code, error_answer(info, 503 if beyond == "connections" else None))
             return
         self._accept(request, credential)
 
@@ -233,7 +253,7 @@ class Connection:
             return
         self._upgraded = True
         self.peer = Peer(ident=self.ident, credential=credential, services=server, wire=self)
-        server.remember(self.peer)
+        server.remember(self, self.peer)
         self._rearm_anew()
 
     def _refuse(self, request: HandshakeRequest, code: str, answer: Answer) -> None:
@@ -265,7 +285,7 @@ class Connection:
         self._timer = None
         if not self._upgraded:
             self._log(logging.INFO, "handshake timed out")
-            self.transport.abort()
+            self.abort()
 
     # -- inside
 

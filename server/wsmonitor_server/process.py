@@ -28,6 +28,9 @@ EXIT_CONFIGURATION: Final = 2
 EXIT_ALREADY_RUNNING: Final = 3
 """Another local server holds the data directory; its discovery file is there."""
 
+OWN_FILES: Final = 256
+"""Files that the server itself may have open: databases, large values, logs."""
+
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """With thousands of held connections the collector's default walks them again and again (measured: half
 the handshake rate at 9,000)."""
@@ -56,7 +59,28 @@ def run(config: ServerConfig, announce: Callable[[str], None], *, verbose: bool 
             announce(str(exc))
             return EXIT_ALREADY_RUNNING
     logs.configure(None, verbose=verbose)
+    _have_files(config)
     return asyncio.run(_serve(config, announce, None))
+
+
+def _have_files(config: ServerConfig) -> None:
+    """Let this process have as many sockets as the limits say, if the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    wanted = config.limits.connections + config.limits.handshakes + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        _LOG.warning(
+            "the system lets this process have %d files and sockets, fewer than limits.connections needs",
+            most,
+        )
 
 
 async def _serve(config: ServerConfig, announce: Callable[[str], None], home: LocalHome | None) -> int:

@@ -110,8 +110,8 @@ _CONTROL: Final = frozenset({Opcode.PING, Opcode.PONG, Opcode.CLOSE})
 class Handler(Protocol):
     """What a transport tells its owner. All calls come from the loop's thread."""
 
-    def opened(self, remote: str) -> None:
-        """The TCP connection is there."""
+    def opened(self, address: object) -> None:
+        """The connection is there, with its address as the system gives it."""
 
     def heard(self) -> None:
         """Bytes arrived."""
@@ -186,8 +186,7 @@ class WebSocketTransport(asyncio.Protocol):
             # Without it the kernel's buffer grows to megabytes, and a reader that has stalled is not seen.
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
-        address = self._transport.get_extra_info("peername")
-        self._handler.opened(f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address))
+        self._handler.opened(self._transport.get_extra_info("peername"))
 
     def data_received(self, data: bytes) -> None:
         self._handler.heard()
@@ -248,13 +247,18 @@ class WebSocketTransport(asyncio.Protocol):
     def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """Answer the handshake request with a plain HTTP response, and close."""
         self._answered = True
-        fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
-        response = Response(status, HTTPStatus(status).phrase, fields, body)
+        response = _response(status, headers, body)
         if self._protocol.parser_exc is None and not self._ended:
             self._protocol.send_response(response)
             self._write_library()
         else:
             self._respond_by_hand(response)
+
+    def say(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """Answer what was not asked yet, if nothing was answered: for who is about to be dropped."""
+        if self._transport is not None and not self._answered and self._protocol.parser_exc is None:
+            self._answered = True
+            self._raw_write(_response(status, headers, body).serialize())
 
     def accept(self, request: HandshakeRequest) -> str | None:
         """Upgrade. Returns what is wrong with the handshake, when it cannot be (nothing was sent then)."""
@@ -344,9 +348,8 @@ class WebSocketTransport(asyncio.Protocol):
 
     def _refuse_unreadable(self, fault: Exception) -> None:
         if self._grace is None and self._transport is not None:
-            status, headers, body = self._handler.unreadable(too_large=isinstance(fault, SecurityError))
-            fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
-            self._respond_by_hand(Response(status, HTTPStatus(status).phrase, fields, body))
+            told = self._handler.unreadable(too_large=isinstance(fault, SecurityError))
+            self._respond_by_hand(_response(*told))
 
     def _respond_by_hand(self, response: Response) -> None:
         # The library answers some of what it cannot read in words of its own, and the rest not at all.
@@ -386,6 +389,11 @@ class WebSocketTransport(asyncio.Protocol):
     def _arm_grace(self) -> None:
         if self._grace is None and self._loop is not None and self._transport is not None:
             self._grace = self._loop.call_later(CLOSE_GRACE, self.abort)
+
+
+def _response(status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    fields = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
+    return Response(status, HTTPStatus(status).phrase, fields, body)
 
 
 def _close_reason(reason: str) -> str:

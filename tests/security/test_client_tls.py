@@ -156,7 +156,7 @@ def test_a_client_certificate(
     """A server that wants one: with a context that has one it goes."""
     from wsmonitor_server import app
 
-    made = app._tls_context
+    made = app.tls_context
 
     def demanding(config: object) -> ssl.SSLContext:
         context = made(config)  # type: ignore[arg-type]
@@ -166,7 +166,7 @@ def test_a_client_certificate(
         context.maximum_version = version
         return context
 
-    monkeypatch.setattr(app, "_tls_context", demanding)
+    monkeypatch.setattr(app, "tls_context", demanding)
     with serving(authority.certificate("127.0.0.1")) as server:
         context = ssl.create_default_context(cafile=str(authority.file))
         context.load_cert_chain(*authority.certificate("alice", client=True))

@@ -58,6 +58,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     subscriptions: int = 256  # per connection
     connections_per_subject: int = 1_000
     connections: int = 20_000
+    handshakes: int = 1_024  # connections that have shown no token yet
+    handshakes_per_address: int = 256  # of them
     publications: int = 64  # per connection
     uploads: int = 8  # open at once, per connection
     sessions: int = 100_000
