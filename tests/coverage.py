@@ -113,10 +113,15 @@ def own_tests(module: str) -> tuple[str, ...]:
 
 
 class _Contexts:
-    """Tells coverage whose turn it is: the test file's."""
+    """Tells coverage whose turn it is: the test file's. Tests that draw their examples are left out."""
 
     def __init__(self, measured: coverage.Coverage) -> None:
         self._measured = measured
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        drawing = [item for item in items if getattr(getattr(item, "obj", None), "is_hypothesis_test", False)]
+        config.hook.pytest_deselected(items=drawing)
+        items[:] = [item for item in items if item not in drawing]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
