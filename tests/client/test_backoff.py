@@ -53,6 +53,12 @@ def test_after_a_reset_it_begins_anew() -> None:
     assert backoff.next_delay() == 1.0
 
 
+def test_who_waits_longest_at_first_goes_on_with_the_usual_delays() -> None:
+    backoff = Backoff(lambda: 0.5)
+    assert backoff.longest() == 26.25
+    assert backoff.next_delay() == 2.25
+
+
 def test_the_longest_delays_are_between_their_bounds() -> None:
     for random, delay in ((0.0, 22.5), (0.5, 26.25), (1.0, 30.0)):
         backoff = Backoff(lambda random=random: random)  # type: ignore[misc]

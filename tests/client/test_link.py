@@ -550,3 +550,114 @@ def test_a_fault_of_the_program_shows_its_reason_and_tries_again() -> None:
     bench.link.fault(bench.now, bench.link.attempt, "KeyError: 'x'")
     assert bench.phase == "waiting"
     assert (bench.link.status.code, bench.link.status.reason) == ("internal", "KeyError: 'x'")
+
+
+def test_where_no_server_is_it_is_looked_for_again_unless_none_can_be_there() -> None:
+    bench = Bench()
+    bench.link.start(bench.now)
+    (first,) = bench.take(Locate)
+    bench.link.not_located(
+        bench.now, first.attempt, "connection_lost", "none", looked=("there",), fatal=False
+    )
+    assert (bench.phase, bench.link.status.reason, bench.link.status.looked) == (
+        "waiting",
+        "none",
+        ("there",),
+    )
+    bench.wait(2.0)
+    (second,) = bench.take(Locate)
+    for attempt in (first.attempt, second.attempt):  # what is said of the first is of no interest any more
+        looked = (f"attempt {attempt}",)
+        bench.link.not_located(bench.now, attempt, "unauthorized", "no token", looked=looked, fatal=True)
+    status = bench.link.status
+    assert (status.phase, status.code, status.looked) == ("failed", "unauthorized", ("attempt 2",))
+    assert bench.link.next_deadline() is None
+
+
+def test_reports_and_messages_that_come_too_late_change_nothing() -> None:
+    bench = Bench()
+    bench.link.start(bench.now)
+    opening = bench.locate()
+    bench.link.close(bench.now)
+    before = bench.link.status
+    bench.actions.clear()
+    bench.link.located(bench.now, opening.attempt, "ws://y", "T")
+    bench.link.not_located(bench.now, opening.attempt, "x", "y", looked=(), fatal=True)
+    bench.link.opened(bench.now, opening.attempt)
+    bench.link.refused(bench.now, opening.attempt, 401, "", "")
+    bench.link.lost(bench.now, opening.attempt, 1006, "")
+    bench.link.fault(bench.now, opening.attempt, "")
+    bench.link.token_fetched(bench.now, opening.attempt, "T")
+    bench.link.welcome(bench.now, welcome())
+    bench.link.synced(bench.now)
+    bench.link.close(bench.now)
+    bench.link.handle_timeout(bench.now)
+    assert bench.link.status == before
+    assert bench.actions == []
+
+
+def test_what_is_located_twice_is_located_once() -> None:
+    bench = Bench()
+    bench.link.start(bench.now)
+    opening = bench.locate()
+    bench.link.located(bench.now, opening.attempt, "ws://another", "T")
+    bench.link.not_located(bench.now, opening.attempt, "x", "y", looked=(), fatal=False)
+    assert (bench.phase, bench.link.status.url) == ("connecting", "ws://x:1")
+    assert bench.take(Open) == []
+
+
+def test_closing_before_there_is_a_transport_closes_none() -> None:
+    bench = Bench()
+    bench.link.start(bench.now)
+    bench.link.close(bench.now)
+    assert bench.phase == "closed"
+    assert bench.take(Disconnect) == []
+
+
+def test_health_is_counted_from_the_first_moment_in_which_everything_was_in_sync() -> None:
+    bench = Bench()
+    bench.live()
+    bench.break_()
+    bench.wait(2.0)
+    bench.live()
+    bench.link.synced(bench.now)
+    bench.wait(6)
+    bench.link.frame(bench.now)
+    bench.link.synced(bench.now)  # a further topic, in sync later
+    bench.wait(5)
+    assert bench.link.status.attempt == 0
+
+
+def test_an_answer_without_a_time_tells_the_round_trip_alone() -> None:
+    bench = Bench()
+    bench.live()
+    (beat,) = bench.sent(Heartbeat)
+    bench.mono += 0.5
+    bench.link.heartbeat_ack(bench.now, HeartbeatAck(n=beat.n))
+    assert (bench.link.status.rtt, bench.link.status.clock_offset) == (0.5, None)
+    bench.link.heartbeat_ack(bench.now, HeartbeatAck(n=beat.n))
+    bench.link.heartbeat_ack(bench.now, HeartbeatAck(n=99, time="1"))
+    assert bench.link.status.clock_offset is None, "nobody asked that"
+
+
+def test_a_refresh_that_nobody_asked_for_changes_nothing() -> None:
+    bench = Bench()
+    bench.live(renewable=True)
+    before = bench.link.status
+    bench.link.refreshed(bench.now, Refreshed(request=99, expires=1))
+    assert bench.link.status == before
+    other = Error(error=ErrorInfo(code="not_available", message="no"), request=99)
+    assert not bench.link.error(bench.now, other), "it answers another request"
+    bench.break_()
+    assert bench.link.status.code == "connection_lost", "and is not why the link broke"
+
+
+def test_a_timer_that_fires_early_does_nothing() -> None:
+    bench = Bench()
+    bench.link.start(bench.now)
+    bench.actions.clear()
+    bench.link.handle_timeout(bench.now)
+    bench.mono += LOCATE_TIMEOUT - 1
+    bench.link.handle_timeout(bench.now)
+    assert bench.phase == "locating"
+    assert bench.actions == []

@@ -8,16 +8,18 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.scale import many
 from wsmonitor.client import spool as spools
-from wsmonitor.client.entries import Append, Drop, Opened, Recount, Reorder
+from wsmonitor.client.entries import Append, Drop, Opened, Recount, Reorder, Row
 from wsmonitor.client.spool import Spool, SpoolLimits
 from wsmonitor.client.spoolfile import Facts, SpoolFile
-from wsmonitor.protocol.changes import SkippedChange, StepChange
+from wsmonitor.protocol.changes import CommandChange, SkippedChange, StepChange
+from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.messages import Publish, PublishOpen, ValueAck, ValuePut
 
 from .test_publication import Bench, changes_of
@@ -391,3 +393,281 @@ def test_without_its_disk_what_was_only_there_is_left_out_and_counted() -> None:
     assert [entry.skipped for entry in spool.entries] == [1, 0, 0, 0]
     assert entries[3].uploaded
     assert [entry.pos for entry in spool.entries] == [0, 0, 0, 0]
+
+
+# ---------------------------------------------------------------------- step by step
+
+
+def committed(spool: Spool, count: int) -> int:
+    """The next *count* changes were sent, and are committed; the ticket that this is news of."""
+    for number, entry in enumerate((one for one in spool.entries if not one.is_value), spool.accepted + 1):
+        if number <= spool.accepted + count:
+            entry.number = number
+    return spool.acknowledge(spool.accepted + count)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (StepChange(id="a/b"), "cannot be published"),
+        (StepChange(id="s", attributes={f"k{n}": "x" * 20_000 for n in range(100)}), "is the most"),
+    ],
+    ids=["out of its range", "too large"],
+)
+def test_what_no_server_takes_is_refused_where_it_is_made(change: StepChange, words: str) -> None:
+    spool = Spool(SpoolLimits())
+    with pytest.raises(UsageError, match=words):
+        spool.add(change)
+    assert (spool.ticket, spool.pending, list(spool.entries)) == (0, 0, [])
+
+
+def test_an_answer_to_a_command_has_room_where_nothing_else_has() -> None:
+    spool = Spool(SpoolLimits(changes=1))
+    assert [spool.add(step("a")), spool.add(step("b"))] == [1, None]
+    assert spool.add(CommandChange(id="0" * 32, state="applied")) == 3
+    assert (spool.dropped, spool.pending) == (1, 2)
+    assert committed(spool, 3) == 3
+    assert (spool.pending, spool.relieved()) == (0, True)
+
+
+def test_values_have_room_of_their_own_which_comes_back() -> None:
+    spool = Spool(SpoolLimits(values=10))
+    assert spool.add_value(b"x" * 10, "a" * 64)
+    assert not spool.add_value(b"x", "b" * 64)
+    spool.add(step("a"))
+    assert committed(spool, 1) == 1
+    assert spool.empty
+    assert spool.add_value(b"x" * 10, "b" * 64)
+
+
+def test_a_batch_ends_before_a_value_and_before_there_is_no_room() -> None:
+    spool = Spool(SpoolLimits())
+    for name in "ab":
+        spool.add(step(name, name))
+    spool.add_value(b"data", "a" * 64)
+    spool.add(step("c", "c"))
+    assert [entry.ticket for entry in spool.batch(9, 10_000)] == [1, 2]
+    size = spool.entries[0].size
+    assert [entry.ticket for entry in spool.batch(9, 2 * size + 1)] == [1]
+    assert [entry.ticket for entry in spool.batch(9, 2 * size + 2)] == [1, 2]
+    assert [entry.ticket for entry in spool.batch(1, 10_000)] == [1]
+    assert [entry.ticket for entry in spool.batch(9, 1)] == [1], "what is too large is given alone"
+    spool.sent = 2
+    assert spool.batch(9, 10_000) == []
+    assert spool.wanted is None, "a value is first, and it is here"
+
+
+def test_a_value_stays_until_what_is_behind_it_is_committed() -> None:
+    spool = Spool(SpoolLimits())
+    spool.add(step("a"))
+    spool.add_value(b"data", "a" * 64)
+    assert committed(spool, 1) == 1
+    assert len(spool.entries) == 1, "nothing is behind it yet"
+    spool.add(step("b"))
+    assert spool.acknowledge(1) == 0, "what is behind it is not sent"
+    spool.add(step("c"))
+    assert committed(spool, 1) == 2
+    assert [entry.ticket for entry in spool.entries] == [3]
+
+
+def test_what_was_sent_and_is_committed_makes_room_for_more_to_be_sent() -> None:
+    spool = Spool(SpoolLimits())
+    for name in "abc":
+        spool.add(step(name))
+    spool.sent, spool.sent_size = 2, 2 * (spool.entries[0].size + 1)
+    committed(spool, 1)
+    assert (spool.sent, spool.sent_size) == (1, spool.entries[0].size + 1)
+    committed(spool, 2)
+    assert (spool.sent, spool.sent_size) == (0, 0)
+    assert spool.acknowledge(2) == 0, "that is no news"
+    assert (spool.acknowledged, spool.empty) == (3, True)
+
+
+def test_the_disk_is_told_once_how_far_all_is_committed() -> None:
+    spool = kept(3)
+    assert len(spool.take_orders()) == 1
+    committed(spool, 1)
+    committed(spool, 1)
+    assert spool.take_orders() == [Drop(2, 2)]
+    assert spool.kept == 1
+
+
+def test_committed_bytes_that_were_wanted_are_not_wanted_any_more() -> None:
+    spool = kept(2)
+    spool.done(spool.take_orders())
+    first = spool.entries[0]
+    spool._unload(first)
+    first.data = None
+    assert spool.batch(9, 10_000) == []
+    assert (spool.wanted, spool.away) == (first, True)
+    assert committed(spool, 1) == 1
+    assert (spool.wanted, spool.away) == (None, False)
+
+
+def test_what_an_assertion_replaces_counts_as_committed_with_it() -> None:
+    spool = Spool(SpoolLimits())
+    for name in ("a", "b", "a", "c"):
+        spool.add(step(name, name))
+    spool.begin_assertion()
+    assert spool.asserting
+    assert spool.add(step("A", "a"), asserting=True) == 5
+    assert spool.add_value(b"data", "a" * 64, asserting=True)
+    assert spool.end_assertion()
+    assert not spool.asserting
+    assert [entry.ticket for entry in spool.entries] == [5, 5, 2, 4]
+    assert (spool.pending, [entry.stands_for for entry in spool.entries]) == (3, [1, 0, 0, 0])
+    assert committed(spool, 1) == 1, "the first is in the assertion; the second waits"
+    assert committed(spool, 1) == 3
+    assert committed(spool, 1) == 5
+    assert spool.add(step("d", "d")) == 6
+    assert committed(spool, 1) == 6, "from here tickets are in order again"
+
+
+def test_an_assertion_that_is_committed_before_what_is_older_is_no_news() -> None:
+    spool = Spool(SpoolLimits())
+    for name in "ab":
+        spool.add(step(name, name))
+    spool.begin_assertion()
+    spool.add(step("C", "c"), asserting=True)
+    spool.end_assertion()
+    assert [committed(spool, 1) for _ in range(3)] == [0, 1, 3]
+
+
+def test_what_has_a_number_keeps_it_and_goes_before_an_assertion() -> None:
+    spool = Spool(SpoolLimits())
+    for name in ("a", "b"):
+        spool.add(step(name, name))
+    spool.entries[0].number = 1
+    spool.begin_assertion()
+    spool.add(step("A", "a"), asserting=True)
+    assert spool.end_assertion()
+    assert [(entry.ticket, entry.number) for entry in spool.entries] == [(1, 1), (3, None), (2, None)]
+
+
+def test_an_assertion_of_nothing_changes_nothing_and_one_that_has_ended_is_over() -> None:
+    spool = Spool(SpoolLimits())
+    spool.add(step("a"))
+    spool.begin_assertion()
+    assert not spool.end_assertion()
+    assert not spool.end_assertion()
+    spool.add(step("b"), asserting=True)
+    assert [entry.ticket for entry in spool.entries] == [1, 2]
+
+
+def test_an_assertion_stands_for_what_an_earlier_one_stood_for() -> None:
+    spool = Spool(SpoolLimits())
+    for name in ("a", "b"):
+        spool.add(step(name, name))
+    for _ in range(2):
+        spool.begin_assertion()
+        spool.add(step("A", "a"), asserting=True)
+        spool.end_assertion()
+    assert [(entry.ticket, entry.stands_for) for entry in spool.entries] == [(4, 1), (2, 0)]
+
+
+def test_another_store_counts_anew_behind_what_it_has() -> None:
+    spool = Spool(SpoolLimits())
+    for name in "ab":
+        spool.add(step(name))
+    committed(spool, 1)
+    spool.entries[0].number = 2
+    spool.renumber(40)
+    assert [entry.number for entry in spool.entries] == [None]
+    assert committed(spool, 1) == 2
+    assert spool.accepted == 41
+
+
+def test_the_disk_is_told_of_an_opening_only_if_it_has_anything() -> None:
+    spool = Spool(SpoolLimits())
+    spool.add(step("a"))
+    spool.opened(2, "e", moved=True)
+    assert (spool.take_orders(), spool.holding) == ([], False)
+    spool = kept(1)
+    spool.done(spool.take_orders())
+    spool.opened(2, "e", moved=False)
+    assert spool.holding
+    orders = spool.take_orders()
+    assert orders == [Opened(2, "e")]
+    spool.opened(3, "e", moved=False)
+    spool.done(orders)
+    assert spool.holding, "it has not been told of the last one"
+    spool.done(spool.take_orders())
+    assert not spool.holding
+
+
+def test_a_change_that_this_server_cannot_take_leaves_its_mark_in_memory_and_on_disk() -> None:
+    spool = kept(2, changes=2)
+    spool.add(CommandChange(id="0" * 32, state="applied"))
+    away, here, answer = spool.entries
+    spool._unload(away)
+    away.data = None
+    for entry in (away, here, answer):
+        spool.leave_out(entry)
+        assert (entry.skipped, entry.key, entry.counted, entry.change) == (
+            1, None, False, SkippedChange(first=1, last=1, count=1),
+        )  # fmt: skip
+    assert spool.pending == 0
+    assert [spool.add(step("x")), spool.add(step("y"))] == [4, 5], "there is room again"
+
+
+def test_only_what_was_asked_for_is_loaded_and_nothing_twice() -> None:
+    spool = kept(4)
+    spool.done(spool.take_orders())
+    stored = {entry.pos: entry.data for entry in spool.entries}
+    for entry in list(spool.entries)[:3]:
+        spool._unload(entry)
+        entry.data = None
+    spool.loaded([(1, stored[1] or b""), (3, stored[3] or b"")])
+    assert [entry.data is not None for entry in spool.entries] == [True, False, True, True]
+    before = spool._loaded
+    spool.loaded([(1, b"another"), (4, b"another")])
+    assert spool.entries[0].data == stored[1]
+    assert spool._loaded == before
+    spool.loaded([])
+    assert spool.wanted is None
+
+
+def test_a_value_is_let_go_of_when_it_is_on_disk_and_comes_back() -> None:
+    spool = Spool(SpoolLimits())
+    spool.add_value(b"data", "a" * 64)
+    spool.add(step("a"))
+    spool.keep()
+    spool.done(spool.take_orders())
+    assert [entry.data is None for entry in spool.entries] == [True, False]
+    spool.loaded([(1, b"data")])
+    assert spool.entries[0].data == b"data"
+
+
+def test_what_was_sent_or_has_no_place_any_more_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "LOADED_CHANGES", 0)
+    spool = kept(3)
+    orders = spool.take_orders()
+    spool.entries[0].number = 1
+    committed(spool, 1)
+    spool.entries[0].number = 2
+    spool.done(orders)
+    assert [entry.data is None for entry in spool.entries] == [False, True]
+
+
+def test_what_an_earlier_process_left_waits_in_its_order_with_its_numbers() -> None:
+    rows = [
+        Row(1, 8, "", 0, True, 20, None),
+        Row(2, 9, "a" * 64, 0, False, 5, None),
+        Row(3, 9, "", 3, False, 30, None),
+        Row(4, 10, "", 0, False, 40, None),
+    ]
+    spool = Spool(SpoolLimits(values=8))
+    spool.restore(rows, 7)
+    assert [(e.ticket, e.number, e.is_value, e.skipped, e.pos) for e in spool.entries] == [
+        (1, 8, False, 0, 1),
+        (1, None, True, 0, 2),
+        (2, 9, False, 3, 3),
+        (3, 10, False, 0, 4),
+    ]
+    assert (spool.accepted, spool.kept, spool.pending, spool.keeping, spool.away) == (7, 4, 2, True, True)
+    assert not spool.add_value(b"xxxx", "b" * 64), "what was left counts"
+    spool.add(step("new"))
+    spool.keep()
+    [order] = spool.take_orders()
+    assert isinstance(order, Append)
+    assert [(row.pos, row.number) for row in order.rows] == [(5, 11)]

@@ -335,8 +335,8 @@ class Link:
         if message.request == self._refresh_request:
             self._refresh_request = None
             welcome = self.status.welcome
-            if welcome is not None:
-                self._set(welcome=msgspec.structs.replace(welcome, expires=message.expires))
+            assert welcome is not None  # only while live is anything asked for
+            self._set(welcome=msgspec.structs.replace(welcome, expires=message.expires))
             self._plan_refresh(now, message.expires, now.wall + (self.status.clock_offset or 0.0))
 
     def draining(self, now: Instant, message: Draining) -> None:

@@ -208,7 +208,7 @@ class PublicationMachine:
 
     def connected(self, now: float, welcome: Welcome) -> None:
         """The link is up: open the producer."""
-        self._batch_changes = welcome.batch_changes
+        self._batch_changes = max(1, welcome.batch_changes)
         self._batch_size = min(welcome.batch_size, welcome.message_size)
         # Base64 makes four bytes of three; the message must stay below the limit.
         self._page_size = max(1, min(welcome.page_size, (welcome.message_size - _ENVELOPE) * 3 // 4))
@@ -273,8 +273,12 @@ class PublicationMachine:
         self.pump(now)
 
     def ack(self, now: float, accepted: int) -> None:
-        """All changes up to wire number *accepted* are committed."""
-        if self.stage not in ("open", "closing"):
+        """All changes up to wire number *accepted* are committed.
+
+        What was not sent since the producer was opened is not acknowledged by it: its number may be another
+        one, and it will be sent, and answered, again.
+        """
+        if self.stage not in ("open", "closing") or accepted >= self._next_number:
             return
         self._acknowledge(accepted)
         self.pump(now)
@@ -322,8 +326,7 @@ class PublicationMachine:
             return False
         self._upload = None
         entry = self._next()
-        if entry is None or not entry.is_value:
-            return True
+        assert entry is not None  # what goes before everything that is unsent stays until that is committed
         if message.complete:
             entry.uploaded = True
             self._deadline = None
@@ -476,8 +479,7 @@ class PublicationMachine:
         room = self._batch_size - _ENVELOPE
         batch = spool.batch(self._batch_changes, room)
         if not batch:
-            if spool.wanted is not None:
-                self._events.wants()
+            self._events.wants()
             return False
         if not self._pacer.take(now):
             self._deadline = self._pacer.next_at(now)
