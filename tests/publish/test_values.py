@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import uuid
 from collections import deque, namedtuple
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from wsmonitor.protocol.entities import Value
 from wsmonitor.publish.failures import TRACEBACK_LENGTH, describe
 from wsmonitor.publish.redaction import NoRedactor, Redactor
-from wsmonitor.publish.values import Capture, ValueLimits
+from wsmonitor.publish.values import Capture, ValueLimits, safe_repr
 
 LIMITS = ValueLimits()
 
@@ -381,3 +382,279 @@ def test_bytes_with_control_characters_are_redacted_as_well() -> None:
     assert b"hunter2" not in upload
     plain = bytes(range(128))
     assert capture().value(plain)[1] == plain
+
+
+# ---------------------------------------------------------------------- secrets at a cut
+
+
+SECRETS = (
+    "postgres://ann:hunter2-hunter2-hunter2@db/x",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.dBjftJeZ4CVPmB92K27uhbUJU1p1r",
+    "ghp_a1B2a1B2a1B2a1B2a1B2a1B2a1B2a1B2",
+)
+
+
+class Says:
+    """An object with this ``repr``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("left", [20, 30])
+def test_a_secret_that_a_cut_goes_through_is_recognised_and_not_shown_in_part(secret: str, left: int) -> None:
+    """What is left of a password before the cut could be all of it."""
+
+    def at(cut: int) -> str:
+        return " " * (cut - left) + secret
+
+    limits = ValueLimits(inline=3000, size=3500, items=3, text=2000)
+    small = capture(limits)
+    crowd = [at(100), 1, 2, 3, 4]
+    shown = [
+        small.value(at(1500) + " " * 4000)[0].text,  # a long text: of it the beginning
+        small.value(Says(at(2000)))[0].text,
+        small.value([at(1024).encode()])[0].text,
+        small.value([Says(at(1000))])[0].text,
+        small.value(crowd)[0].text,
+        small.value({at(80): 1, **dict.fromkeys(range(5))})[0].text,
+        str(small.scalar("k", Says(at(1024)))),
+        str(small.scalar("k", at(1024))),
+        small.text(at(500), 500),
+    ]
+    telling = secret[: left - 2].removeprefix("postgres://ann:")
+    for text in shown:
+        assert telling not in text
+        assert text.strip()
+
+
+# ---------------------------------------------------------------------- at the edges
+
+
+def test_text_without_a_utf8_form_can_be_sent() -> None:
+    value, _ = capture().value("a\udc80ü")
+    assert value.text == "a?ü"
+
+
+@pytest.mark.parametrize("look", ["value", "scalar", "repr"])
+def test_an_interrupt_from_the_keyboard_is_the_programs(look: str) -> None:
+    class Interrupted:
+        def __repr__(self) -> str:
+            raise KeyboardInterrupt
+
+    looks: dict[str, Any] = {
+        "value": lambda: capture().value(Interrupted()),
+        "scalar": lambda: capture().scalar("name", Interrupted()),
+        "repr": lambda: safe_repr(Interrupted()),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        looks[look]()
+
+
+def test_what_is_encoded_already_keeps_its_references_unless_it_is_too_large() -> None:
+    parts = {"a" * 64: 100_000}
+    value, upload = capture().encoded("application/x", b"{}", parts)
+    assert (value.mime, value.text, dict(value.parts), upload) == ("application/x", "{}", parts, None)
+    assert not capture().encoded("application/x", b"{}", {})[0].parts
+    value, upload = capture(ValueLimits(size=1000, inline=500)).encoded("application/x", b"x" * 1001, parts)
+    assert (value.mime, dict(value.parts), upload) == ("text/plain", {}, None)
+    assert value.text == "x" * 300 + "\n… not sent: 1,001 bytes, the limit is 1,000"
+    value, _ = capture(ValueLimits(size=1000)).encoded("application/octet-stream", b"x" * 1001, {})
+    assert value.text == "\n… not sent: 1,001 bytes, the limit is 1,000", "of bytes nothing is shown"
+
+
+@pytest.mark.parametrize(
+    ("obj", "expected"),
+    [
+        (True, True),
+        (17, 17),
+        (0.5, 0.5),
+        (2**60, str(2**60)),
+        ("two\nlines", "two\nlines"),
+        ([1, "a", True], [1, "a", True]),
+        ((1, None), [1, "None"]),
+        (list(range(70)), list(range(64))),
+        (decimal.Decimal("1.10"), "1.10"),
+        (pathlib.PurePosixPath("x" * 2000), "x" * 1023 + "…"),
+        ({"a": 1}, "{'a': 1}"),
+        (Says("a thing"), "a thing"),
+    ],
+)
+def test_an_attribute_is_a_scalar_or_a_list_of_them(obj: object, expected: object) -> None:
+    assert capture().scalar("k", obj) == expected
+
+
+def test_under_a_secret_key_an_attribute_is_a_flag_or_nothing() -> None:
+    assert capture().scalar("api_key", "x") == "[redacted]"
+    assert capture().scalar("api_key", ["x"]) == "[redacted]"
+    assert capture().scalar("password", True) is True
+
+
+def test_under_a_secret_key_only_what_cannot_be_one_is_shown() -> None:
+    given = {"token": None, "password": False, "secret": 0.5, "pwd": 12, "cookie": 10_000_000, "api_key": [1]}
+    hidden = {"cookie": "[redacted]", "api_key": "[redacted]"}
+    assert shown(given) == {**given, **hidden}
+
+
+def test_what_is_a_class_is_named_and_not_looked_into() -> None:
+    class Shaped:
+        shape = ()
+
+        def item(self) -> int:
+            raise AssertionError("it is no array")
+
+        def head(self) -> None: ...
+        def _repr_html_(self) -> str: ...  # type: ignore[empty-body]
+
+    name = Shaped.__qualname__
+    assert name in capture().value(Shaped)[0].text
+    assert shown([Shaped, Row, Config]) == [name, "Row", "Config"]
+
+
+@pytest.mark.parametrize(
+    ("html", "length", "rendered"),
+    [
+        ("<b>x</b>", None, True),
+        (7, None, False),
+        (None, None, False),
+        ("x" * 300_000, None, False),
+        ("<b>x</b>", 10_000, True),
+        ("<b>x</b>", 10_001, False),
+        (ValueError(), None, False),
+    ],
+)
+def test_html_is_shown_if_it_is_some_and_has_a_bound(html: Any, length: int | None, rendered: bool) -> None:
+    class Rich:
+        def _repr_html_(self) -> Any:
+            if isinstance(html, Exception):
+                raise html
+            return html
+
+        def __repr__(self) -> str:
+            return "Rich()"
+
+    class Sized(Rich):
+        def __len__(self) -> int:
+            assert length is not None
+            return length
+
+    value, _ = capture().value(Rich() if length is None else Sized())
+    assert (value.mime, value.text) == (("text/html", html) if rendered else ("text/plain", "Rich()"))
+
+
+def test_numbers_of_arrays_are_numbers_and_other_arrays_are_not() -> None:
+    class Array:
+        def __init__(self, item: Any, shape: tuple[int, ...] = ()) -> None:
+            self.shape = shape
+            self._item = item
+
+        def item(self) -> Any:
+            if isinstance(self._item, Exception):
+                raise self._item
+            return self._item
+
+        def __repr__(self) -> str:
+            return "Array"
+
+    assert shown([Array(True), Array("x"), Array(2**60)]) == [True, "x", str(2**60)]
+    assert shown([Array(1, (1,)), Array(object()), Array(RuntimeError("gone"))]) == ["Array"] * 3
+
+
+def test_records_of_any_library_are_shown_with_what_they_show_themselves() -> None:
+    class Attribute:
+        def __init__(self, name: str, *, show: bool = True) -> None:
+            self.name, self.repr = name, show
+
+    class Attrs:
+        """As the library attrs makes classes."""
+
+        __attrs_attrs__ = (Attribute("a"), Attribute("b", show=False), Attribute("unset"))
+
+        def __init__(self) -> None:
+            self.a, self.b = 1, 2
+
+    assert shown(Attrs()) == {"a": 1}
+    assert shown({"x": Attrs()}) == {"x": {"a": 1}}
+
+
+def test_other_leaves_are_text() -> None:
+    given = [re.compile("a+"), bytearray(b"\xff"), -(2**60), 10**4000, datetime.time(1, 2)]
+    assert shown(given) == ["a+", "\\xff", str(-(2**60)), "an integer of 13,288 bits", "01:02:00"]
+
+
+def test_a_table_whose_labels_cannot_be_had_is_shown_as_any_object() -> None:
+    class Odd:
+        def head(self, count: int) -> None: ...
+
+        @property
+        def columns(self) -> Any:
+            raise RuntimeError("no")
+
+        def __repr__(self) -> str:
+            return "Odd()"
+
+    class Method(Odd):
+        def columns(self) -> Any:  # type: ignore[override]
+            raise AssertionError("it is not called")
+
+    assert capture().value(Odd())[0].text == "Odd()"
+    assert capture().value(Method())[0].text == "Odd()"
+
+
+def test_of_rows_that_cannot_be_masked_the_labels_are_named() -> None:
+    class Foreign(Table):
+        index = ("user", ("db", "password"))
+
+        def head(self, count: int) -> Any:
+            raise NotImplementedError
+
+    value, _ = capture().value(Foreign(5, user="ann"))
+    assert "with secret rows (('db', 'password')), not shown>" in value.text
+
+
+def test_many_long_texts_are_bounded_by_their_bytes() -> None:
+    value, upload = capture(ValueLimits(size=1000)).value(["x" * 400] * 3)
+    assert upload is None
+    assert value.mime == "text/plain"
+    assert "only the beginning is shown: more than 1,000 bytes" in value.text
+
+
+def test_the_beginning_of_a_container_is_twenty_members_at_the_most() -> None:
+    small = capture(ValueLimits(items=2))
+    many, _ = small.value({n: [n] for n in range(100)})
+    assert many.text.startswith("dict of 100: 0: <list>, 1: <list>")
+    assert "19: <list>\n" in many.text
+    assert "20:" not in many.text
+    few, _ = small.value([None, True, "a", 0.5])
+    assert few.text.startswith("list of 4: None, True, 'a', 0.5\n")
+    listed, _ = small.value(range(1000))
+    assert ", 19\n" in listed.text
+
+
+def test_a_container_without_an_end_is_named() -> None:
+    class Endless(deque[int]):
+        def __len__(self) -> int:
+            raise OverflowError
+
+    value, _ = capture(ValueLimits(items=1)).value(Endless([1, 2, 3]))
+    assert "Endless object>" in value.text
+
+
+def test_large_bytes_in_every_form_are_told_by_their_size() -> None:
+    small = capture(ValueLimits(size=100))
+    for data in (bytes(200), bytearray(200), memoryview(bytes(200)), memoryview(bytes(800)).cast("Q")[::4]):
+        text = small.value(data)[0].text
+        assert text == "200 bytes, not sent: the limit is 100"
+
+
+def test_a_long_text_is_sent_apart_and_begins_with_whole_characters() -> None:
+    text = "aü" * 1000
+    value, upload = capture(ValueLimits(inline=101)).value(text)
+    assert (value.text, value.truncated, value.size) == ("aü" * 33 + "a", True, 3000)
+    assert upload == text.encode()
+    value, upload = capture(ValueLimits(size=10)).encoded("text/plain", b"twelve bytes", {})
+    assert value.text == "twelve bytes\n… not sent: 12 bytes, the limit is 10"

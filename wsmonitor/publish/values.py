@@ -33,6 +33,8 @@ _PREVIEW_ROWS: Final = 20
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """What text does not hold: all control characters but tab and line ends."""
 _KEY_LENGTH: Final = 256
+_MARGIN: Final = 4096
+"""Characters that are read beyond a cut, so that a secret which it would cut through is recognised."""
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
@@ -134,8 +136,11 @@ class Capture:
 
     def text(self, text: str, length: int) -> str:
         """A short text (name, message, reason): cleaned, redacted, cut."""
-        # The margin keeps a secret that begins before the cut recognisable.
-        return cut(self.redactor.text(clean(text[: length + 4096])), length)
+        return cut(self.redactor.text(clean(text[: length + _MARGIN])), length)
+
+    def repr(self, obj: object, length: int = 1000) -> str:
+        """`safe_repr`, redacted before it is cut."""
+        return self.text(safe_repr(obj, length + _MARGIN), length)
 
     def scalar(self, key: str, obj: object) -> Scalar | list[Scalar]:
         """An attribute's value: a scalar or a list of scalars, as OpenTelemetry has it."""
@@ -165,7 +170,7 @@ class Capture:
             return cut(plain, 1024)
         if isinstance(plain, (int, float)):
             return plain
-        return self.text(safe_repr(self._masked(obj), 1024), 1024)
+        return self.repr(self._masked(obj), 1024)
 
     # -- the record
 
@@ -189,7 +194,7 @@ class Capture:
         limits = self.limits
         if isinstance(obj, str):
             if len(obj) > limits.size:
-                return TEXT, self._too_long(obj[: limits.inline // 2], f"{len(obj):,} characters")
+                return TEXT, self._too_long(self.text(obj, limits.inline // 2), f"{len(obj):,} characters")
             return TEXT, self.redactor.text(clean(obj)).encode()
         if isinstance(obj, (bytes, bytearray, memoryview)):
             return self._binary(obj)
@@ -197,7 +202,7 @@ class Capture:
         if rich is not None:
             return HTML, rich.encode()
         if not _is_plain(obj):
-            return TEXT, self.redactor.text(safe_repr(self._masked(obj), limits.text)).encode()
+            return TEXT, self.repr(self._masked(obj), limits.text).encode()
         walk = _Walk(self, self._monotonic() + limits.seconds, self._monotonic)
         try:
             return JSON, msgspec.json.encode(walk.plain(obj, 0))
@@ -261,7 +266,7 @@ class Capture:
         if isinstance(obj, os.PathLike):
             return self.redactor.text(clean(str(obj)))
         if isinstance(obj, (bytes, bytearray)):
-            return self.redactor.text(cut(bytes(obj[:1024]).decode("utf-8", "backslashreplace"), 1024))
+            return self.text(bytes(obj[: 1024 + _MARGIN]).decode("utf-8", "backslashreplace"), 1024)
         if isinstance(obj, re.Pattern):
             return clean(str(obj.pattern))
         if isinstance(obj, type):
@@ -269,7 +274,7 @@ class Capture:
         number = _array_scalar(obj)
         if number is not None:
             return self._leaf(number)
-        return self.redactor.text(safe_repr(self._masked(obj)))
+        return self.repr(self._masked(obj))
 
     def _masked(self, obj: Any) -> Any:
         """*obj*; of a table with secret columns or rows its first rows without them, of a secret column its
@@ -468,13 +473,13 @@ def _shallow(obj: Any, capture: Capture) -> str:
             parts = []
             for key, item in obj.items():
                 secret = isinstance(key, str) and capture.redactor.secret_key(key)
-                parts.append(f"{safe_repr(key, 80)}: {REDACTED if secret else _brief(item)}")
+                parts.append(f"{capture.repr(key, 80)}: {REDACTED if secret else _brief(item, capture)}")
                 if len(parts) == 20:
                     break
         else:
             parts = []
             for item in obj:
-                parts.append(_brief(item))
+                parts.append(_brief(item, capture))
                 if len(parts) == 20:
                     break
         return f"{type(obj).__name__} of {size:,}: " + ", ".join(parts)
@@ -482,8 +487,8 @@ def _shallow(obj: Any, capture: Capture) -> str:
         return f"<{type(obj).__qualname__} object>"
 
 
-def _brief(item: object) -> str:
+def _brief(item: object, capture: Capture) -> str:
     if isinstance(item, (str, int, float, bool)) or item is None:
-        return safe_repr(item[:100] if isinstance(item, str) else item, 100)
+        return capture.repr(item[: 100 + _MARGIN] if isinstance(item, str) else item, 100)
     # A container's repr has no bound on time.
     return f"<{type(item).__qualname__}>"
