@@ -141,7 +141,6 @@ class PublicationMachine:
         self._holds: dict[tuple[str, str], Hold] = {}
         self._wants_close = False
         self._deadline: float | None = None
-        self._now = 0.0
 
     # ------------------------------------------------------------------ the owner's side
 
