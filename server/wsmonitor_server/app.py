@@ -46,6 +46,9 @@ SPREAD_PER_CONNECTION: Final = 0.002
 
 MAX_SPREAD: Final = 30.0
 
+LOOK_EVERY: Final = 0.1
+"""Seconds between two looks of a stopping server at who has ceased to read."""
+
 TELL_EVERY: Final = 10.0
 """Seconds between two lines in the log about what strangers can make happen often."""
 
@@ -193,7 +196,9 @@ class Server:
         for peer in list(self.peers):
             peer.drain(round(1000 * (0.1 + spread * self._rng.random())))
         while self.tasks and loop.time() < deadline:
-            await asyncio.wait(self.tasks, timeout=deadline - loop.time())
+            for connection in self.connections.values():
+                connection.give_up_pages()
+            await asyncio.wait(self.tasks, timeout=min(LOOK_EVERY, deadline - loop.time()))
         for connection in list(self.connections.values()):
             connection.transport.pause_reading()
         for task in list(self.tasks):
@@ -204,20 +209,22 @@ class Server:
         try:
             await self.engine.stop()
         finally:
-            await self._close_connections()
+            await self._close_connections(deadline)
             if self._listener is not None:
                 await self._listener.wait_closed()
             _LOG.info("stopped")
 
-    async def _close_connections(self) -> None:
+    async def _close_connections(self, deadline: float) -> None:
+        """End all connections: who reads at once, who does not when it reads again, if before *deadline*."""
         for connection in list(self.connections.values()):
             connection.transport.resume_reading()
             if connection.peer is not None:
-                connection.peer.close(CloseCode.DRAINING, "the server is stopping")
+                connection.peer.finish(CloseCode.DRAINING, "the server is stopping", deadline)
             else:
                 connection.abort()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_GRACE):
+            # Who reads, and then does not follow, has a grace of its own, which ends before this.
+            async with asyncio.timeout_at(max(asyncio.get_running_loop().time() + CLOSE_GRACE, deadline)):
                 await self.all_gone()
         for connection in list(self.connections.values()):
             connection.abort()

@@ -61,7 +61,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
         retention: what of ended sessions is kept, and how long.
-        drain_timeout: seconds that a stopping server waits for what it has begun.
+        drain_timeout: seconds that a stopping server waits for what it has begun, and for who does not read.
     """
 
     host: str = "127.0.0.1"

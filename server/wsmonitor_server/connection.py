@@ -17,7 +17,7 @@ from .lanes import Lanes
 from .logs import fields
 from .peer import Peer
 from .replies import error_info
-from .transport import HandshakeRequest, WebSocketTransport
+from .transport import CLOSE_GRACE, HandshakeRequest, WebSocketTransport
 
 if TYPE_CHECKING:
     from .app import Server
@@ -39,6 +39,7 @@ class Connection:
         "_cut",
         "_dirty",
         "_drained",
+        "_ending",
         "_lanes",
         "_loop",
         "_server",
@@ -68,6 +69,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._cut: Callable[[], None] | None = None
+        self._ending: tuple[int, str, float] | None = None
 
     @property
     def busy(self) -> bool:
@@ -177,9 +179,8 @@ class Connection:
         peer, transport = self.peer, self.transport
         if peer is None or not transport.open:
             return
-        if peer.outbox and not peer.still_valid():
-            return
-        while not transport.paused:
+        may_send = not peer.outbox or peer.still_valid()
+        while may_send and not transport.paused:
             frames = peer.outbox.take(CHUNK)
             if not frames:
                 break
@@ -187,6 +188,11 @@ class Connection:
             transport.write(frames)
         if not peer.outbox.bulk_waiting:
             self._wake()
+        if self._ending is not None and not peer.outbox:
+            (code, reason, until), self._ending = self._ending, None
+            # What the kernel has taken needs no patience of ours.
+            more = until - self._loop.time() if transport.buffered() else 0.0
+            transport.close(code, reason, grace=max(CLOSE_GRACE, more))
 
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         if flush:
@@ -196,6 +202,18 @@ class Connection:
             self._loop.call_later(CLOSE_AFTER_UPGRADE, self.transport.abort)
         self.transport.close(code, reason)
         self._wake()
+
+    def finish(self, code: int, reason: str, until: float) -> None:
+        self._ending = (code, reason, until)
+        self.flush_now()
+        self._wake()
+
+    def give_up_pages(self) -> None:
+        """The server stops: what is made for a client that does not read holds nobody up."""
+        if self.transport.paused:
+            for waiter in self._drained:
+                waiter.cancel()
+            self._drained.clear()
 
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._lanes.put(lane, size, job)
@@ -311,6 +329,8 @@ class Connection:
     async def _bulk(self) -> AsyncIterator[None]:
         async with self._bulk_lock:
             while self.peer is not None and self.peer.outbox.bulk_waiting and self.transport.open:
+                if self._server.draining and self.transport.paused:
+                    raise asyncio.CancelledError
                 waiter: asyncio.Future[None] = self._loop.create_future()
                 self._drained.append(waiter)
                 await waiter

@@ -44,6 +44,9 @@ FALLBACK: Final = Path("/var/tmp")  # noqa: S108 - a private folder is made in i
 
 LOG_FILE: Final = "server.log"
 
+LONGEST_DRAIN: Final = 5.0
+"""Seconds: ``wsmonitor stop`` waits for 10."""
+
 _RETRY: Final = 0.05
 
 
@@ -83,7 +86,10 @@ class LocalHome:
             if not (auth.key_file or auth.jwks_file or auth.jwks_url):
                 auth = msgspec.structs.replace(auth, key_file=str(key_file))
             store = config.store or f"sqlite:{data_dir / 'store.sqlite3'}"
-            full = msgspec.structs.replace(config, port=0, data_dir=str(data_dir), store=store, auth=auth)
+            drain = min(config.drain_timeout, LONGEST_DRAIN)
+            full = msgspec.structs.replace(
+                config, port=0, data_dir=str(data_dir), store=store, auth=auth, drain_timeout=drain
+            )
             found, _ = read_discovery(discovery_file)
             if found is None:
                 # What a server that was killed has left behind leads nowhere.

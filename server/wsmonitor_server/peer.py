@@ -77,6 +77,9 @@ class Wire(Protocol):
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         """Close; with *flush*, what waits in the outbox goes out before."""
 
+    def finish(self, code: int, reason: str, until: float) -> None:
+        """Close when all that waits in the outbox has gone out, or at *until*, of the loop's clock."""
+
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *job* after those that wait in *lane*."""
 
@@ -334,17 +337,28 @@ class Peer:
             # Now, and not when the socket is gone: a peer that hangs must not look like one that watches.
             self._leave()
 
+    def finish(self, code: int, reason: str, until: float) -> None:
+        """Close the connection, but let go out what waits: for who does not read at the moment.
+
+        *until*: seconds of the loop's clock, after which it is not waited for any longer.
+        """
+        if self.phase != "closed":
+            self._enter("closed")
+            self._leave(keep=True)
+            self.wire.finish(code, reason, until)
+
     def drain(self, reconnect_ms: int) -> None:
         """Announce that the server stops."""
         if self.phase == "open":
             self._enter("draining")
             self.send(Draining(reconnect_ms=reconnect_ms))
 
-    def _leave(self) -> None:
+    def _leave(self, *, keep: bool = False) -> None:
         if self._left:
             return
         self._left = True
-        self.outbox.clear()
+        if not keep:
+            self.outbox.clear()
         self.wire.forget_waiting()
         if self.services.stopped:
             # The session side has committed and gone: there is nothing to detach from.

@@ -289,14 +289,14 @@ class WebSocketTransport(asyncio.Protocol):
         """Bytes that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
-    def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame; abort when the other side does not follow within `CLOSE_GRACE`."""
+    def close(self, code: int, reason: str = "", *, grace: float = CLOSE_GRACE) -> None:
+        """Send a close frame; abort when the other side does not follow within *grace* seconds."""
         if self.open:
             self._deaf = True
             self._fragments = None
             self._protocol.send_close(code, _close_reason(reason))
             self._write_library()
-            self._arm_grace()
+            self._arm_grace(grace)
         elif self._protocol.state is State.CONNECTING:
             self.abort()
 
@@ -386,9 +386,9 @@ class WebSocketTransport(asyncio.Protocol):
                 transport.close()
                 self._arm_grace()
 
-    def _arm_grace(self) -> None:
+    def _arm_grace(self, grace: float = CLOSE_GRACE) -> None:
         if self._grace is None and self._loop is not None and self._transport is not None:
-            self._grace = self._loop.call_later(CLOSE_GRACE, self.abort)
+            self._grace = self._loop.call_later(grace, self.abort)
 
 
 def _response(status: int, headers: Mapping[str, str], body: bytes) -> Response:

@@ -59,6 +59,10 @@ class FakeWire:
             self.left += self.peer.outbox.take(1 << 30)
         self.closed = (code, reason, flush)
 
+    def finish(self, code: int, reason: str, until: float) -> None:
+        self.flush_now()
+        self.closed = (code, reason, True)
+
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.lanes.append(lane)
         self.jobs.append(job)
