@@ -320,7 +320,8 @@ class Authority:
                     self._take(producer, number, change, now_ns, run, uploaded)
                 except Rejection as rejection:
                     self._reject(producer, number, change, rejection)
-                accepted = last
+                    last = number  # also of a `skipped`: what comes behind it was not dropped
+                accepted = max(accepted, last)
             number = last + 1
         self._move(ProducerPosition(producer, position.subject, position.epoch, accepted, position.holder))
 
@@ -345,7 +346,7 @@ class Authority:
                 self._take_command(producer, change, now)
             case ProblemChange():
                 self._take_problem(producer, change, now)
-            case SkippedChange():
+            case _:
                 self._take_skipped(producer, number, change, now)
 
     def _take_work(

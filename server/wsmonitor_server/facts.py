@@ -92,15 +92,13 @@ class Facts:
                     self.producers[ident] = new
                 else:
                     self.producers.pop(ident, None)
-            case Problem():
+            case _:
                 if isinstance(new, Problem):
                     self.problems[ident] = None
                     self._fail(kind, new, failed=new.severity in ("error", "fatal"))
                 else:
                     self._forget(kind, ident)
                     self.problems.pop(ident, None)
-            case _:
-                pass
 
     def revert(
         self, written: Iterable[tuple[str, str, Entity | None]], state: SessionState, entity_bytes: int

@@ -202,9 +202,10 @@ class Feed:
 
     def attach(self, sync: Closable) -> None:
         """A sync is over: from here its subscriber gets live events."""
-        if self.syncs.pop(id(sync.subscriber), None) is sync:
-            self.subscribers[id(sync.subscriber)] = sync.subscriber
-            self.presence.dirty = True
+        # One that was ended does not come here: see `Closable.close`.
+        del self.syncs[id(sync.subscriber)]
+        self.subscribers[id(sync.subscriber)] = sync.subscriber
+        self.presence.dirty = True
 
     def detach(self, subscriber: Subscriber) -> None:
         sync = self.syncs.pop(id(subscriber), None)

@@ -122,7 +122,7 @@ class TopicSync:
             entities, over = self._snapshot.page(count)
             count += 1
             yield page(entities, [], [], last=over and self._reaches())
-        while not self._reaches():
+        while True:  # until one was the last: behind it nobody pulls
             state = self._feed.state
             base = self._base
             changed = [

@@ -462,3 +462,217 @@ def test_progress_needs_no_total() -> None:
         _check({"progress": Progress(done=3, total=math.inf)}, 4_096)
     with pytest.raises(Rejection):
         _check({"progress": Progress(done=math.nan)}, 4_096)
+
+
+# ---------------------------------------------------------------------- who writes what
+
+
+def test_a_producer_id_belongs_to_who_opened_it_first() -> None:
+    desk = Desk()
+    with pytest.raises(Rejection) as caught:
+        desk.authority.open_producer("p", "eve", "", NOW)
+    assert caught.value.code == "forbidden"
+    assert not desk.authority.uncommitted
+
+
+def test_who_comes_back_after_another_holder_is_fenced_and_who_is_the_same_is_not() -> None:
+    desk = Desk()
+    opened = desk.authority.open_producer("p", "alice", "", NOW, holder="one", held=0)
+    assert desk.authority.open_producer("p", "alice", "", NOW, holder="one", held=opened.epoch).epoch == 3
+    desk.authority.open_producer("p", "alice", "", NOW, holder="two")
+    desk.commit()
+    for held in (opened.epoch, 4):
+        with pytest.raises(Rejection) as caught:
+            desk.authority.open_producer("p", "alice", "", NOW, holder="one", held=held)
+        assert caught.value.code == "fenced"
+    assert desk.authority.open_producer("p", "alice", "", NOW, holder="one", held=9).epoch == 5
+
+
+def test_whose_liveness_is_told_has_to_be_a_producer() -> None:
+    desk = Desk()
+    desk.authority.set_liveness("nobody", "lost", NOW)
+    desk.authority.set_liveness("p", "live", NOW)
+    assert not desk.authority.uncommitted, "and has to have changed"
+    desk.authority.set_liveness("p", "stale", NOW)
+    desk.authority.set_liveness("p", "stale", NOW, closed=True)
+    batch = desk.commit()
+    assert batch is not None
+    assert len(batch.events) == 2
+    assert (desk.state.producers["p"].liveness, desk.state.producers["p"].closed) == ("stale", True)
+
+
+def test_a_problem_is_written_by_who_reported_it_and_may_be_reported_again() -> None:
+    desk = Desk()
+    assert desk.take(ProblemChange(id="e", code="c", message="one")) == []
+    assert desk.take(ProblemChange(id="e", code="c", message="mine"), producer="q") == ["not_owner"]
+    assert desk.take(ProblemChange(id="e", code="c", message="two")) == []
+    assert desk.state.problems["e"].message == "two"
+
+
+def test_what_cannot_be_read_is_refused_with_its_own_words_and_has_used_its_number() -> None:
+    desk = Desk()
+    desk.authority.publish("p", 1, [Unreadable(code="bad_id", message="no id", context={"step": "x"})], NOW)
+    batch = desk.commit()
+    assert batch is not None
+    [(producer, number, error)] = batch.rejections
+    assert (producer, number, error.code, error.message, error.step) == ("p", 1, "bad_id", "no id", "x")
+    assert (batch.acks, batch.events) == ({"p": 1}, [])
+
+
+def test_dropped_changes_are_told_as_one_problem_and_take_their_numbers() -> None:
+    desk = Desk()
+    assert desk.take(SkippedChange(first=1, last=5, count=1234)) == []
+    [problem] = desk.state.problems.values()
+    assert (problem.severity, problem.code, problem.producer) == ("warning", "skipped", "p")
+    assert "1,234 changes" in problem.message
+    position = desk.authority.position("p")
+    assert position is not None
+    assert position.accepted == 5
+
+
+def test_a_mark_of_dropped_changes_that_is_wrong_takes_its_own_number_and_no_other() -> None:
+    """DURABLE: else what comes behind it would be acknowledged, and lost."""
+    wrong = [
+        SkippedChange(first=7, last=90, count=1),
+        SkippedChange(first=2, last=1, count=1),
+        SkippedChange(first=3, last=90, count=0),
+    ]
+    desk = Desk()
+    assert desk.take(*wrong, a_step("behind")) == ["bad_message"] * 3
+    assert set(desk.state.steps) == {"behind"}
+    assert desk.state.problems == {}
+    position = desk.authority.position("p")
+    assert position is not None
+    assert position.accepted == 4
+    desk.numbers["p"] = 1
+    assert desk.take(*wrong, a_step("behind")) == ["bad_message"] * 2, (
+        "sent again, they are no more than before"
+    )
+    assert desk.authority.position("p") == position
+
+
+def test_only_the_commands_that_a_lost_producer_had_accepted_are_unknown() -> None:
+    desk = Desk()
+    desk.take(a_session(state="running"), a_step("a", state="running"))
+    desk.take(a_step("b", state="running"), producer="q")
+    targets = [("a", "accepted"), ("b", "accepted"), ("a", "requested")]
+    for number, (step, state) in enumerate(targets):
+        desk.authority.add_command(
+            Command(id=f"{number:032x}", name="x", step=step, deadline="9", requested="1", state=state),
+            NOW,  # type: ignore[arg-type]
+        )
+    desk.commit()
+    desk.authority.crash("p", NOW)
+    desk.commit()
+    assert [one.state for one in desk.state.commands.values()] == ["unknown", "accepted", "requested"]
+
+
+# ---------------------------------------------------------------------- what the store is told
+
+
+def test_a_batch_without_events_tells_the_store_of_a_new_epoch() -> None:
+    desk = Desk()
+    assert not desk.authority.open
+    desk.authority.touch()
+    assert desk.authority.open
+    batch = desk.commit()
+    assert batch is not None
+    assert (batch.events, batch.commit.epoch) == ([], "e")
+
+
+def test_the_store_forgets_history_now_and_then_and_not_with_each_event() -> None:
+    desk = Desk(history_events=10)
+    desk.take(a_session(), a_step())
+    told = []
+    for number in range(600):
+        desk.authority.publish("p", 3 + number, [StepChange(id="a", reason=str(number))], NOW)
+        batch = desk.commit()
+        assert batch is not None
+        if batch.commit.first_kept:
+            told.append((batch.commit.first_kept, desk.authority.tail))
+    assert len(told) == 2
+    assert told[1][0] - told[0][0] == 256
+    for first, tail in told:
+        assert first == tail - 10, "what a client may still ask for is kept"
+
+
+def test_after_a_commit_that_nobody_knows_of_it_goes_on_from_what_the_store_has() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step("a", state="running"))
+    positions = dict(desk.authority.positions)
+    desk.take(a_step("lost", state="failed"))
+    desk.authority.publish("p", 4, [a_step("in flight")], NOW)
+    loaded = SessionState("s", "e2")
+    for kind, entity in desk.state:
+        if entity.id != "lost":
+            loaded.put(kind, entity)
+    desk.authority.restart(loaded, positions, retired=7, size=100)
+    authority = desk.authority
+    assert (authority.epoch, authority.tail, authority.uncommitted) == ("e2", 0, False)
+    assert (authority.retired, authority.size) == (7, 100)
+    assert (set(authority.facts.steps), authority.facts.problem) == ({"running"}, "")
+    position = authority.position("p")
+    assert position is not None
+    assert position.accepted == 2, "what was lost is asked for again"
+    authority.publish("p", 3, [a_step("again")], NOW)
+    batch = desk.commit()
+    assert batch is not None
+    assert [event.seq for event in batch.events] == [1]
+    assert set(desk.state.steps) == {"a", "again"}
+
+
+# ---------------------------------------------------------------------- the failure that stands
+
+
+def test_the_first_failure_that_no_attempt_has_repaired_is_the_problem() -> None:
+    desk = Desk()
+    desk.take(
+        a_session(),
+        a_step("a", state="failed", reason="first", step_key="k"),
+        a_step("b", state="failed", reason="second"),
+    )
+    facts = desk.authority.facts
+    assert facts.problem == "first"
+    desk.take(a_step("a2", state="succeeded", step_key="k", attempt=2))
+    assert facts.problem == "second"
+    desk.take(StepChange(id="a", kind="noted"))
+    assert facts.problem == "second", "what is repaired stays so, whatever is told of it afterwards"
+
+
+def test_a_repair_that_is_taken_back_repairs_nothing() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step("a", state="failed", reason="first", step_key="k"))
+    authority = desk.authority
+    repair = a_step("a2", state="succeeded", step_key="k", attempt=2)
+    authority.publish("p", 3, [repair], NOW)
+    assert authority.take_batch() is not None
+    assert authority.facts.problem == ""
+    authority.rollback()
+    assert authority.facts.problem == "first"
+    # The failure and its repair in one commit that fails.
+    both = [
+        a_step("b", state="failed", reason="later", step_key="l"),
+        a_step("b2", state="succeeded", step_key="l", attempt=2),
+    ]
+    desk.numbers["p"] = 3
+    desk.take(repair)
+    authority.publish("p", 4, both, NOW)
+    assert authority.facts.problem == ""
+    authority.rollback()
+    anew = Facts(desk.state, authority.facts.entity_bytes)
+    assert (authority.facts.problem, anew.problem) == ("", "")
+    assert plain_facts(vars(authority.facts)) == plain_facts(vars(anew))
+
+
+def test_what_is_taken_back_may_have_come_and_gone_meanwhile() -> None:
+    desk = Desk(problems=1)
+    desk.take(a_session())
+    before = plain_facts(vars(Facts(desk.state, desk.authority.facts.entity_bytes)))
+    desk.authority.open_producer("r", "alice", "", NOW)
+    desk.authority.publish(
+        "p", 2, [ProblemChange(id=ident, code="c", message="m", severity="info") for ident in "xy"], NOW
+    )
+    assert desk.authority.facts.problem == "", "what is no error is no failure"
+    desk.authority.rollback()
+    assert plain_facts(vars(desk.authority.facts)) == before
+    assert "r" not in desk.authority.facts.producers

@@ -190,3 +190,72 @@ async def test_presence_counts_people_and_is_told_at_most_once_a_second() -> Non
     writer.feed.tell_presence(11.0, 1.0)
     writer.feed.tell_presence(20.0, 1.0)
     assert listeners[0].present[1:] == [(2, ["ann", "bob"])]
+
+
+async def test_history_that_falls_behind_again_and_again_makes_a_round_and_a_gap_each_time() -> None:
+    writer = Writer(page_size=100, history_events=2)
+    for number in range(4):
+        writer.chain(f"c{number}")
+    writer.chain("c0", "missed")
+    listener = Listener()
+    sync = writer.sync(listener, Position(epoch="e", seq=4))
+    shadow, bases, number = SessionState("s", "e"), [], 0
+    while True:
+        page = await sync.page(number)
+        bases.append(page.base)
+        listener.take(shadow, page)
+        if page.last:
+            break
+        number += 1
+        for change in range(3 if len(set(bases)) < 4 else 0):
+            writer.chain(f"c{change}", f"changed {number}")
+    assert len(set(bases)) >= 4
+    told = [event.seq for event in listener.missed]
+    for first, last in listener.gaps:
+        told += range(first, last + 1)
+    assert told == list(range(5, writer.feed.state.seq + 1)), "each one is told, or is in a gap"
+    _, seq, digest = sync.finish()
+    assert (shadow.seq, shadow.digest) == (seq, digest)
+
+
+async def test_what_was_missed_comes_in_pages_of_their_size() -> None:
+    writer = Writer(page_size=400)
+    for number in range(12):
+        writer.chain(f"c{number}")
+    listener = Listener()
+    sync = writer.sync(listener, Position(epoch="e", seq=2))
+    shadow, pages, number = SessionState("s", "e"), [], 0
+    while not pages or not pages[-1].last:
+        pages.append(await sync.page(number))
+        listener.take(shadow, pages[-1])
+        number += 1
+    told = [[decode_event(raw).seq for raw in page.history] for page in pages if page.history]
+    assert [seq for chunk in told for seq in chunk] == list(range(3, 13))
+    assert len(told) > 2
+    assert all(sum(len(bytes(raw)) for raw in page.history) <= 400 for page in pages)
+
+
+async def test_an_event_larger_than_a_page_is_a_page() -> None:
+    writer = Writer(page_size=50)
+    for number in range(3):
+        writer.chain(f"c{number}")
+    sync = writer.sync(Listener(), Position(epoch="e", seq=0))
+    for number in range(3):
+        assert len((await sync.page(number)).history) == 1
+
+
+async def test_a_sync_is_finished_once_and_closed_as_often_as_one_likes() -> None:
+    writer = Writer()
+    listener = Listener()
+    sync = writer.sync(listener)
+    await listener.finish(sync)
+    with pytest.raises(RuntimeError, match="after close"):
+        sync.finish()
+    sync.close()
+    assert list(writer.feed.subscribers.values()) == [listener]
+    given_up = writer.sync(Listener())
+    given_up.close()
+    given_up.close()
+    assert not writer.feed.syncs
+    with pytest.raises(RuntimeError, match="after close"):
+        given_up.finish()

@@ -133,3 +133,22 @@ def test_what_waits_is_counted_in_each_class_over_several_frames() -> None:
     assert (box.bulk_waiting, box.control_waiting) == (5, 6)
     assert box.take(3) == [b"c" * 3]
     assert (box.bulk_waiting, box.control_waiting, box.control_count) == (5, 3, 1)
+
+
+def test_a_frame_larger_than_a_chunk_leaves_by_itself_and_nothing_is_left() -> None:
+    box, lane = outbox(size=10_000), Lane()
+    box.put_state(lane, b"x" * 500)
+    assert box.take(100) == [b"x" * 500]
+    assert not box
+    assert (box.state_count, box.state_size, lane.count, lane.size, box.victim()) == (0, 0, 0, 0, None)
+
+
+def test_pages_go_with_their_lane_and_are_no_victims() -> None:
+    box, pages, lane = outbox(), Lane(bulk=True), Lane()
+    box.put_bulk(pages, b"p" * 90)
+    box.put_state(lane, b"s")
+    assert box.victim() is lane
+    assert (box.bulk_waiting, box.state_size) == (90, 1)
+    assert [box.drop(pages), box.drop(pages)] == [1, 0]
+    assert (box.bulk_waiting, box.state_size) == (0, 1)
+    assert box.take(1) == [b"s"]
