@@ -15,7 +15,16 @@ from wsmonitor.export import Origin, from_json, to_html, to_json
 from wsmonitor.export.document import FORMAT
 from wsmonitor.export.frames import HIGHEST, LOWEST, STYLES
 from wsmonitor.export.pieces import text_of_html
-from wsmonitor.protocol.entities import Chain, Failure, LogRecord, Producer, Session, Step
+from wsmonitor.protocol.entities import (
+    Chain,
+    Entity,
+    Failure,
+    LogRecord,
+    Producer,
+    Progress,
+    Session,
+    Step,
+)
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.reducer import SessionState
 
@@ -345,3 +354,63 @@ def test_of_very_many_rows_the_failed_and_the_open_are_kept_and_the_rest_is_coun
     for name in ("step 990", "step 999", "under", "step 0"):
         assert f">{name}</span>" in page
     assert "are not in this file" not in to_html(state, LIVE)
+
+
+# ---------------------------------------------------------------------- parts of the page
+
+
+def test_of_many_failures_the_first_are_told_and_the_rest_counted() -> None:
+    entities: list[tuple[str, Entity]] = [
+        ("session", Session(id="s", name="s", state="running", metrics={"rows": 12_345})),
+        ("chain", Chain(id="c", name="load")),
+        *(
+            (
+                "step",
+                Step(id=f"s{n}", chain="c", name=f"part {n}", state="failed", error=Failure(message=f"m{n}")),
+            )
+            for n in range(20)
+        ),
+    ]
+    page = "".join(to_html(SessionState.restore("s", "e", 9, entities), LIVE))
+    _tags(page)
+    alarm = page.partition('role="note"')[2].partition("</div>")[0]
+    told = alarm.count("✕ part")
+    assert 0 < told < 20
+    assert f"and {20 - told} more failures, marked ✕ below" in alarm
+
+
+def test_a_session_of_which_nothing_has_arrived_is_a_page() -> None:
+    page = "".join(to_html(SessionState("s", "e"), LIVE))
+    _tags(page)
+    assert "The session itself" not in page
+
+
+def test_what_is_told_of_the_session_itself_stands_below_its_steps() -> None:
+    session = Session(id="s", name="s", state="running", attributes={"seed": 4711}, metrics={"rows": 3})
+    page = "".join(to_html(SessionState.restore("s", "e", 1, [("session", session)]), LIVE))
+    _tags(page)
+    own = text_of_html(page.partition("The session itself")[2])
+    assert "seed" in own
+    assert "4711" in own
+    assert "rows" not in own, "metrics stand above"
+
+
+def test_a_step_of_unknown_end_has_no_time_and_one_with_lines_says_how_many() -> None:
+    steps = [
+        Step(id="a", chain="c", name="lost", state="crashed", started=ns(1)),
+        Step(id="b", chain="c", name="wordy", state="succeeded", started=ns(1), ended=ns(3), log_count=1234),
+        Step(
+            id="d",
+            chain="c",
+            parent="gone",
+            name="stray",
+            started=ns(1),
+            state="running",
+            progress=Progress(done=3, total=4),
+        ),
+    ]
+    state = SessionState.restore("s", "e", 1, [("step", step) for step in steps])
+    page = "".join(to_html(state, LIVE))
+    text = text_of_html(page)
+    for words in ("1,234 log lines", "chain not known", "parent not known", "3 of 4"):
+        assert words in text, words

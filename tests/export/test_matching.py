@@ -172,3 +172,21 @@ def test_the_parts_between_two_secrets_have_to_be_there_in_their_order() -> None
     assert same_source(recorded, "a = x\nb = y\nc = 1")
     assert not same_source(recorded, "a = x\nd = y\nc = 1")
     assert not same_source(recorded, "a = x\nc = 1")
+
+
+def test_a_cell_whose_recorded_source_lacks_a_secret_or_its_end_is_found_by_the_rest() -> None:
+    places = [
+        Place("n1", "other()"),
+        Place("n2", "key = 'hunter2'\nuse(key)"),
+        Place("n3", "long()\nand more"),
+    ]
+    executed = [
+        Executed("a", f"key = {REDACTED}\nuse(key)"),
+        Executed("b", "long()\nand", whole=False),
+        Executed("c", f"nowhere = {REDACTED}"),
+    ]
+    assert [(one.how, one.place) for one in match(executed, places)] == [
+        ("source", 1),
+        ("source", 2),
+        ("absent", None),
+    ]

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import nbformat
 import pytest
 from hypothesis import given
@@ -375,3 +376,179 @@ def test_an_output_value_of_any_bytes_is_survived(data: bytes) -> None:
 
 def run_of(step: Step) -> Run:
     return recording_of(recorded(step)).runs[0]
+
+
+# -- by hand
+
+
+def test_what_is_no_list_of_outputs_is_said_and_counted() -> None:
+    values = Values()
+    step = msgspec.structs.replace(ran(values, 1, "x"), output=values.add("[1]", "x/y"))
+    report = Report()
+    (cell,) = written(recorded(step), values, report).cells
+    assert "cannot be read: not recorded outputs" in cell.outputs[0].text
+    assert (report.missing, report.partial) == (1, 1)
+
+
+def test_a_cell_that_put_nothing_out_has_no_outputs() -> None:
+    values = Values()
+    assert written(recorded(ran(values, 1, "x", None)), values).cells[0].outputs == []
+
+
+def test_odd_outputs_become_what_a_notebook_may_hold() -> None:
+    values = Values()
+    given: list[Any] = [
+        {"output_type": "error", "ename": 7, "evalue": None, "traceback": "no list"},
+        {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["a", None, 3]},
+        {"output_type": "stream", "name": "odd", "text": ["a", "b"]},
+        {"output_type": "display_data", "data": {"odd": "x", "text/plain": 7, "application/json": [1]}},
+        {"output_type": "display_data", "data": 7, "metadata": 7},
+        {"output_type": "execute_result", "data": {"text/plain": ["a\n", "b"]}, "execution_count": True},
+        {"output_type": "execute_result", "data": {}, "execution_count": 9},
+        {"output_type": "hologram"},
+    ]
+    report = Report()
+    (cell,) = written(recorded(ran(values, 5, "x", given, dropped={"outputs": -3})), values, report).cells
+    error, again, text, display_, empty, result, counted, note = cell.outputs
+    assert (error.ename, error.evalue, error.traceback) == ("7", "", [])
+    assert again.traceback == ["a", "", "3"]
+    assert (text.name, text.text) == ("stdout", "ab")
+    assert display_.data == {"text/plain": "7", "application/json": [1]}
+    assert (empty.data, empty.metadata) == ({}, {})
+    assert (result.data, result.execution_count) == ({"text/plain": "a\nb"}, 5)
+    assert counted.execution_count == 9
+    assert note.text == f"{MARK}an output of a kind that is not known was left out\n"
+    assert report.missing == 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "data", "said"),
+    [
+        ({"sha256": "no digest", "size": 3}, None, "(image/png, 3 B) is no longer kept"),
+        ({"sha256": "a" * 64, "size": -1}, None, "is no longer kept"),
+        ({"sha256": "a" * 64, "size": 3}, None, "is no longer kept"),
+        ({"sha256": "a" * 64, "size": 2, "form": "json"}, b"{x", "(image/png) cannot be read"),
+        ({"sha256": "a" * 64, "size": 1, "form": "json"}, b"7", ""),
+    ],
+)
+def test_a_part_that_cannot_be_had_is_said(reference: dict[str, Any], data: bytes | None, said: str) -> None:
+    values = Values()
+    if data is not None:
+        values.kept[reference["sha256"]] = data
+    bundle = {"image/png": {"$value": {"mime": "image/png", **reference}}, "text/plain": "x"}
+    step = ran(values, 1, "x", [{"output_type": "display_data", "data": bundle, "metadata": {}}])
+    (cell,) = written(recorded(step), values).cells
+    assert cell.outputs[0].data == {"text/plain": "x"} | ({} if said else {"image/png": "7"})
+    assert [said in one.text for one in cell.outputs[1:]] == ([True] if said else [])
+
+
+def test_texts_of_one_stream_are_one_and_a_note_begins_a_line() -> None:
+    values = Values()
+    step = ran(values, 1, "x", [stream("a"), stream("b"), stream("w", "stderr")], dropped={"characters": 3})
+    first, second = written(recorded(step), values).cells[0].outputs
+    assert first.text == "ab"
+    assert second.text == f"w\n{MARK}not recorded, because it was too much: 3 characters\n"
+
+
+def test_of_a_kernel_that_died_before_it_printed_anything_nothing_is_asked() -> None:
+    values = Values()
+    made = outputs_of(
+        run_of(ran(values, 1, "x", [], state="crashed")), values.fetch, lambda *_: pytest.fail("asked")
+    )
+    assert len(made.outputs) == 1
+
+
+def test_log_lines_that_are_not_where_the_outputs_end_are_new() -> None:
+    values = Values()
+    values.lines["s1"] = log("x", "y")
+    step = ran(values, 1, "f()", [stream("other\n")], state="crashed", log_count=2)
+    (output, _) = written(recorded(step), values).cells[0].outputs
+    assert output.text == "other\nx\ny\n"
+
+
+def test_what_a_person_is_told_of_a_file() -> None:
+    assert Report(cells=3).told() == []
+    assert Report(by_source=1, unsure=2, changed=1, absent=1, partial=2, missing=1).told() == [
+        "1 cell found by its source, not by its id",
+        "2 cells left alone: several cells have their source, and which of them ran is not known",
+        "1 cell left alone: it was edited since it was recorded",
+        "1 cell of the recording is not in the notebook",
+        "2 cells have less than came out: they say so, and why",
+        "1 output no longer kept by the server, or unreadable [gone]",
+    ]
+
+
+def test_a_cell_of_which_nothing_is_known_is_a_cell_all_the_same() -> None:
+    values = Values()
+    bare = Step(id="bare step!", chain="nb", name="x", kind="cell")
+    first, second = written(recorded(bare, ran(values, 1, "x", cell_id="bare-step-")), values).cells
+    assert (first.id, first.source, first.execution_count) == ("bare-step-", "", None)
+    assert second.id == "bare-step--2", "no id occurs twice"
+    assert "only the beginning" in first.outputs[-1].text
+    about = first.metadata.wsmonitor
+    assert (about.step, about.state) == ("bare step!", "pending")
+    assert "started" not in about
+    assert "ended" not in about
+
+
+def test_that_a_cell_ran_later_with_another_source_is_said() -> None:
+    values = Values()
+    steps = (
+        ran(values, 1, "old()", [stream("old")], cell_id="a"),
+        ran(values, 2, "new()", [stream("new")], cell_id="a"),
+    )
+    notebook = put_into(recorded(*steps), values, opened(code("a", "old()")))
+    about = notebook.cells[0].metadata.wsmonitor
+    assert notebook.cells[0].outputs == [stream("old")]
+    assert about.later_with_other_source == 1
+
+
+def test_what_stands_oddly_in_a_notebook_file_stays_as_it_is() -> None:
+    values = Values()
+    strange = code("q", "untouched()", ["no output"], metadata=None)
+    plain = {"cell_type": "code", "id": "r", "source": None, "outputs": None}
+    target = code("c1", "", metadata=7)
+    target["source"] = ["x", 7, "\n", "y"]
+    original = opened(strange, plain, target)
+    data = b"".join(
+        notebook_into(
+            recording_of(recorded(ran(values, 1, "x\ny", [stream("1")]))),
+            values.fetch, values.logs, original, Report(),
+        )
+    )  # fmt: skip
+    found = json.loads(data)["cells"]
+    assert found[:2] == [{**strange, "source": ["untouched()"]}, plain]
+    assert found[2]["outputs"][0]["text"] == ["1"]
+    assert found[2]["metadata"]["wsmonitor"]["step"] == "s1"
+
+
+def test_a_recording_is_called_by_its_file_or_else_by_its_session() -> None:
+    values = Values()
+    assert recording_of(recorded(ran(values, 1, "x"))).file_name == "analysis"
+    bare = Step(id="s", chain="nb", name="x", kind="cell", started=ns(0))
+    assert recording_of(recorded(bare, name="lab")).file_name == "lab"
+
+
+def test_what_only_began_a_recording_is_not_worth_restoring() -> None:
+    values = Values()
+    only = recorded(
+        ran(values, 1, "%load_ext wsmonitor\n%wsmonitor record"),
+        ran(values, 2, "# again\n%wsmonitor restore"),
+    )
+    assert not recording_of(only).worth_restoring()
+    for more in (
+        ran(values, 3, "x"),
+        ran(values, 3, "# words"),
+        Step(id="s", chain="nb", name="x", kind="cell"),
+    ):
+        assert recording_of(recorded(*only.steps.values(), more)).worth_restoring()
+
+
+def test_a_recording_whose_chain_has_not_arrived_tells_what_its_session_and_cells_do() -> None:
+    values = Values()
+    whole = recorded(ran(values, 1, "x"))
+    without = SessionState.restore(
+        whole.topic, "e", 9, [(kind, entity) for kind, entity in whole if kind != "chain"]
+    )
+    found = recording_of(without)
+    assert (found.path, found.kernel, len(found.runs)) == ("work/analysis.ipynb", "", 1)

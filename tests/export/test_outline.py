@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsmonitor.export.outline import counts, outline, span, troubles
-from wsmonitor.protocol.entities import Chain, Failure, Session, Step
+from wsmonitor.export.outline import counts, outline, present, span, troubles
+from wsmonitor.protocol.entities import Chain, Failure, Producer, Session, Step
 from wsmonitor.protocol.reducer import SessionState
 
 from .samples import etl, ns
@@ -132,3 +134,69 @@ def test_the_span_reaches_to_the_last_known_time_while_something_is_open() -> No
     done = _state(Step(id="a", chain="c", name="a", state="succeeded", started=ns(1), ended=ns(2)))
     assert span(done, int(ns(99))) == (int(ns(1)), int(ns(2)))
     assert span(_state(), 7) == (7, 7)
+
+
+def test_each_ring_of_parents_is_cut_once_and_all_of_it_is_shown() -> None:
+    """Two rings, one of which names itself by an earlier attempt; what hangs below them stays there."""
+    rows = outline(
+        _state(
+            Step(id="a", chain="c", parent="b", name="a", created="1"),
+            Step(id="b", chain="c", parent="a", name="b", created="2"),
+            Step(id="below", chain="c", parent="b", name="below", created="3"),
+            Step(id="x1", chain="c", parent="y", name="x", step_key="x", created="4"),
+            Step(id="x2", chain="c", parent="y", name="x", step_key="x", attempt=2, created="5"),
+            Step(id="y", chain="c", parent="x1", name="y", created="6"),
+            Step(id="far", chain="c", parent="below", name="far", created="0"),
+            Step(id="plain", chain="c", name="plain", created="7"),
+        )
+    )
+    assert [(row.depth, row.name, row.orphan) for row in rows] == [
+        (0, "c", False),
+        (1, "plain", False),
+        (1, "b", True),
+        (2, "a", False),
+        (2, "below", False),
+        (3, "far", False),
+        (1, "x", True),
+        (2, "y", False),
+    ]
+
+
+def test_a_step_that_is_its_own_parent_is_an_orphan() -> None:
+    rows = outline(_state(Step(id="a", chain="c", parent="a", name="a")))
+    assert [(row.depth, row.name, row.orphan) for row in rows] == [(0, "c", False), (1, "a", True)]
+
+
+def _producer(ident: str, since: float, **more: Any) -> Producer:
+    return Producer(id=ident, since=ns(since), **more)
+
+
+def test_what_goes_on_does_so_while_all_who_might_tell_otherwise_are_heard() -> None:
+    now = int(ns(100))
+    running = Session(id="s", name="s", state="running")
+    heard = _producer("p", 0)
+    assert present(running, [heard], now, live=True) == (True, now)
+    assert present(running, [heard], now, live=False) == (False, now)
+    assert present(None, [], now, live=True) == (True, now)
+    silent = [heard, _producer("q", 60, liveness="stale"), _producer("r", 80, liveness="lost")]
+    assert present(running, silent, now, live=True) == (False, int(ns(60)))
+    gone = _producer("q", 60, liveness="lost", closed=True)
+    assert present(running, [heard, gone], now, live=True) == (True, now), (
+        "who said goodbye need not be heard"
+    )
+
+
+def test_of_a_session_that_has_ended_nothing_goes_on() -> None:
+    now = int(ns(100))
+    for ended, until in ((ns(40), int(ns(40))), (ns(140), now), ("", now)):
+        over = Session(id="s", name="s", state="succeeded", ended=ended)
+        assert present(over, [_producer("p", 0)], now, live=True) == (False, until)
+
+
+def test_what_has_not_begun_and_what_ended_at_an_unknown_time_spans_nothing() -> None:
+    state = _state(
+        Step(id="a", chain="c", name="a"),
+        Step(id="b", chain="c", name="b", state="crashed", started=ns(1)),
+        Step(id="d", chain="c", name="d", state="succeeded", started=ns(2), ended=ns(3)),
+    )
+    assert span(state, int(ns(99))) == (int(ns(1)), int(ns(3)))

@@ -218,3 +218,174 @@ def test_secrets_are_taken_out_of_json_and_of_metadata_too() -> None:
         nested = [nested]
     outputs.add("display_data", {"data": {"application/json": nested}})
     assert b"hunter5" not in outputs.document()
+
+
+# ---------------------------------------------------------------------- what a kernel may send
+
+
+def test_whatever_else_a_kernel_sends_is_no_output() -> None:
+    outputs = Outputs()
+    assert not outputs.add("status", {"execution_state": "idle"})
+    assert not outputs.add("stream", {"name": "stdout", "text": ""})
+    assert not outputs.add("clear_output", {})
+    assert not outputs.add("update_display_data", {"data": {}, "transient": {"display_id": "p"}})
+    assert (len(outputs), outputs.version, outputs.outputs()) == (0, 0, [])
+
+
+def test_a_message_says_whether_anything_changed_and_the_version_grows_with_it() -> None:
+    outputs = Outputs()
+    for kind, content in (
+        ("stream", {"text": ["a", "b"]}),
+        ("display_data", {"data": {"text/plain": "1"}, "transient": {"display_id": "p"}}),
+        ("update_display_data", {"data": {"text/plain": "2"}, "transient": {"display_id": "p"}}),
+        ("error", {"ename": "E"}),
+        ("clear_output", {"wait": False}),
+    ):
+        before = outputs.version
+        assert outputs.add(kind, content)
+        assert outputs.version > before
+    assert len(outputs) == 0
+
+
+def test_where_a_display_stands_is_known_until_it_is_cleared() -> None:
+    outputs = Outputs()
+    outputs.add("display_data", {"data": {}, "transient": {"display_id": "p"}})
+    outputs.add("display_data", {"data": {}, "transient": {"display_id": 7}})
+    assert outputs.has("p")
+    assert not outputs.has("7")
+    outputs.clear(wait=True)
+    assert outputs.has("p"), "it is shown still"
+    outputs.add("stream", {"text": "x"})
+    assert not outputs.has("p")
+
+
+def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
+    outputs = Outputs()
+    for _ in range(3):
+        outputs.add("stream", {"text": "x" * (1 << 19)})
+    outputs.add("stream", {"text": "\rY"})
+    (item,) = outputs.outputs()
+    assert item["text"] == "x" * ((1 << 20) + (1 << 19)) + "Y", "what was settled is not gone back over"
+
+
+def test_streams_count_as_outputs_too_and_what_has_begun_goes_on() -> None:
+    outputs = Outputs(OutputLimits(outputs=1))
+    outputs.add("stream", {"text": "a"})
+    assert outputs.add("stream", {"text": "b", "name": "stderr"})
+    outputs.add("stream", {"text": "c"})
+    outputs.add("execute_result", {"data": {"text/plain": "7"}, "execution_count": 3})
+    assert [item.get("text") for item in outputs.outputs()] == ["ac", None]
+    assert outputs.dropped == {"outputs": 1}
+
+
+def test_little_text_is_kept_whole_however_small_the_limit() -> None:
+    outputs = Outputs(OutputLimits(text=100))
+    for _ in range(3):
+        outputs.add("stream", {"text": "x" * 60 + "\n"})
+    assert outputs.outputs()[0]["text"] == ("x" * 60 + "\n") * 3
+    assert outputs.dropped == {}
+
+
+# ---------------------------------------------------------------------- data of their own
+
+
+def test_values_that_cannot_be_kept_are_told_in_their_place() -> None:
+    outputs = Outputs(OutputLimits(inline=10), put=lambda *_: False)
+    outputs.add("display_data", {"data": {"text/html": "x" * 20}})
+    outputs.add("display_data", {"data": {"text/html": "x" * 20, "text/plain": "t"}})
+    assert [item["data"] for item in outputs.outputs()] == [
+        {"text/plain": "not recorded: text/html of 20 bytes"},
+        {"text/plain": "t"},
+    ]
+    assert outputs.dropped == {"bytes": 40}
+
+
+def test_without_a_place_for_values_and_beyond_their_number_data_stand_in_the_record() -> None:
+    content = {"data": {"text/html": "x" * 20}, "transient": {"display_id": "p"}}
+    outputs = Outputs(OutputLimits(inline=10))
+    outputs.add("display_data", content)
+    assert outputs.outputs()[0]["data"] == content["data"]
+    bounded = Outputs(OutputLimits(inline=10, values=1), put=lambda *_: True)
+    bounded.add("display_data", content)
+    bounded.add("display_data", {"data": {"text/html": "y" * 20}})
+    assert len(references(bounded.outputs())) == 1
+    assert bounded.outputs()[1]["data"] == {"text/html": "y" * 20}
+    bounded.update({**content, "data": {"text/html": "z" * 20}})
+    assert len(references(bounded.outputs())) == 1
+    bounded.update({**content, "data": {"text/plain": "small"}})
+    bounded.add("display_data", {"data": {"text/html": "w" * 20}})
+    assert len(references(bounded.outputs())) == 1, "the place of the one that went is free"
+
+
+def test_what_is_displayed_in_several_places_and_updated_counts_in_each_of_them() -> None:
+    """A value may name so many parts and no more: with one too many it could not be published."""
+    content = {"data": {"text/html": "x" * 20}, "transient": {"display_id": "p"}}
+    outputs = Outputs(OutputLimits(inline=10, values=4), put=lambda *_: True)
+    for _ in range(2):
+        outputs.add("display_data", content)
+    for number in range(9):
+        outputs.update({**content, "data": {"text/html": f"{number:020}"}})
+    for number in range(9):
+        outputs.add("display_data", {"data": {"text/html": f"further {number:020}"}})
+    assert 2 <= len(references(outputs.outputs())) <= 4
+
+
+def test_a_large_display_may_be_updated_as_long_as_it_fits() -> None:
+    outputs = Outputs(OutputLimits(inline=10, total=1000))
+    content = {"data": {"text/html": "x" * 700}, "transient": {"display_id": "p"}}
+    outputs.add("display_data", content)
+    outputs.update({**content, "data": {"text/html": "y" * 800}})
+    assert outputs.outputs()[0]["data"] == {"text/html": "y" * 800}
+    assert outputs.dropped == {}
+
+
+def test_all_data_together_have_a_bound() -> None:
+    outputs = Outputs(OutputLimits(inline=100, total=150))
+    for _ in range(2):
+        outputs.add("display_data", {"data": {"text/plain": "x" * 90}})
+    assert outputs.outputs()[1]["data"] == {"text/plain": "not recorded: text/plain of 90 bytes"}
+    assert outputs.weight >= 90
+
+
+def test_what_is_no_base64_stays_text_and_comes_back() -> None:
+    kept: dict[str, bytes] = {}
+    outputs = Outputs(
+        OutputLimits(inline=4), put=lambda data, mime, digest: kept.update({digest: data}) is None
+    )
+    for datum in ("x" * 5, "AAAA\nAAAA\n"):
+        outputs.add("display_data", {"data": {"image/png": datum}})
+    written = decode(outputs.document()).outputs
+    assert [one.form for one in references(written)] == ["text", "text"]
+    assert [item["data"]["image/png"] for item in resolve(written, kept.__getitem__)] == [
+        "x" * 5,
+        "AAAA\nAAAA\n",
+    ]
+
+
+def test_keys_that_occur_often_are_judged_once_and_all_of_them_rightly() -> None:
+    judged: list[str] = []
+
+    def redact(text: str) -> str:
+        judged.append(text)
+        return Redactor().text(text)
+
+    outputs = Outputs(redact=redact)
+    rows = [{"password": "hunter2", "user": "ann"}] * 5
+    outputs.add("display_data", {"data": {"application/json": rows}})
+    (one,) = outputs.outputs()
+    assert one["data"]["application/json"] == [{"password": "[redacted]", "user": "ann"}] * 5
+    assert sum("a-value-of-it" in text for text in judged) == 2
+    many = {f"key{n}": "x" for n in range(1500)} | {"api_key": "hunter3"}
+    outputs.add("display_data", {"data": {"application/json": many}})
+    assert b"hunter" not in outputs.document()
+
+
+def test_a_reference_that_is_none_is_a_datum_and_outputs_without_data_stay() -> None:
+    odd = {"$value": {"sha256": 7}}
+    given = [
+        {"output_type": "display_data", "data": {"application/json": odd, "text/plain": "x"}},
+        {"output_type": "stream", "name": "stdout", "text": "x"},
+        {"output_type": "display_data", "data": None},
+    ]
+    assert references(given) == []
+    assert resolve(given, {}.__getitem__) == given

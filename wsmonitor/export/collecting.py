@@ -120,6 +120,8 @@ class _Stream:
         rest = "".join(self._settled) + self._line
         if self._head is None:
             return rest
+        if not self.lost:
+            return self._head + rest
         return f"{self._head}\n… {self.lost:,} characters not recorded …\n{rest}"
 
 
@@ -192,15 +194,17 @@ class Outputs:
         places = self._displays.get(display_id(content), ())
         if not places:
             return False
-        bundle = self._bundle(content)
         for at in places:
             old = self._items[at]
-            if not isinstance(old, _Stream):
-                self._bytes -= _weight(old)
-                self._values -= len(references([old]))
-            new: dict[str, Any] = {"output_type": "display_data", **bundle}
+            assert not isinstance(old, _Stream)
+            self._bytes -= _weight(old)
+            self._values -= len(references([old]))
+        # What goes makes room for what comes.
+        new: dict[str, Any] = {"output_type": "display_data", **self._bundle(content)}
+        for at in places:
             self._items[at] = new
             self._bytes += _weight(new)
+        self._values += (len(places) - 1) * len(references([new]))  # the first was counted when it was kept
         self.version += 1
         return True
 

@@ -134,19 +134,16 @@ def _rings(
             continue
         # Upwards until an id comes again: that one is in the ring, and everything hangs below it.
         seen: set[str] = set()
-        while group[-1].id not in seen and group[-1].id not in reached:
+        while group[-1].id not in seen:
             seen.add(group[-1].id)
             group = group_of[group[-1].parent]
-        if group[-1].id not in reached:
-            cut.append(group)
-            stack = [group]
-            while stack:
-                member = stack.pop()
-                if member[-1].id not in reached:
-                    reached.add(member[-1].id)
-                    stack.extend(below.get(("step", member[-1].id), []))
-        # What was walked through hangs below what is reached now.
-        reached |= seen
+        cut.append(group)
+        stack = [group]
+        while stack:
+            member = stack.pop()
+            if member[-1].id not in reached:
+                reached.add(member[-1].id)
+                stack.extend(below.get(("step", member[-1].id), []))
     return cut
 
 

@@ -404,9 +404,9 @@ def _kept(rows: list[Row], limit: int) -> list[Row]:
     urgent = [
         place for place, row in enumerate(rows) if row.state in OPEN or row.state in ("failed", "crashed")
     ]
-    for place in (*urgent, *range(len(rows))):
-        if len(kept) >= limit:
-            break
+    places = iter((*urgent, *range(len(rows))))
+    while len(kept) < limit:  # there are more rows than that
+        place = next(places)
         kept.update(above[place], (place,))
     return [row for place, row in enumerate(rows) if place in kept]
 
