@@ -299,6 +299,10 @@ class Authenticator:
             )
         except jwt.exceptions.PyJWTError as exc:
             raise AuthError("unauthorized", f"the token is not valid here: {_explain(exc)}") from exc
+        except RecursionError as exc:
+            # Its words are as long as the stack.
+            raise AuthError("unauthorized", "the token is nested too deeply") from exc
+        _refuse_other_spellings(token)
         _refuse_repeated(token)
         try:
             claims = msgspec.convert(payload, Claims)
@@ -349,6 +353,18 @@ class Authenticator:
         return header
 
 
+def _refuse_other_spellings(token: str) -> None:
+    """Refuse a token whose parts are not written as RFC 7515 (2) has it: each can be written in one way only.
+
+    Raises:
+        AuthError: spare bits are set, or there are letters that a decoder passes over.
+    """
+    for part in token.split("."):
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
+            raise AuthError("unauthorized", "the token is not written as a JWT is")
+
+
 def _refuse_repeated(token: str) -> None:
     """Refuse a token of which two readers could read two different things (RFC 7519, 4; RFC 8725, 3.7).
 
@@ -368,6 +384,8 @@ def _refuse_repeated(token: str) -> None:
             json.loads(data.decode("utf-8"), object_pairs_hook=once)
         except ValueError as exc:
             raise AuthError("unauthorized", "the token is not written in UTF-8") from exc
+        except RecursionError as exc:
+            raise AuthError("unauthorized", "the token is nested too deeply") from exc
 
 
 def _explain(exc: Exception) -> str:

@@ -264,8 +264,11 @@ class WebSocketTransport(asyncio.Protocol):
         """Upgrade. Returns what is wrong with the handshake, when it cannot be (nothing was sent then)."""
         if self._protocol.parser_exc is not None or self._ended:
             return "what follows the handshake, before its answer, is no WebSocket"
-        response = self._protocol.accept(request._request)
-        if response.status_code != 101:
+        try:
+            response = self._protocol.accept(request._request)
+        except UnicodeError:
+            response = None  # older versions of the library repeat the header's odd bytes in their answer
+        if response is None or response.status_code != 101:
             # The library's own words repeat the header, and a token may stand in it.
             fault = self._protocol.handshake_exc
             where = f": {fault.name}" if isinstance(fault, InvalidHeader) else ""
@@ -348,7 +351,9 @@ class WebSocketTransport(asyncio.Protocol):
 
     def _refuse_unreadable(self, fault: Exception) -> None:
         if self._grace is None and self._transport is not None:
-            told = self._handler.unreadable(too_large=isinstance(fault, SecurityError))
+            # As the cause in versions of the library before 15.
+            too_large = isinstance(fault, SecurityError) or isinstance(fault.__cause__, SecurityError)
+            told = self._handler.unreadable(too_large=too_large)
             self._respond_by_hand(_response(*told))
 
     def _respond_by_hand(self, response: Response) -> None:

@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,6 +42,25 @@ class _Connection(ClientConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended_by = exc
         super().connection_lost(exc)
+
+
+class _Connect(connect):
+    """Follows a redirect within the server that was named, and to no other one: the token is not for that."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        found = super().process_redirect(exc)
+        if isinstance(found, str) and _origin(found) == _origin(self.uri):
+            return found
+        if isinstance(found, str | ValueError):
+            assert isinstance(exc, InvalidStatus), "only an answer redirects"
+            target = urljoin(self.uri, exc.response.headers["Location"])
+            return InvalidURI(target, "it is another server")
+        return found
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "wss" else 80)
 
 
 async def open_socket(
@@ -82,7 +101,7 @@ async def open_socket(
             # library refuses a redirect to another origin, which must not get the token.
             options["host"] = address
         try:
-            return await connect(
+            return await _Connect(
                 url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 additional_headers={"Authorization": f"Bearer {token}"},
