@@ -59,7 +59,12 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor.notebook.restore.plan": ("notebook/test_restore",),
     "wsmonitor.notebook.rows": ("notebook/test_rows", "notebook/test_view"),
     "wsmonitor.notebook.view": ("notebook/test_view", "notebook/test_sizes"),
-    "wsmonitor_server.authority": ("server/test_authority", "server/test_commands", "server/test_model"),
+    "wsmonitor_server.authority": (
+        "server/test_authority",
+        "server/test_authority_exactly",
+        "server/test_commands",
+        "server/test_model",
+    ),
     "wsmonitor_server.facts": ("server/test_authority", "server/test_commands", "server/test_model"),
     "wsmonitor_server.http": ("server_front/test_handshake",),
     "wsmonitor_server.hub": (

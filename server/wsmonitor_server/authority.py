@@ -79,6 +79,7 @@ class Batch:
         acks: producer to the last number that this batch takes.
         rejections: (producer, number, error), told after the events and before the acknowledgements.
         size: bytes of the events; ``entity_bytes``: of all entities behind them.
+        end: the seq behind which the next batch begins.
     """
 
     commit: Commit
@@ -87,6 +88,10 @@ class Batch:
     rejections: list[tuple[str, int, ErrorInfo]] = field(default_factory=list)
     size: int = 0
     entity_bytes: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.commit.expected_head + len(self.events)
 
 
 class Authority:
@@ -125,8 +130,8 @@ class Authority:
         self.tail = feed.state.seq
         self.facts = Facts(feed.state, size)
         self._head_bytes = size  # of the entities at the head
-        # Values that nothing refers to any more, and since which seq.
-        self._released = [(self.tail, one) for one in values if one not in self.facts.references]
+        # Values that nothing refers to any more, and since which seqs: the last one may be taken back.
+        self._released = {one: [self.tail] for one in values if one not in self.facts.references}
 
     # -- reading the tail
 
@@ -312,16 +317,14 @@ class Authority:
             )
         number, accepted = first, position.accepted
         for change in changes:
-            last = number
-            if isinstance(change, SkippedChange):
-                last = max(number, change.last)
+            # Behind a `skipped` that is refused, nothing was dropped.
+            last = change.last if isinstance(change, SkippedChange) and _fits(change, number) else number
             if last > accepted:
                 try:
                     self._take(producer, number, change, now_ns, run, uploaded)
                 except Rejection as rejection:
                     self._reject(producer, number, change, rejection)
-                    last = number  # also of a `skipped`: what comes behind it was not dropped
-                accepted = max(accepted, last)
+                accepted = last
             number = last + 1
         self._move(ProducerPosition(producer, position.subject, position.epoch, accepted, position.holder))
 
@@ -438,7 +441,7 @@ class Authority:
         )
 
     def _take_skipped(self, producer: str, number: int, change: SkippedChange, now: str) -> None:
-        if change.first != number or change.last < change.first or not change.count > 0:
+        if not _fits(change, number):
             raise Rejection("bad_message", "a `skipped` that does not fit its own number")
         self.add_problem(
             Problem(
@@ -582,7 +585,7 @@ class Authority:
             if referred:
                 batch.commit.values.add(sha256)
             else:
-                self._released.append((seq, sha256))
+                self._release(sha256, seq)
         key = (kind, entity.id)
         self._overlay[key] = (seq, entity)
         batch.commit.entities[key] = bytes(raw)
@@ -597,6 +600,13 @@ class Authority:
         self.facts.replace(kind, ident, old, new)
         # Encoding the old one again is cheaper than remembering the length of every entity.
         self.facts.entity_bytes += size - (0 if old is None else len(bytes(encode_record(old))))
+
+    def _release(self, sha256: str, seq: int) -> None:
+        """Event *seq* is the first that does not refer to *sha256*, nor does anything else."""
+        seqs = self._released.setdefault(sha256, [])
+        while len(seqs) > 1 and seqs[1] <= self.feed.state.seq:
+            del seqs[0]  # what is committed is not taken back: the last of it is enough
+        seqs.append(seq)
 
     def _count(self, kind: str, ident: str, number: int) -> None:
         """An entity at the tail adds *number* to the digest from now on; 0: there is none any more."""
@@ -618,7 +628,9 @@ class Authority:
             commit.first_kept = first
         # A value stays while an event in history still refers to it.
         commit.released = {
-            sha256 for seq, sha256 in self._released if seq < first and sha256 not in self.facts.references
+            sha256
+            for sha256, seqs in self._released.items()
+            if seqs[-1] < first and sha256 not in self.facts.references
         }
         commit.listing = self.facts.listing(self.size)
         commit.attention = self.facts.attention
@@ -643,8 +655,11 @@ class Authority:
                 del self._tail_positions[producer]
         if batch.commit.first_kept:
             self._store_first = batch.commit.first_kept
-        if batch.commit.released:
-            self._released = [item for item in self._released if item[1] not in batch.commit.released]
+        for sha256 in batch.commit.released:
+            # What has come and gone behind this batch is to be released again.
+            later = [seq for seq in self._released.pop(sha256, ()) if seq > batch.end]
+            if later:
+                self._released[sha256] = later
         self.feed.append(batch.events)
 
     def rollback(self) -> None:
@@ -661,7 +676,8 @@ class Authority:
         self._batch = None
         self._in_flight.clear()
         self.tail = self.feed.state.seq
-        self._released = [item for item in self._released if item[0] <= self.tail]
+        left = {sha256: [seq for seq in seqs if seq <= self.tail] for sha256, seqs in self._released.items()}
+        self._released = {sha256: seqs for sha256, seqs in left.items() if seqs}
 
     def restart(
         self, state: SessionState, producers: dict[str, ProducerPosition], retired: int = 0, size: int = 0
@@ -679,3 +695,8 @@ class Authority:
         self._head_bytes = size
         self.facts = Facts(state, size)
         self._forget_tail()
+
+
+def _fits(change: SkippedChange, number: int) -> bool:
+    """Whether *change* can stand in the place of change *number* and those behind it."""
+    return change.first == number <= change.last and change.count > 0

@@ -58,9 +58,17 @@ class Facts:
         self._reference_changes.clear()
 
     def take_reference_changes(self) -> list[tuple[str, bool]]:
-        """Large values that are referred to since the last call (True), or no longer (False), in order."""
+        """Large values that are referred to since the last call (True), or no longer (False), in order.
+
+        Of what went and came back in between, nothing is said: an entity that is written anew refers to its
+        values throughout.
+        """
         changes, self._reference_changes = self._reference_changes, []
-        return changes
+        told: dict[str, bool] = {}
+        for sha256, referred in changes:
+            if told.pop(sha256, None) is None:
+                told[sha256] = referred
+        return list(told.items())
 
     def replace(self, kind: str, ident: str, old: Entity | None, new: Entity | None) -> None:
         """*new* stands in the place of *old*; None where there was, or is, none."""

@@ -12,9 +12,11 @@ import msgspec
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.digest import entity_hash
 from wsmonitor.protocol.entities import Command, ErrorInfo, Value
 from wsmonitor.protocol.messages import Event, Hold, Position, PublishOpen, PublishOpened
 from wsmonitor.protocol.reducer import SessionState, decode_entity
+from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.ports import ProducerHandle
@@ -187,6 +189,46 @@ def engine_on(store: Store | None = None, **options: Any) -> tuple[SessionEngine
         **options,
     )
     return engine, clock
+
+
+def check_batch(authority: Authority, batch: Batch) -> None:
+    """What holds of every batch that was just taken with nothing else in flight: its parts say the same.
+
+    Events and entities have the seq that they are numbered with; what the store gets is what the events do to
+    the head.
+    """
+    commit, head = batch.commit, authority.feed.state
+    after = head.copy()
+    assert (commit.session, commit.epoch, commit.expected_head) == (head.topic, head.epoch, head.seq)
+    written: dict[tuple[str, str], bytes] = {}
+    dropped = set()
+    for seq, (numbered, event) in enumerate(zip(batch.events, commit.events, strict=True), head.seq + 1):
+        assert event == (seq, numbered.encoded)
+        assert numbered.seq == seq
+        decoded = decode_event(numbered.encoded)
+        entity = decode_entity(decoded.kind, decoded.entity)
+        assert (decoded.seq, decoded.kind, entity) == (seq, numbered.kind, numbered.entity)
+        assert tuple(decoded.drop) == numbered.drops
+        assert int(decoded.ts) > 0
+        assert numbered.entity.seq == seq
+        assert numbered.number == entity_hash(numbered.entity)
+        after.apply(decoded)
+        key = (numbered.kind, numbered.entity.id)
+        dropped.discard(key)
+        written[key] = bytes(decoded.entity)
+        for gone in numbered.drops:
+            written.pop(gone, None)
+            dropped.add(gone)
+    assert (commit.entities, commit.drops) == (written, dropped)
+    assert (commit.digest, authority.tail) == (after.digest, after.seq)
+    assert batch.size == sum(len(encoded) for _, encoded in commit.events)
+    assert batch.acks == {name: position.accepted for name, position in commit.producers.items()}
+    assert (commit.listing, commit.attention) == (
+        authority.facts.listing(authority.size),
+        authority.facts.attention,
+    )
+    for kind, entity in after:
+        assert authority.get(kind, entity.id) == entity
 
 
 def text_value(text: str) -> Value:

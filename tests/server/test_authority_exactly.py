@@ -1,0 +1,719 @@
+"""The authority by itself: what exactly it writes, keeps, refuses and says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from wsmonitor.protocol.changes import (
+    ChainChange,
+    Change,
+    CommandChange,
+    LogChange,
+    ProblemChange,
+    SessionChange,
+    SkippedChange,
+    StepChange,
+    Unreadable,
+)
+from wsmonitor.protocol.codec import decode_event
+from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord, Problem, Producer
+from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.authority import _TRIM_STEP, Authority
+from wsmonitor_server.hub import Feed
+from wsmonitor_server.merge import Rejection
+from wsmonitor_server.stores.base import ProducerPosition
+
+from .support import large_value, text_value
+from .test_authority import NOW, Desk, a_session, a_step
+
+KEY = "0" * 32
+
+
+def refusals(desk: Desk, changes: Sequence[Change | Unreadable], producer: str = "p") -> list[ErrorInfo]:
+    """Publish *changes* and commit: what was refused, in full."""
+    first = desk.numbers[producer]
+    desk.numbers[producer] += len(changes)
+    desk.authority.publish(producer, first, changes, NOW)
+    batch = desk.commit()
+    assert batch is not None
+    assert all(who == producer for who, _, _ in batch.rejections)
+    return [error for _, _, error in batch.rejections]
+
+
+def test_what_a_refusal_says_in_full() -> None:
+    desk = Desk(event_size=2000)
+    desk.take(
+        a_session(),
+        a_step("mine"),
+        ChainChange(id="c", name="c"),
+        ProblemChange(id="e", code="x", message="m"),
+    )
+    desk.authority.add_command(a_command(), NOW)
+    theirs = ProblemChange(id="e", code="x", message="m")
+    found = refusals(
+        desk,
+        [
+            Unreadable(code="bad_id", message="an id that is none", context={"step": "x"}),
+            LogChange(step="mine", records=(LogRecord(n=0, at="1", text="x"),)),
+            LogChange(step="nowhere", records=(LogRecord(n=0, at="1", text="x"),)),
+            CommandChange(id="1" * 32, state="accepted"),
+            CommandChange(id=KEY, state="accepted"),
+            theirs,
+            SkippedChange(first=99, last=99, count=1),
+            ChainChange(id="c", name="d"),
+            a_step("big", attributes={"a": "x" * 3000}),
+        ],
+        producer="q",
+    )
+    assert found[:-1] == [
+        ErrorInfo(code="bad_id", message="an id that is none", session="s", step="x"),
+        ErrorInfo(
+            code="not_owner", message="step 'mine' was created by another producer", session="s", step="mine"
+        ),
+        ErrorInfo(
+            code="bad_message", message="there is no step 'nowhere' to log to", session="s", step="nowhere"
+        ),
+        ErrorInfo(
+            code="bad_message", message=f"there is no command {'1' * 32}", session="s", command="1" * 32
+        ),
+        ErrorInfo(
+            code="not_owner", message=f"command {KEY} was not for this producer", session="s", command=KEY
+        ),
+        ErrorInfo(code="not_owner", message="error 'e' was reported by another producer", session="s"),
+        ErrorInfo(code="bad_message", message="a `skipped` that does not fit its own number", session="s"),
+        ErrorInfo(
+            code="not_owner", message="chain 'c' was created by another producer", session="s", chain="c"
+        ),
+    ]
+    too_large = found[-1]
+    assert (too_large.code, too_large.step) == ("event_too_large", "big")
+    assert too_large.message.startswith("step 'big' would make an event of 3,")
+    assert too_large.message.endswith("bytes; 2,000 are allowed")
+
+
+def a_command(key: str = KEY, **more: Any) -> Command:
+    return Command(**{"id": key, "name": "pause", "deadline": "9", "requested": "1", **more})
+
+
+def test_limits_and_orders_are_named_with_their_numbers() -> None:
+    desk = Desk(steps=1, producers=2)
+    desk.take(a_session(), a_step("a"))
+    value = large_value(b"x" * 9000)
+    [steps, missing] = refusals(desk, [a_step("b"), StepChange(id="a", output=value)])
+    assert (steps.code, steps.message) == ("limit_exceeded", "a session may have 1 steps")
+    assert (missing.code, missing.message) == ("value_missing", f"the value {value.sha256} was not uploaded")
+    refused(desk, "limit_exceeded", "a session may have 2 producers", "third", "alice")
+    with pytest.raises(Rejection) as caught:
+        desk.authority.publish("p", 7, [a_session()], NOW)
+    assert (caught.value.code, caught.value.message) == (
+        "out_of_sequence",
+        "the next change is number 5, not 7",
+    )
+    [illegal] = command_refusals(desk)
+    assert (illegal.code, illegal.message) == (
+        "illegal_transition", f"command {KEY} is applied; accepted cannot follow"
+    )  # fmt: skip
+
+
+def command_refusals(desk: Desk) -> list[ErrorInfo]:
+    desk.authority.add_command(a_command(), NOW)
+    return refusals(
+        desk, [CommandChange(id=KEY, state="accepted"), CommandChange(id=KEY, state="applied"),
+               CommandChange(id=KEY, state="accepted")],
+    )  # fmt: skip
+
+
+def refused(desk: Desk, code: str, message: str, producer: str, subject: str, **more: Any) -> None:
+    before = desk.authority.position(producer)
+    with pytest.raises(Rejection) as caught:
+        desk.authority.open_producer(producer, subject, "", NOW, **more)
+    assert (caught.value.code, caught.value.message) == (code, message)
+    assert desk.authority.position(producer) == before
+    assert not desk.authority.uncommitted
+
+
+def test_a_producer_is_one_subjects() -> None:
+    desk = Desk()
+    refused(desk, "forbidden", "this producer id belongs to another subject", "p", "bob")
+    desk.authority.open_producer("new", "bob", "", NOW)
+    refused_before_commit = desk.authority.position("new")
+    with pytest.raises(Rejection):
+        desk.authority.open_producer("new", "alice", "", NOW)
+    assert desk.authority.position("new") == refused_before_commit
+
+
+TAKEN = [
+    # epoch and holder there, holder and epoch of who comes: is it another's now?
+    (3, "a", "a", 3, False),
+    (3, "a", "a", 1, False),
+    (3, "a", "b", 2, True),
+    (3, "a", "b", 1, True),
+    (3, "a", "b", 0, False),  # it never held it: it may take it over
+    (3, "a", "b", 4, False),  # of a history that the store has lost
+    (3, "a", "b", 3, True),  # the session was removed, and begun anew by the other
+    (3, "", "b", 3, False),  # who has it has no name: nobody can tell
+    (3, "a", "", 3, False),
+    (3, "a", "", 2, True),
+    (3, "", "b", 2, True),
+]
+
+
+@pytest.mark.parametrize(("epoch", "there", "holder", "held", "taken"), TAKEN)
+def test_who_comes_back_after_another_is_fenced(
+    epoch: int, there: str, holder: str, held: int, taken: bool
+) -> None:
+    desk = Desk()
+    desk.authority.positions["p"] = ProducerPosition("p", "alice", epoch, 7, there)
+    if taken:
+        message = "another holder opened this producer since"
+        refused(desk, "fenced", message, "p", "alice", holder=holder, held=held)
+    else:
+        desk.authority.open_producer("p", "alice", "", NOW, holder=holder, held=held)
+        assert desk.authority.position("p") == ProducerPosition("p", "alice", epoch + 1, 7, holder)
+
+
+def test_what_an_opening_writes_and_keeps() -> None:
+    desk = Desk()
+    entity = desk.authority.open_producer("n", "bob", "train.py", 5, holder="h")
+    expected = Producer(id="n", subject="bob", agent="train.py", epoch=1, since="5", seq=3)
+    assert entity == expected
+    batch = desk.commit()
+    assert batch is not None
+    assert desk.state.producers["n"] == expected
+    assert decode_event(batch.events[0].encoded).ts == "5"
+    position = ProducerPosition("n", "bob", 1, 0, "h")
+    assert batch.commit.producers == {"n": position}
+    assert desk.authority.positions["n"] == position
+    desk.numbers["n"] = 1
+    desk.take(a_step("x"), producer="n")
+    assert desk.authority.positions["n"] == ProducerPosition("n", "bob", 1, 1, "h")
+    assert desk.authority.open_producer("n", "bob", "", 6).epoch == 2
+    assert desk.authority.position("n") == ProducerPosition("n", "bob", 2, 1, "")
+
+
+@pytest.mark.parametrize(("holder", "abandoned"), [("other", True), ("h", False)])
+def test_another_process_does_not_know_what_the_first_one_accepted(holder: str, abandoned: bool) -> None:
+    desk = Desk()
+    desk.authority.open_producer("p", "alice", "", NOW, holder="h")
+    desk.take(a_session(), a_step("theirs"))
+    desk.numbers["q"] = 1
+    desk.take(a_step("others"), producer="q")
+    commands = [a_command(), a_command("1" * 32), a_command("2" * 32, step="others")]
+    for command in commands:
+        desk.authority.add_command(command, NOW)
+    desk.take(CommandChange(id=KEY, state="accepted"))
+    desk.take(CommandChange(id="2" * 32, state="accepted"), producer="q")
+    desk.authority.open_producer("p", "alice", "", 77, holder=holder)
+    desk.commit()
+    found = desk.state.commands
+    assert [one.state for one in found.values()] == [
+        "unknown" if abandoned else "accepted",
+        "requested",
+        "accepted",
+    ]
+    if abandoned:
+        assert (found[KEY].reason, found[KEY].ended) == ("another process has taken its producer over", "77")
+
+
+def test_liveness_is_written_when_it_is_another() -> None:
+    desk = Desk()
+    authority = desk.authority
+    authority.set_liveness("nobody", "lost", 5)
+    authority.set_liveness("p", "live", 5)
+    authority.set_liveness("p", "live", 5, closed=False)
+    assert not authority.uncommitted
+    before = desk.state.producers["p"]
+    authority.set_liveness("p", "stale", 6)
+    desk.commit()
+    stale = replace(before, liveness="stale", since="6", seq=3)
+    assert desk.state.producers["p"] == stale
+    authority.set_liveness("p", "stale", 7, closed=True)
+    desk.commit()
+    closed = replace(stale, closed=True, since="7", seq=4)
+    assert desk.state.producers["p"] == closed
+    authority.set_liveness("p", "live", 8)
+    batch = desk.commit()
+    assert desk.state.producers["p"] == replace(closed, liveness="live", since="8", seq=5)
+    assert batch is not None
+    assert decode_event(batch.events[0].encoded).ts == "8"
+
+
+def test_what_is_left_open_crashes_with_its_reason_and_a_note() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step("a", state="running"), a_step("b", state="succeeded"))
+    desk.take(a_step("theirs", state="running"), producer="q")
+    before = desk.state.steps["a"]
+    assert desk.authority.crash("p", 99) == 2
+    batch = desk.commit()
+    assert batch is not None
+    assert desk.state.steps["a"] == replace(
+        before, state="crashed", reason="its producer was lost", ended="99", seq=8
+    )
+    events = [decode_event(event.encoded) for event in batch.events]
+    assert [(event.kind, event.ts, event.note) for event in events] == [
+        ("session", "99", "crashed: producer p was lost"),
+        ("step", "99", "crashed: producer p was lost"),
+    ]
+    assert {step.id: step.state for step in desk.state.steps.values()} == {
+        "a": "crashed", "b": "succeeded", "theirs": "running"
+    }  # fmt: skip
+    assert (desk.authority.owns_crashed("p"), desk.authority.owns_crashed("q")) == (True, False)
+    desk.take(StepChange(id="a", state="running"))
+    assert desk.authority.owns_crashed("p")  # the session still is
+    desk.take(SessionChange(state="running"))
+    assert not desk.authority.owns_crashed("p")
+
+
+def test_who_supersedes_what_was_declared_crashed_leaves_a_note() -> None:
+    desk = Desk()
+    desk.take(a_step("a", state="running"))
+    desk.authority.crash("p", NOW)
+    desk.commit()
+    desk.authority.publish("p", 2, [StepChange(id="a", state="succeeded")], NOW)
+    batch = desk.commit()
+    assert batch is not None
+    assert decode_event(batch.events[0].encoded).note == "crashed was superseded by succeeded"
+
+
+def test_log_records_as_they_are_kept() -> None:
+    desk = Desk()
+    desk.take(a_step("a"))
+    exact, longer = "x" * 4096, "y" * 4097
+    records = (
+        LogRecord(n=5, at="1", text=exact),
+        LogRecord(n=5, at="1", text=longer),
+        LogRecord(n=5, at="1", text="cut before", truncated=True),
+    )
+    desk.authority.publish("p", 2, [LogChange(step="a", records=records)], 55)
+    batch = desk.commit()
+    assert batch is not None
+    assert batch.commit.logs == [
+        ("a", LogRecord(n=1, at="1", text=exact)),
+        ("a", LogRecord(n=2, at="1", text=longer[:4096], truncated=True)),
+        ("a", LogRecord(n=3, at="1", text="cut before", truncated=True)),
+    ]
+    step = desk.state.steps["a"]
+    assert (step.log_count, step.log_last, step.seq) == (3, "cut before", 4)
+    assert decode_event(batch.events[0].encoded).ts == "55"
+
+
+def test_a_step_that_has_grown_to_the_limit_takes_no_log_line() -> None:
+    desk = Desk(event_size=1000)
+    desk.take(a_step("a", attributes={"a": "x" * 650}))
+    assert set(desk.state.steps) == {"a"}
+    long = LogChange(step="a", records=(LogRecord(n=1, at="1", text="l" * 300),))
+    assert desk.take(long) == ["event_too_large"]
+    assert desk.state.steps["a"].log_count == 0
+
+
+def test_problems_as_they_are_kept() -> None:
+    desk = Desk()
+    change = ProblemChange(id="e", code="x", message="m", severity="fatal", chain="c", step="t")
+    desk.authority.publish("p", 1, [change], 55)
+    batch = desk.commit()
+    expected = Problem(
+        id="e", code="x", message="m", severity="fatal", chain="c", step="t", producer="p", at="55", seq=3
+    )
+    assert desk.state.problems == {"e": expected}
+    assert batch is not None
+    assert decode_event(batch.events[0].encoded).ts == "55"
+    desk.numbers["p"] = 2
+    assert desk.take(ProblemChange(id="e", code="y", message="m")) == []  # its own may be told anew
+    assert desk.state.problems["e"].code == "y"
+
+
+def test_a_problem_beyond_the_size_of_an_event_is_refused() -> None:
+    desk = Desk(event_size=1000)
+    assert desk.take(ProblemChange(id="e", code="x", message="m" * 1000)) == ["event_too_large"]
+    assert desk.state.problems == {}
+
+
+def test_a_problem_that_is_told_anew_drops_none() -> None:
+    desk = Desk(problems=2)
+    for ident in "abb":
+        desk.take(ProblemChange(id=ident, code="c", message="m"))
+    assert set(desk.state.problems) == {"a", "b"}
+
+
+def test_a_spool_that_was_full_is_a_problem_of_the_session() -> None:
+    desk = Desk()
+    desk.authority.publish("p", 1, [SkippedChange(first=1, last=1200, count=1200)], 55)
+    desk.commit()
+    assert desk.state.problems == {
+        "skipped-1-p": Problem(
+            id="skipped-1-p",
+            code="skipped",
+            message="the publishing program dropped 1,200 changes: its spool was full",
+            severity="warning",
+            producer="p",
+            at="55",
+            seq=3,
+        )
+    }
+    assert desk.authority.positions["p"].accepted == 1200
+
+
+def test_the_id_of_such_a_problem_is_an_id_whatever_the_producers_is() -> None:
+    producer = "p" * 118 + " x" + "y" * 8
+    desk = Desk()
+    desk.authority.open_producer(producer, "alice", "", NOW)
+    desk.authority.publish(producer, 1, [SkippedChange(first=1, last=1, count=1)], NOW)
+    desk.commit()
+    [ident] = desk.state.problems
+    assert ident == "skipped-1-" + "p" * 118
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (SkippedChange(first=1, last=1, count=1), None),
+        (SkippedChange(first=1, last=3, count=1), None),
+        (SkippedChange(first=1, last=3, count=0), "bad_message"),
+        (SkippedChange(first=1, last=0, count=1), "bad_message"),
+        (SkippedChange(first=2, last=9, count=8), "bad_message"),
+        (SkippedChange(first=0, last=9, count=8), "bad_message"),
+    ],
+)
+def test_a_mark_of_dropped_changes_moves_the_numbers_only_where_it_fits(
+    change: SkippedChange, code: str | None
+) -> None:
+    """One that is refused has used its own number, as any change that is refused."""
+    desk = Desk()
+    assert desk.take(change, a_step("next")) == ([] if code is None else [code])
+    accepted = (1 if code else change.last) + 1
+    assert desk.authority.positions["p"].accepted == accepted
+    assert list(desk.state.steps) == ["next"]
+
+
+def test_a_command_from_request_to_end() -> None:
+    desk = Desk()
+    desk.take(a_session())
+    added = desk.authority.add_command(a_command(), 50)
+    assert added == a_command(seq=4)
+    first = desk.commit()
+    assert first is not None
+    assert decode_event(first.events[0].encoded).ts == "50"
+    assert desk.state.commands[KEY] == added
+    for state, now, reason in (("delivered", 51, ""), ("accepted", 52, "soon"), ("applied", 53, "done")):
+        desk.authority.publish(
+            "p",
+            desk.numbers["p"],
+            [CommandChange(id=KEY, state=state, reason=reason)],
+            now,  # type: ignore[arg-type]
+        )
+        desk.numbers["p"] += 1
+        desk.commit()
+    assert desk.state.commands[KEY] == a_command(
+        state="applied", delivered="51", accepted="52", ended="53", reason="done", seq=7
+    )
+    seq = desk.state.seq
+    assert desk.take(CommandChange(id=KEY, state="applied", reason="again")) == []
+    assert desk.state.seq == seq
+
+
+def test_whom_a_command_is_for() -> None:
+    desk = Desk()
+    authority = desk.authority
+    assert authority.target(a_command()) == ""
+    desk.take(a_session(), ChainChange(id="c", name="c"))
+    desk.take(a_step("t"), producer="q")
+    assert authority.target(a_command()) == "p"
+    assert authority.target(a_command(chain="c")) == "p"
+    assert authority.target(a_command(chain="c", step="t")) == "q"
+    assert authority.target(a_command(chain="gone", step="gone")) == "p"
+
+
+def test_work_is_work_alone() -> None:
+    desk = Desk()
+    desk.take(a_session(), ProblemChange(id="e", code="c", message="m"))
+    assert desk.authority.work("session", "s") == desk.state.session
+    assert desk.authority.work("producer", "p") is None
+    assert desk.authority.work("error", "e") is None
+    assert desk.authority.work("step", "e") is None
+
+
+def test_a_commands_record_is_found_on_its_way_out() -> None:
+    desk = Desk(commands=1)
+    authority = desk.authority
+    desk.take(a_session())
+    for key in (KEY, "1" * 32):
+        authority.add_command(a_command(key), NOW)
+    authority.end_command(a_command(), "expired", "too late", 60)
+    desk.commit()
+    assert authority.retired == 0
+    authority.end_command(a_command("1" * 32), "rejected", "", 61)
+    assert authority.command("2" * 32) is None
+    gone = authority.command(KEY)
+    assert gone is not None
+    assert (gone.state, gone.reason, gone.ended) == ("expired", "too late", "60")
+    assert (authority.get("command", KEY), authority.retired) == (None, 1)
+    batch = authority.take_batch()
+    assert batch is not None
+    assert authority.command(KEY) == gone
+    authority.touch()  # another one is being filled meanwhile
+    assert (authority.command(KEY), authority.retired) == (gone, 1)
+    authority.committed(batch)
+    assert (authority.command(KEY), authority.retired) == (None, 1)
+    assert set(desk.state.commands) == {"1" * 32}
+
+
+def test_what_is_dropped_and_comes_back_within_one_commit_is_kept() -> None:
+    desk = Desk(problems=1)
+    desk.take(ProblemChange(id="a", code="c", message="old"))
+    changes = [ProblemChange(id=ident, code="c", message="new") for ident in "ba"]
+    assert desk.take(*changes) == []
+    assert desk.state.problems["a"].message == "new"
+    changes = [ProblemChange(id=ident, code="c", message="newer") for ident in "bab"]
+    assert desk.take(*changes) == []
+    assert set(desk.state.problems) == {"b"}
+
+
+def test_two_batches_in_flight_keep_their_digests_apart() -> None:
+    desk = Desk()
+    authority = desk.authority
+    batches = []
+    for number, state in enumerate(("running", "failed", "running"), 1):
+        authority.publish("p", number, [a_step(state=state), a_step(f"x{number}")], NOW)
+        batches.append(authority.take_batch())
+        if number == 1:
+            assert authority.open_size == 0
+    digests = []
+    for batch in batches:
+        assert batch is not None
+        authority.committed(batch)
+        digests.append((batch.commit.digest, desk.state.digest))
+        position = authority.position("p")
+        assert position is not None
+        assert position.accepted == 4
+    assert all(committed == head for committed, head in digests)
+    assert not authority._overlay
+    assert not authority._numbers
+    assert not authority._tail_positions
+
+
+def test_after_a_rollback_digests_begin_at_the_head_again() -> None:
+    desk = Desk()
+    desk.take(a_session())
+    desk.authority.publish("p", 2, [a_step("a"), a_step("b")], NOW)
+    desk.authority.rollback()
+    desk.take(a_step("c"))  # its batch is checked against the head
+    assert list(desk.state.steps) == ["c"]
+
+
+def test_what_waits_is_counted_in_bytes_until_it_is_taken() -> None:
+    desk = Desk()
+    authority = desk.authority
+    assert (authority.open, authority.open_size) == (False, 0)
+    desk.authority.publish("p", 1, [a_session(), a_step()], NOW)
+    assert authority.open
+    size = authority.open_size
+    batch = authority.take_batch()
+    assert batch is not None
+    assert size == sum(len(encoded) for _, encoded in batch.commit.events)
+    assert (authority.open, authority.open_size, authority.uncommitted) == (False, 0, True)
+    authority.committed(batch)
+    assert not authority.uncommitted
+
+
+def test_the_store_is_told_to_forget_in_strides() -> None:
+    desk = Desk(history_events=3)
+    told = []
+    for number in range(2 * _TRIM_STEP + 10):
+        desk.authority.publish("p", number + 1, [a_step(f"s{number}")], NOW)
+        batch = desk.commit()
+        assert batch is not None
+        if batch.commit.first_kept:
+            told.append((number, batch.commit.first_kept))
+    # Two producers, then steps: before step n is committed, the head is at n + 2; the last three are kept.
+    assert told == [(_TRIM_STEP + 1, _TRIM_STEP + 1), (2 * _TRIM_STEP + 1, 2 * _TRIM_STEP + 1)]
+
+
+def releases(desk: Desk, changes: Sequence[Change], uploaded: set[str]) -> list[tuple[int, set[str]]]:
+    """Commit *changes* of producer "p" one by one: which of them released what."""
+    found = []
+    for number, change in enumerate(changes, 1):
+        desk.authority.publish("p", number, [change], NOW, uploaded=uploaded)
+        batch = desk.commit()
+        assert batch is not None
+        assert not batch.rejections
+        assert not batch.commit.released & desk.authority.facts.references.keys()
+        named = {ident for kept in desk.feed.history for ident in uploaded if ident.encode() in kept.encoded}
+        assert not batch.commit.released & named, "an event that is kept refers to it"
+        if batch.commit.released:
+            found.append((number, batch.commit.released))
+    return found
+
+
+def test_a_value_is_released_once_no_kept_event_names_it() -> None:
+    """However often the step was written anew in between, and although it once did without the value.
+
+    Change n is event n + 2, and before it is committed the events from n - 1 on are kept.
+    """
+    desk = Desk(history_events=3)
+    value, other = large_value(b"x" * 9000), large_value(b"y" * 9000)
+    small = text_value("small")
+    changes = [
+        a_step("a", output=value),
+        *(StepChange(id="a", metrics={"n": number}) for number in range(5)),
+        StepChange(id="a", output=small),
+        StepChange(id="a", output=value),
+        StepChange(id="a", metrics={"n": 7}),
+        StepChange(id="a", output=other),  # event 12: the first without it
+        *(a_step(f"y{number}") for number in range(8)),
+    ]
+    assert releases(desk, changes, {value.sha256, other.sha256}) == [(14, {value.sha256})]
+    assert desk.authority._released == {}
+
+
+def test_what_was_committed_of_a_values_coming_and_going_is_remembered_once() -> None:
+    desk = Desk()
+    value = large_value(b"x" * 9000)
+    desk.take(a_step("a"))
+    for _ in range(50):
+        desk.take(StepChange(id="a", output=value), uploaded={value.sha256})
+        desk.take(StepChange(id="a", output=None))
+    assert [len(seqs) for seqs in desk.authority._released.values()] == [2]
+
+
+def test_a_failed_commit_takes_back_that_a_value_went_anew() -> None:
+    """It had gone before, and came and went again in what failed: then it is gone since the first time."""
+    desk = Desk(history_events=3)
+    value = large_value(b"x" * 9000)
+    desk.take(a_step("a", output=value), StepChange(id="a", output=None), uploaded={value.sha256})
+    again: list[Change] = [StepChange(id="a", output=value), StepChange(id="a", output=None)]
+    desk.authority.publish("p", 3, again, NOW, uploaded={value.sha256})
+    desk.authority.rollback()
+    released = []
+    for number in range(5):
+        desk.authority.publish("p", 3 + number, [a_step(f"y{number}")], NOW)
+        batch = desk.commit()
+        assert batch is not None
+        released.append(batch.commit.released)
+    assert released == [set(), set(), set(), {value.sha256}, set()]
+
+
+def test_a_value_that_comes_and_goes_while_it_is_released_is_released_again() -> None:
+    desk = Desk(history_events=3)
+    authority = desk.authority
+    value = large_value(b"x" * 9000)
+    desk.take(a_step("a", output=value), StepChange(id="a", output=None), uploaded={value.sha256})
+    for number in range(3):
+        desk.take(a_step(f"y{number}"))
+    authority.publish("p", 6, [a_step("z")], NOW)
+    batch = authority.take_batch()
+    assert batch is not None
+    assert batch.commit.released == {value.sha256}
+    authority.touch()
+    twice = authority.take_batch()
+    assert twice is not None
+    assert twice.commit.released == {value.sha256}  # who does not know yet that it is done
+    again: list[Change] = [StepChange(id="a", output=value), StepChange(id="a", output=None)]
+    authority.publish("p", 7, again, NOW, uploaded={value.sha256})
+    behind = authority.take_batch()
+    assert behind is not None
+    assert (behind.commit.values, behind.commit.released) == ({value.sha256}, set())
+    for one in (batch, twice, behind):
+        authority.committed(one)
+    released = []
+    for number in range(5):
+        authority.publish("p", 9 + number, [a_step(f"x{number}")], NOW)
+        batch = desk.commit()
+        assert batch is not None
+        released.append(batch.commit.released)
+    assert released == [set(), set(), set(), {value.sha256}, set()]
+
+
+def test_a_loaded_session_releases_what_nothing_refers_to() -> None:
+    state = SessionState("s", "e")
+    feed = Feed("s", state, Limits())
+    authority = Authority(feed, {}, Limits(), values=["ab" * 32], retired=3)
+    assert authority.retired == 3
+    authority.open_producer("p", "alice", "", NOW)
+    batch = authority.take_batch()
+    assert batch is not None
+    assert batch.commit.released == {"ab" * 32}
+    authority.rollback()  # the store has not released it: it is tried again
+    authority.open_producer("p", "alice", "", NOW)
+    again = authority.take_batch()
+    assert again is not None
+    assert again.commit.released == {"ab" * 32}
+    authority.committed(again)
+    authority.touch()
+    last = authority.take_batch()
+    assert last is not None
+    assert last.commit.released == set()
+
+
+def test_defaults_are_none_of_anything() -> None:
+    authority = Authority(Feed("s", SessionState("s", "e"), Limits()), {}, Limits())
+    assert (authority.retired, authority.size, authority.tail, authority.over) == (0, 0, 0, False)
+    authority.open_producer("p", "alice", "", NOW)
+    assert authority.position("p") == ProducerPosition("p", "alice", 1, 0, "")
+    authority.publish("p", 1, [a_session()], NOW)
+    [session] = [entity for kind, entity in [("session", authority.work("session", "s"))] if entity]
+    assert session.seq == 2
+    assert getattr(session, "run", None) == 0
+
+
+def test_a_restart_goes_on_from_what_was_loaded() -> None:
+    desk = Desk()
+    desk.take(a_session(), a_step("a"))
+    desk.authority.publish("p", 3, [a_step("uncommitted")], NOW)
+    assert desk.authority.take_batch() is not None
+    loaded = SessionState("s", "e2", 1)
+    loaded.put("producer", Producer(id="p", subject="alice", since="1", seq=1))
+    position = ProducerPosition("p", "alice", 4, 9, "h")
+    desk.authority.restart(loaded, {"p": position}, retired=2, size=123)
+    authority = desk.authority
+    assert (authority.epoch, authority.tail, authority.retired, authority.uncommitted) == ("e2", 1, 2, False)
+    assert (authority.positions, authority.position("q")) == ({"p": position}, None)
+    assert authority.facts.entity_bytes == 123
+    assert list(authority.facts.producers) == ["p"]
+    assert authority.get("step", "a") is None
+    authority.rollback()
+    assert authority.facts.entity_bytes == 123
+    authority.publish("p", 10, [a_session()], NOW)
+    batch = authority.take_batch()
+    assert batch is not None
+    assert (batch.commit.epoch, batch.commit.expected_head, batch.commit.first_kept) == ("e2", 1, 0)
+    authority.committed(batch)
+    assert authority.feed.state.digest == batch.commit.digest
+    bare = Authority(Feed("s", SessionState("s", "e"), Limits()), {}, Limits(), size=5, retired=5)
+    bare.restart(SessionState("s", "e2"), {})
+    assert (bare.retired, bare.facts.entity_bytes) == (0, 0)
+
+
+def test_an_event_of_exactly_the_limit_is_taken() -> None:
+    probe = Desk()
+    probe.authority.publish("p", 1, [a_step("a")], NOW)
+    size = probe.authority.open_size
+    for limit, codes in ((size, []), (size - 1, ["event_too_large"])):
+        assert Desk(event_size=limit).take(a_step("a")) == codes
+
+
+def test_what_the_server_writes_itself_is_never_too_large() -> None:
+    desk = Desk(event_size=400)
+    desk.take(a_session(), a_step("a", state="running"))
+    room = 400 - len(next(kept.encoded for kept in reversed(desk.feed.history)))
+    desk.take(StepChange(id="a", kind="k" * max(0, room - 30)))
+    desk.authority.add_command(a_command(args={"a": "x" * 900}), NOW)
+    desk.authority.crash("p", NOW)
+    desk.authority.open_producer("p", "alice", "a" * 256, NOW)
+    desk.commit()
+    assert desk.state.steps["a"].state == "crashed"
+
+
+def test_positions_are_records_of_their_own() -> None:
+    """What was given to the authority is not written to."""
+    given = {"p": ProducerPosition("p", "alice", 1, 0)}
+    authority = Authority(Feed("s", SessionState("s", "e"), Limits()), given, Limits())
+    authority.open_producer("p", "alice", "", NOW)
+    batch = authority.take_batch()
+    assert batch is not None
+    authority.committed(batch)
+    assert given == {"p": ProducerPosition("p", "alice", 1, 0)}
