@@ -67,7 +67,9 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.facts": ("server/test_authority", "server/test_commands", "server/test_model"),
     "wsmonitor_server.http": ("server_front/test_handshake",),
+    "wsmonitor_server.commands": ("server/test_commands", "server/test_commands_exactly"),
     "wsmonitor_server.hub": (
+        "server/test_hub",
         "server/test_sync",
         "server/test_engine",
         "server/test_directory",
