@@ -50,6 +50,8 @@ _MEANINGS: Final = {
     "subscriptions": "topics of one connection",
     "connections_per_subject": "connections of one subject",
     "connections": "connections in all",
+    "handshakes": "connections that have shown no token yet",
+    "handshakes_per_address": "of them, from one address",
     "publications": "producers of one connection",
     "uploads": "open uploads of one connection",
     "sessions": "sessions in all",
