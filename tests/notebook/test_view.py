@@ -564,3 +564,34 @@ def test_a_page_that_there_is_not_is_empty() -> None:
     view.frame(NOW)
     assert len(view.page(0)) == 17
     assert (view.page(-1), view.page(view.pages)) == ([], [])
+
+
+def test_very_much_at_once_is_told_by_its_pages_and_little_again_by_its_rows() -> None:
+    view = View("x")
+    assert view.session is None
+    view.replace([("step", step(f"s{n}", f"s{n}", chain="c", start=n)) for n in range(1_500)], "e", 1_500)
+    frame, key = view.frame(NOW), view.key(NOW)
+    assert frame is not None
+    for told in (frame, key):
+        assert told["pages"] == [1] * view.pages
+        assert "rows" not in told
+    assert sum(len(view.page(page)) for page in range(view.pages)) == 1_500
+    apply(view, 1_501, "step", step("s7", "s7", "failed", chain="c", start=7))
+    small = view.frame(NOW)
+    assert list(rows_of(small)) == ["s:s7"]
+    assert small is not None
+    assert len(small["on"]) == 1
+    view.replace([("step", step("s7", "s7", chain="c", start=7))], "e", 1_502)
+    emptied = view.frame(NOW)
+    assert emptied is not None
+    assert "gone" not in emptied, "so many do not fit either"
+    assert emptied["pages"] == [3] * view.pages
+    assert [row["id"] for row in view.key(NOW)["rows"]] == ["s:s7"]
+
+
+def test_the_sessions_own_record_is_known_while_there_is_one() -> None:
+    view = sample_view(NOW)
+    assert view.session is not None
+    assert view.session.name == "nightly-etl"
+    view.replace([], "e", 1)
+    assert view.session is None
