@@ -43,10 +43,13 @@ class FakeWire:
         self.lanes: list[Hashable] = []
         self.left: list[bytes] = []
         self.closed: tuple[int, str, bool] | None = None
+        self.finished: tuple[int, str, float] | None = None
         self.forgotten = 0
         self.rearmed = 0
+        self.flushes = 0
 
-    def flush_soon(self) -> None: ...
+    def flush_soon(self) -> None:
+        self.flushes += 1
 
     def flush_now(self) -> None:
         assert self.peer is not None
@@ -60,8 +63,7 @@ class FakeWire:
         self.closed = (code, reason, flush)
 
     def finish(self, code: int, reason: str, until: float) -> None:
-        self.flush_now()
-        self.closed = (code, reason, True)
+        self.finished = (code, reason, until)
 
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.lanes.append(lane)

@@ -14,6 +14,7 @@ from wsmonitor.protocol.entities import Chain, ErrorInfo
 from wsmonitor.protocol.messages import (
     Batch,
     ClientMessage,
+    Draining,
     Error,
     Event,
     Heartbeat,
@@ -449,3 +450,48 @@ async def test_who_watches_is_told_among_the_events_and_goes_with_them() -> None
     subscription.event("s", 1, chain_event(1))
     subscription.mute("too_slow")
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
+
+
+async def test_pages_that_wait_are_void_with_their_sync_and_make_room_for_others() -> None:
+    machine = Machine()
+    await machine.watch()
+    subscription = machine.peer.subscriptions["s"]
+    before = machine.wire.flushes
+    machine.peer.forget(subscription)
+    assert machine.wire.flushes == before, "nothing waited"
+    machine.peer.send_bulk([encode(Heartbeat(n=1))], subscription.pages)
+    assert machine.peer.outbox.bulk_waiting > 0
+    before = machine.wire.flushes
+    machine.peer.forget(subscription)
+    assert machine.wire.flushes == before + 1, "who waits to add a page is let go on"
+    assert machine.sent() == []
+
+
+def test_a_heartbeat_goes_out_at_once_where_what_it_says_is_another() -> None:
+    machine = Machine(open=False)
+    machine.peer.beat()
+    assert machine.sent() == [], "nobody has said hello"
+    machine.give(Hello(major=1))
+    machine.sent()
+    machine.peer.beat()
+    assert [one.n for one in machine.sent() if isinstance(one, Heartbeat)] == [1]
+    assert (
+        machine.peer.next_deadline() == machine.clock.monotonic() + machine.services.timing.heartbeat_interval
+    )
+    machine.auth.trouble = ErrorInfo(code="token_revoked", message="revoked")
+    machine.peer.beat()
+    assert machine.sent() == []
+
+
+async def test_who_does_not_read_at_the_servers_end_gets_what_waits_and_nothing_more() -> None:
+    machine = Machine()
+    await machine.watch()
+    machine.peer.drain(1500)
+    machine.peer.finish(1012, "the server stops", 7.0)
+    machine.peer.finish(1012, "again", 9.0)
+    machine.peer.send(Heartbeat(n=1))
+    assert machine.wire.finished == (1012, "the server stops", 7.0)
+    assert machine.wire.closed is None
+    assert machine.peer.phase == "closed"
+    assert machine.engine.attached == {"s": []}, "and watches no more"
+    assert [type(one) for one in machine.sent()] == [Draining]
