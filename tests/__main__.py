@@ -1,9 +1,10 @@
 """The one test command: lint, format, types, import contracts, tests, notebooks, and the built wheel.
 
 ``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
-only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, and runs each
-notebook twenty times in a row; ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes
-to pytest, e.g. ``python -m tests --only tests -- tests/protocol -k digest``.
+only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, runs each
+notebook twenty times in a row, and asks that the pure modules are run whole by their own tests;
+``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes to pytest, e.g.
+``python -m tests --only tests -- tests/protocol -k digest``.
 
 Tests in a browser and tests with asyncio do not share a process: they are two stages, each with two
 workers. In a browser the tests of one file stay together, since they share a JupyterLab.
@@ -27,6 +28,8 @@ from wsmonitor.notebook import tutorials
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
 NOTHING_COLLECTED = 5  # pytest's exit status
+NOT_EVERY_DAY = {"coverage"}
+"""Stages that run with ``--all``, or when they are asked for."""
 
 MAIN_JOB = """
 import pathlib, sys, wsmonitor as wm, wsmonitor_server
@@ -61,6 +64,12 @@ def _pytest(marks: str, arguments: Sequence[str], *extra: str) -> int:
     status = _tool("pytest", "-m", marks, "-n", "2", *extra, *arguments)
     # With chosen tests it is no fault that one of the stages has none of them.
     return 0 if status == NOTHING_COLLECTED and arguments else status
+
+
+def _coverage() -> int:
+    # Which branches are run does not depend on how many examples there are.
+    env = {name: value for name, value in os.environ.items() if name != scale.VARIABLE}
+    return _run([sys.executable, "-m", "tests.coverage"], env=env)
 
 
 def _import_contracts() -> int:
@@ -154,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"browser{speed}", chosen, "--dist", "loadfile", "--no-loadscope-reorder", *patience
         ),
         "notebooks": lambda: _notebooks(scale.ALL if options.all else 1),
+        "coverage": _coverage,
         "wheel": _wheel,
     }
     unknown = set(options.only or ()) - set(stages)
@@ -162,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: dict[str, tuple[int, float]] = {}
     for name, stage in stages.items():
         if options.only and name not in options.only:
+            continue
+        if name in NOT_EVERY_DAY and not (options.all or options.only):
             continue
         print(f"\n=== {name}", flush=True)
         begun = time.monotonic()

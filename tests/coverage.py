@@ -2,8 +2,10 @@
 
 The pure modules are those of pyproject's contract. What another file's tests run of a module does not count
 for it: a module's rules are to be found, and to fail, in one place. Which file that is says `own_tests`.
+Tests that draw their examples are left out: which branches they run is another matter each time.
 
-One run of pytest for all: a context per test file, and one for what importing a module runs.
+One run of pytest for all: a context per test file, and one for what importing a module runs. A stage of
+``python -m tests --all``: it fails where a branch is not run.
 """
 
 from __future__ import annotations
