@@ -67,7 +67,12 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server/test_commands",
         "server/test_model",
     ),
-    "wsmonitor_server.facts": ("server/test_authority", "server/test_commands", "server/test_model"),
+    "wsmonitor_server.facts": (
+        "server/test_authority",
+        "server/test_commands",
+        "server/test_facts",
+        "server/test_model",
+    ),
     "wsmonitor_server.http": ("server_front/test_handshake",),
     "wsmonitor_server.commands": ("server/test_commands", "server/test_commands_exactly"),
     "wsmonitor_server.hub": (
@@ -78,7 +83,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server/test_values",
     ),
     "wsmonitor_server.limiter": ("server_front/test_outbox",),
-    "wsmonitor_server.merge": ("server/test_authority",),
+    "wsmonitor_server.merge": ("server/test_authority", "server/test_merge"),
     "wsmonitor_server.peer": ("server_front/test_peer", "server_front/test_machine"),
     "wsmonitor_server.ports": ("server/test_sync",),
     "wsmonitor_server.replies": ("server/test_directory",),
