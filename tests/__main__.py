@@ -2,7 +2,8 @@
 
 ``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
 only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, runs each
-notebook twenty times in a row, and asks that the pure modules are run whole by their own tests;
+notebook twenty times in a row, asks that the pure modules are run whole by their own tests, and runs
+what stands on the dependencies with their lowest versions;
 ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes to pytest, e.g.
 ``python -m tests --only tests -- tests/protocol -k digest``.
 
@@ -22,13 +23,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests import kernels, notebooks, scale
+from tests import floors, kernels, notebooks, scale
 from wsmonitor.notebook import tutorials
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
 NOTHING_COLLECTED = 5  # pytest's exit status
-NOT_EVERY_DAY = {"coverage"}
+NOT_EVERY_DAY = {"coverage", "floors"}
 """Stages that run with ``--all``, or when they are asked for."""
 
 MAIN_JOB = """
@@ -165,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "notebooks": lambda: _notebooks(scale.ALL if options.all else 1),
         "coverage": _coverage,
         "wheel": _wheel,
+        "floors": floors.check,
     }
     unknown = set(options.only or ()) - set(stages)
     if unknown:

@@ -134,6 +134,10 @@ def test_tab_without_a_server_offers_what_is_watched_here(
     shell.run_line_magic("wsmonitor", "watch night-train")
     assert completions(shell, "%wsmonitor watch ni") == ["night-train"]
     assert "night-train" not in completions(shell, "%wsmonitor watch night-train x")
+    # An address that is refused offers no more and no less.
+    monkeypatch.setenv("WSMONITOR_URL", "ws://monitor.invalid:1")
+    monkeypatch.setenv("WSMONITOR_TOKEN", "t")
+    assert completions(shell, "%wsmonitor watch ni") == ["night-train"]
 
 
 def test_tab_on_a_line_that_cannot_be_read_offers_nothing() -> None:

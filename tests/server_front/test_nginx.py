@@ -13,6 +13,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from wsmonitor.client import Target
+from wsmonitor.client import connect as connect_ours
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.messages import Ack, Event
 from wsmonitor_server.embedded import EmbeddedServer
@@ -81,11 +84,20 @@ async def server() -> AsyncIterator[EmbeddedServer]:
 @pytest.fixture
 async def proxy(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
     """Where nginx serves the example, changed in nothing but its addresses; and what trusts it."""
+    async with proxying(server, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def proxying(
+    server: EmbeddedServer, tmp_path: Path, more: str = ""
+) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
+    """The example with *more* directives."""
     trust = ssl.create_default_context(cafile=str(certificate(tmp_path)))
     port = free_port()
     site = EXAMPLE.read_text()
     for before, after in (
-        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl; {more}"),
         ("/etc/ssl/", f"{tmp_path}/"),
         ("127.0.0.1:8765", f"127.0.0.1:{server.port}"),
     ):
@@ -177,6 +189,20 @@ async def test_refusals_and_the_inner_pages_pass_it(
 
     assert await asyncio.to_thread(get, "/healthz") == 200
     assert await asyncio.to_thread(get, "/metrics") == 403, "only for the machines inside"
+
+
+async def test_a_proxy_that_wants_client_certificates(server: EmbeddedServer, tmp_path: Path) -> None:
+    """With one it goes; without, what nginx says in HTTP is told as what it is."""
+    more = f"ssl_client_certificate {tmp_path}/monitor.pem; ssl_verify_client on;"
+    async with proxying(server, tmp_path, more) as (place, trust):
+        target = Target(url=f"wss://{place}/", token=server.token(), ssl=trust)
+        with connect_ours(target) as connection:
+            status = await asyncio.to_thread(connection.wait_for, lambda one: bool(one.reason), 60)
+            assert status.phase == "waiting"
+            assert "client certificate" in status.reason
+        trust.load_cert_chain(tmp_path / "monitor.pem", tmp_path / "monitor.key")
+        with connect_ours(target) as connection:
+            await asyncio.to_thread(connection.wait_live, 60)
 
 
 def test_the_proxy_waits_longer_than_a_heartbeat() -> None:

@@ -161,6 +161,9 @@ class _RefusalBody(msgspec.Struct):
 def refusal(exc: InvalidStatus) -> tuple[str, str]:
     """The server's own words about a refused handshake: (code, message)."""
     status = exc.response.status_code
+    if status == 400 and b"SSL certificate" in (exc.response.body or b""):
+        # nginx's own words, after a handshake of TLS that it has let pass.
+        return "", "the proxy in front of the server wants another client certificate (ssl=), or one at all"
     try:
         body = msgspec.json.decode(exc.response.body or b"", type=_RefusalBody)
     except msgspec.DecodeError:

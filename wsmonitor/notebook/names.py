@@ -22,14 +22,14 @@ def known_names() -> list[str]:
     from .rows import milliseconds
 
     names: dict[str, None] = {}
-    with connect(Target(name="completion of session names")) as connection:
-        try:
+    try:
+        with connect(Target(name="completion of session names")) as connection:
             connection.wait_live(PATIENCE)
             subscription = connection.subscribe(DIRECTORY, lambda _: None)
             subscription.wait(lambda now: now.phase == "live", PATIENCE)
             state = subscription.snapshot()
-        except WsMonitorError:
-            state = None
+    except WsMonitorError:
+        state = None
     listings = () if state is None else state.listings.values()
     for item in sorted(listings, key=lambda item: (milliseconds(item.created) or 0, item.id), reverse=True):
         names[item.name] = None
