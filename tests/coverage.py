@@ -67,13 +67,15 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server/test_commands",
         "server/test_model",
     ),
+    "wsmonitor_server.deadlines": ("server/test_deadlines", "server/test_directory_exactly"),
+    "wsmonitor_server.directory": ("server/test_directory", "server/test_directory_exactly"),
     "wsmonitor_server.facts": (
         "server/test_authority",
         "server/test_commands",
         "server/test_facts",
         "server/test_model",
     ),
-    "wsmonitor_server.http": ("server_front/test_handshake",),
+    "wsmonitor_server.http": ("server_front/test_handshake", "server_front/test_http"),
     "wsmonitor_server.commands": ("server/test_commands", "server/test_commands_exactly"),
     "wsmonitor_server.hub": (
         "server/test_hub",
@@ -86,11 +88,16 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor_server.merge": ("server/test_authority", "server/test_merge"),
     "wsmonitor_server.peer": ("server_front/test_peer", "server_front/test_machine"),
     "wsmonitor_server.ports": ("server/test_sync",),
-    "wsmonitor_server.replies": ("server/test_directory",),
+    "wsmonitor_server.replies": ("server/test_directory", "server/test_directory_exactly"),
     "wsmonitor_server.requests": ("server_front/test_requests", "server_front/test_machine"),
-    "wsmonitor_server.retention": ("server/test_directory",),
-    "wsmonitor_server.snapshot": ("server/test_sync",),
-    "wsmonitor_server.sync": ("server/test_sync", "server/test_engine", "server/test_model"),
+    "wsmonitor_server.retention": ("server/test_directory", "server/test_directory_exactly"),
+    "wsmonitor_server.snapshot": ("server/test_sync", "server/test_sync_exactly"),
+    "wsmonitor_server.sync": (
+        "server/test_sync",
+        "server/test_sync_exactly",
+        "server/test_engine",
+        "server/test_model",
+    ),
 }
 """Modules whose home among the tests has another name, or two rooms: what it does for some is seen only in
 what several modules make up together."""
