@@ -46,7 +46,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor.client.entries": ("client/test_publication",),
     "wsmonitor.client.pacer": ("client/test_publication",),
     "wsmonitor.client.link": ("client/test_link", "client/test_link_exactly"),
-    "wsmonitor.client.publication": ("client/test_publication", "client/test_publication_exactly"),
+    "wsmonitor.client.publication": (
+        "client/test_publication",
+        "client/test_publication_answers",
+        "client/test_publication_exactly",
+    ),
     "wsmonitor.client.subscription": ("client/test_subscription", "client/test_subscription_exactly"),
     "wsmonitor.client.types": ("client/test_link", "client/test_life"),
     "wsmonitor.export.cells": ("export/test_notebook",),
