@@ -297,6 +297,36 @@ def test_other_trust_is_another_connection(authority: Authority) -> None:
                 assert first.place == second.place
 
 
+FORKING = """
+import os, ssl, sys
+import wsmonitor as wm
+url, token, ca = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+with wm.session("s", url=url, token=token, ssl=context) as session, session.chain("c") as chain:
+    child = os.fork()
+    with chain.step("child" if child == 0 else "parent"):
+        pass
+    if child == 0:
+        session.flush(60)
+        os._exit(0)
+    os.waitpid(child, 0)
+print(session.id)
+"""
+
+
+def test_a_forked_child_has_the_context_too(authority: Authority) -> None:
+    """It makes a connection of its own, which is checked against the same."""
+    with serving(authority.certificate("127.0.0.1")) as server:
+        told = subprocess.run(
+            [sys.executable, "-c", FORKING, server.url, server.token(), str(authority.file)],
+            stdout=subprocess.PIPE, text=True, timeout=2 * PATIENCE, check=True,
+        )  # fmt: skip
+        observer = wm.watch(told.stdout.strip(), url=server.url, token=server.token(), ssl=authority.file)
+        names = {step.name for step in observer.wait(timeout=PATIENCE).steps.values()}
+        assert names == {"child", "parent"}
+        observer.close()
+
+
 def test_a_spool_knows_the_file(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

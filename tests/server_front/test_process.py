@@ -21,11 +21,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from wsmonitor.host import read_discovery
+from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.discovery import CHALLENGE_PATH, Discovery, proof, proof_agrees
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.auth import issue
 from wsmonitor_server.config import load
 from wsmonitor_server.local import usable_data_dir
+from wsmonitor_server.process import OWN_FILES
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -54,6 +56,30 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_a_signal(tmp_path: Path, h
     assert status == 0, errors
     assert "Traceback" not in errors
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_it_may_have_as_many_sockets_as_its_limits_say(tmp_path: Path) -> None:
+    """Up to what the system allows; where that is too little, the log says so."""
+    resource = pytest.importorskip("resource")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = 4_000 if hard == resource.RLIM_INFINITY else min(hard, 4_000)
+    for connections in (500, 20_000):
+        wanted = connections + Limits().handshakes + OWN_FILES
+        config = tmp_path / "server.toml"
+        config.write_text(f"data_dir = '{tmp_path}'\n[limits]\nconnections = {connections}\n")
+        limited = ["sh", "-c", f'ulimit -Sn 256 && ulimit -Hn {most} && exec "$@"', "sh"]
+        process = subprocess.Popen(
+            [*limited, sys.executable, "-m", "wsmonitor_server", "--port", "0", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("wsmonitor listens")
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (min(wanted, most), most)
+        status, errors = finish(process)
+        assert status == 0
+        assert ("fewer than limits.connections needs" in errors) is (most < wanted)
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ server, and with which token) → ``connecting`` (TCP, TLS, WebSocket) → ``aut
 is sent, ``welcome`` is awaited) → ``live``. Whatever breaks leads to ``waiting``, and after the delay
 of `Backoff` to the next attempt, for ever. Only what a repetition cannot mend (refused credentials,
 another protocol version, a wrong address) leads to ``failed``; from there a person's `reconnect_now`
-leads on.
+leads on. A failure of TLS is in between: a certificate can be renewed, but not by us, so it is tried again
+at the longest delay.
 
 Every attempt has a number. What the owner reports carries the number of the attempt it is about, and
 a report about an earlier attempt is ignored: nothing of an old connection leaks into a new one.
