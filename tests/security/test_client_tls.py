@@ -72,6 +72,11 @@ def test_a_context_of_ones_own(authority: Authority) -> None:
     with serving(authority.certificate("127.0.0.1")) as server:
         context = ssl.create_default_context(cafile=str(authority.file))
         published_and_watched(server.url, server.token(), context)
+        part = wm.SessionTree("s", url=server.url, token=server.token(), ssl=context)
+        try:
+            assert part.observer.wait(timeout=PATIENCE).state == "succeeded"
+        finally:
+            part.close()
         listed = wm.SessionList(url=server.url, token=server.token(), ssl=context)
         try:
             assert listed is not None
