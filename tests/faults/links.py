@@ -155,7 +155,7 @@ def _cut(folder: Path, rounds: int, seed: int, timeout: float, names: Namespaces
                 port=PORT,
                 prefix=names.inside(names.server),
                 settings={
-                    "": {"behind_proxy": True},
+                    "": {"insecure": True},
                     "timing": {"heartbeat_timeout": timeout, "handshake_timeout": timeout},
                 },
             )
@@ -191,7 +191,7 @@ def _cut(folder: Path, rounds: int, seed: int, timeout: float, names: Namespaces
             figures.time("from the healing to everybody current", time.monotonic() - healed)
             print(f"{figures.rounds}/{rounds} cut {way}, {figures.violations} violations", flush=True)
         settle(figures, programs)
-        with connect(Target(url=server.url, token=server.token("admin"))) as admin:
+        with connect(Target(url=server.url, token=server.token("admin"), insecure=True)) as admin:
             # Half of a connection is no connection: the server has given up those that nobody answers on.
             deadline = time.monotonic() + PATIENCE
             while (count := _connections(admin)) != len(watches) + 1:
