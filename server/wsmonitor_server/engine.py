@@ -40,7 +40,7 @@ from .clock import Clock, SystemClock
 from .commits import CommitPath
 from .deadlines import Deadlines
 from .directory import Directory
-from .health import CHECK_EVERY, StoreHealth
+from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
 from .maintenance import Maintenance
 from .merge import Rejection
@@ -104,7 +104,7 @@ class SessionEngine:
         self._revocation_callbacks: list[Callable[[str], None]] = []
         self._health = StoreHealth(self.clock.wall_ns, self._health_changed)
         self._degraded_callbacks: list[Callable[[], None]] = []
-        self._commits = CommitPath(store, self._committed, self._commit_failed, self._health.told)
+        self._commits = CommitPath(store, self._committed, self._commit_failed, self._commit_ended)
         self._producers = ProducerDesk(store, self._commits, self.clock, self._changed)
         self._values = Values(store, self.limits, self.clock)
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
@@ -321,6 +321,8 @@ class SessionEngine:
             loaded.retry_at = None
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
+        if loaded.retry_at is None and not loaded.authority.uncommitted:
+            loaded.retries = 0  # nothing of ours waits any more: silence from here on is the producer's
         loaded.feed.tell_presence(now, self.timing.presence_interval)
         if loaded.evictable and loaded.idle_since + loaded.keep <= now:
             del self._sessions[loaded.id]
@@ -597,11 +599,11 @@ class SessionEngine:
     async def ready(self) -> None:
         """Raise `StoreError` when the server could not take a write now."""
         try:
-            await self.store.check()
+            await self.store.check(room=ROOM if self.degraded is not None else 0)
         except StoreError as exc:
-            self._health.told(exc)
+            self._health.ailing(exc)
             raise
-        self._health.told(None)
+        self._health.well()
 
     @property
     def degraded(self) -> Degraded | None:
@@ -611,6 +613,12 @@ class SessionEngine:
     def on_degraded(self, callback: Callable[[], None]) -> None:
         """See `ports.Engine.on_degraded`."""
         self._degraded_callbacks.append(callback)
+
+    def _commit_ended(self, failure: StoreError | None) -> None:
+        if failure is not None:
+            self._health.refused(failure, self.clock.monotonic())
+        elif self._health.committed(self.clock.monotonic()):
+            self._check_store_in(0.0)
 
     def _health_changed(self) -> None:
         self._check_store_in(None if self.degraded is None else CHECK_EVERY)

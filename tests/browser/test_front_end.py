@@ -12,7 +12,7 @@ from tests.notebook.samples import chain, live_status, lost_status, ns, sample_v
 from wsmonitor.client.types import ConnectionStatus, SubscriptionPhase
 from wsmonitor.notebook.view import Now, View
 from wsmonitor.protocol.entities import Failure, Session
-from wsmonitor.protocol.messages import Welcome
+from wsmonitor.protocol.messages import Degraded, Welcome
 
 pytestmark = pytest.mark.browser
 
@@ -360,6 +360,26 @@ def test_while_there_is_nothing_to_see_the_reason_is_what_is_shown(
     page.locator(".wsm-why").click()
     stage.pass_time(600)
     expect(page.locator(".wsm-reasons")).to_be_hidden()
+
+
+def test_while_the_server_takes_no_changes_the_view_does_not_look_alive(page: Page) -> None:
+    stage, view = Stage(page), sample_view(NOW)
+    view.connection(live_status(NOW), NOW)
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", "live")
+    since = str(int((NOW.wall - 40) * 1e9))
+    full = Degraded(code="read_only", reason="the disk is full", since=since)
+    view.connection(replace(live_status(NOW), degraded=full), NOW)
+    stage.key(view)
+    expect(stage.root).to_have_attribute("data-verdict", "degraded")
+    expect(page.locator(".wsm-strip")).to_contain_text("No changes")
+    expect(page.locator(".wsm-server")).to_contain_text("data 40 s old")
+    expect(page.locator(".wsm-producer")).to_have_text("producer: not known")
+    page.locator(".wsm-why").click()
+    stage.pass_time(20)
+    expect(page.locator(".wsm-reasons")).to_contain_text(
+        "The server takes no changes at present: the disk is full."
+    )
 
 
 def test_nothing_is_left_when_the_view_goes(page: Page) -> None:

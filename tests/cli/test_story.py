@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ from wsmonitor.protocol.entities import (
     Session,
     Step,
 )
-from wsmonitor.protocol.messages import Event
+from wsmonitor.protocol.messages import Degraded, Event
 
 WALL = int(ns(200))
 
@@ -132,6 +133,7 @@ def test_the_connections_story() -> None:
         lost_at=99.5, connections=1,
     )  # fmt: skip
     back = ConnectionStatus(phase="live", connections=2)
+    degraded = replace(back, degraded=Degraded(code="read_only", reason="the disk is full", since="1"))
     seen = [
         line.text
         for status, now in (
@@ -141,6 +143,10 @@ def test_the_connections_story() -> None:
             (failed, 102.0),
             (again, 104.0),
             (back, 107.5),
+            (degraded, 108.0),
+            (back, 109.0),
+            (lost, 110.0),
+            (degraded, 111.0),
         )
         for line in story.status(status, now, WALL)
     ]
@@ -149,7 +155,17 @@ def test_the_connections_story() -> None:
         "connection lost: no frame for 35 s [connection_lost]; next in 1 s",
         "attempt 1 failed: connection refused; next in 2 s",
         "reconnected after 8.0 s",
+        "the server takes no changes: the disk is full",
+        "the server takes changes again",
+        "connection lost: no frame for 35 s [connection_lost]; next in 0 s",
+        "reconnected after 12 s",
+        "the server takes no changes: the disk is full",
     ]
+    assert lines.connection(degraded, 111.0, WALL)["degraded"] == {
+        "code": "read_only",
+        "reason": "the disk is full",
+        "since": "1",
+    }
 
 
 # -- watch --json

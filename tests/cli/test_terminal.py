@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_struct
 from rich.console import Console
 
 from tests.export.samples import etl, ns
@@ -15,6 +16,7 @@ from wsmonitor.cli.terminal import frame, log_line, visible
 from wsmonitor.client.types import ConnectionStatus
 from wsmonitor.export.outline import outline
 from wsmonitor.protocol.entities import Chain, Listing, Producer, Step
+from wsmonitor.protocol.messages import Degraded
 from wsmonitor.protocol.reducer import SessionState
 
 LIVE = ConnectionStatus(
@@ -75,6 +77,22 @@ def test_an_overdue_heartbeat_is_shown_before_the_link_is_given_up() -> None:
     assert "◐ No data for 19 s" in shown(overdue)
     assert "the server's heartbeat is overdue" in shown(overdue)
     assert "was running" in shown(overdue)
+
+
+def test_while_the_server_takes_no_changes_the_view_does_not_look_alive() -> None:
+    full = Degraded(code="read_only", reason="the disk is full", since=ns(120))
+    stalled = scene(replace(LIVE, degraded=full))
+    text = shown(stalled)
+    assert "◐ The server takes no changes" in text
+    assert "the disk is full [read_only]; what programs report waits with them" in text
+    assert "▶ was running 2:00 at 11:08:40 UTC" in text
+    assert "♡ data 20 s old   producer: not known" in text
+    over = etl()
+    assert over.session is not None
+    over.put("session", replace_struct(over.session, state="failed", ended=ns(110)))
+    ended = scene(replace(LIVE, degraded=full), over)
+    assert ended.known, "nothing more is to come of it"
+    assert "takes no changes" not in shown(ended)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from wsmonitor.client.link import LOCATE_TIMEOUT, TRANSITIONS, IllegalTransition
 from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.messages import (
+    Degraded,
     Draining,
     Error,
     Heartbeat,
@@ -242,6 +243,25 @@ def test_heartbeats_go_out_each_interval_and_are_answered() -> None:
     bench.link.heartbeat(bench.now, Heartbeat(n=77))
     assert [ack.n for ack in bench.sent(HeartbeatAck)] == [77]
     assert bench.link.status.heartbeat_due_at == bench.mono + 15
+
+
+def test_it_is_known_since_when_and_why_the_server_takes_no_changes() -> None:
+    full = Degraded(code="read_only", reason="the disk is full", since="7")
+    bench = Bench()
+    bench.live()
+    assert bench.link.status.current
+    bench.link.heartbeat(bench.now, Heartbeat(n=1, degraded=full))
+    assert (bench.link.status.degraded, bench.link.status.current) == (full, False)
+    bench.link.heartbeat(bench.now, Heartbeat(n=2))
+    assert bench.link.status.current
+    bench.link.heartbeat(bench.now, Heartbeat(n=3, degraded=full))
+    bench.break_()
+    assert bench.link.status.degraded is None, "without a link it is not known"
+    bench.wait(2.0)
+    bench.live(degraded=full)
+    assert bench.link.status.degraded == full
+    bench.link.close(bench.now)
+    assert bench.link.status.degraded is None
 
 
 def test_round_trip_and_offset_are_measured() -> None:

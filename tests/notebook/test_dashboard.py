@@ -288,7 +288,7 @@ def test_a_lost_server_is_told(place: dict[str, Any]) -> None:
         eventually(lambda: not board.live, "the loss is told")
         eventually(lambda: board.errors, "it is among the errors")
         html = board._static_copy(board.sessions)
-        assert "The link to the server was down: this is what was known at 20" in html
+        assert "Nothing newer was heard from the server: this is what was known at 20" in html
         board.close()
 
 

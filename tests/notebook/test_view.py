@@ -22,7 +22,7 @@ from wsmonitor.protocol.entities import (
     Producer,
     Session,
 )
-from wsmonitor.protocol.messages import Event
+from wsmonitor.protocol.messages import Degraded, Event
 
 NOW = Now(1000.0, T0 + 134)
 
@@ -474,6 +474,32 @@ def test_the_way_of_a_link_in_words() -> None:
         "not trying again: unauthorized",
     ]
     assert view.key(NOW)["log"][-1]["tone"] == "bad"
+
+
+def test_while_the_server_takes_no_changes_this_is_told_and_since_when() -> None:
+    view, live = sample_view(NOW), live_status(NOW)
+    full = replace(live, degraded=Degraded(code="read_only", reason="the disk is full", since=ns(130)))
+    before = len(words(view))
+    view.connection(full, NOW)
+    view.connection(full, NOW)
+    assert view.head(NOW)["link"]["degraded"] == {
+        "code": "read_only",
+        "reason": "the disk is full",
+        "since": round((T0 + 130) * 1000),
+    }
+    assert view.may == "the server takes no changes at present: the disk is full"
+    assert NOW.known(full) == round((T0 + 130) * 1000)
+    assert NOW.known(live) == NOW.at(live.clock_offset)
+    view.connection(live, NOW)
+    assert view.head(NOW)["link"]["degraded"] is None
+    view.connection(full, NOW)
+    view.connection(lost_status(NOW), NOW)
+    assert words(view)[before:-1] == [
+        "the server takes no changes: the disk is full",
+        "the server takes changes again",
+        "the server takes no changes: the disk is full",
+    ]
+    assert "connection lost" in words(view)[-1], "that it is over is said only of a server that says so"
 
 
 def test_that_there_is_nothing_to_see_is_told_once_and_why() -> None:

@@ -27,6 +27,7 @@ class FailingStore(MemoryStore):
         self.after: BaseException | None = None  # raised after committing
         self.loading: StoreError | None = None
         self.checking: StoreError | None = None
+        self.small = False  # it takes small writes, and has no room
 
     async def commit(self, commits: Sequence[Commit]) -> None:
         if self.before is not None:
@@ -35,7 +36,9 @@ class FailingStore(MemoryStore):
         if self.after is not None:
             raise self.after
 
-    async def check(self) -> None:
+    async def check(self, *, room: int = 0) -> None:
+        if room and self.small:
+            raise FULL
         if self.checking is not None:
             raise self.checking
 
@@ -255,3 +258,46 @@ async def test_a_store_that_takes_no_writes_when_it_is_opened_is_told_from_the_s
     assert engine.degraded is not None
     assert engine.degraded.reason == "the disk is full"
     await engine.stop()
+
+
+async def test_a_program_that_died_while_the_store_failed_is_missed_all_the_same(parts: Parts) -> None:
+    """Found by the simulation (seed 1881): the store's failure excused its silence for ever."""
+    engine, clock, store = parts
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s", state="running"))
+    await publisher.handle.close(goodbye=False)
+    await engine.settle()
+    store.before = FULL
+    with pytest.raises(Refusal, match="the disk is full"):
+        await Publisher(engine, "s~1").open()
+    store.before = None
+    await pass_time((engine, clock), 170)
+    state = await state_of(engine, "s~1")
+    assert state.producers["p1"].liveness == "lost"
+    assert state.session is not None
+    assert state.session.state == "crashed"
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_a_small_commit_that_succeeds_does_not_make_a_full_store_look_well(
+    parts: Parts, room: bool
+) -> None:
+    engine, clock, store = parts
+    told: list[str] = []
+    engine.on_degraded(lambda: told.append(engine.degraded.code if engine.degraded else ""))
+    publisher = await Publisher(engine, "s~1").open()
+    store.before, store.small = FULL, True
+    await publisher.put(SessionChange(name="s", state="running"))
+    store.before = None
+    await publisher.open()
+    await publisher.put(SessionChange(name="s", state="running"))
+    await pass_time((engine, clock), 20)
+    assert told == ["read_only"]
+    if room:
+        store.small = False
+    else:
+        # What it says of room is not the last word: nothing was refused for half a minute.
+        await pass_time((engine, clock), 10)
+    await publisher.put(SessionChange(state="succeeded"))
+    await pass_time((engine, clock), 1)
+    assert told == ["read_only", ""]

@@ -250,6 +250,23 @@ async def test_read_only_database_is_told(path: Path) -> None:
         store._db.execute("PRAGMA query_only=0")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="not here: needs resource limits")
+async def test_room_is_looked_for_and_nothing_of_it_stays(path: Path) -> None:
+    import resource
+
+    async with opened(path) as store:
+        await store.check(room=1 << 20)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            with pytest.raises(StoreError) as caught:
+                await store.check(room=2 << 20)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (caught.value.code, caught.value.message) == ("read_only", "the disk is full")
+        assert not list(path.parent.glob("*.room"))
+
+
 async def test_files_are_private(path: Path) -> None:
     async with opened(path):
         modes = [one.stat().st_mode & 0o077 for one in (path, path.parent)]  # local

@@ -210,6 +210,8 @@ class ServerHost:
         """Start a server process, unless one is there."""
         if self.process is not None and self.process.alive:
             return
+        # Whatever the one before has died of: its files and locks are released before the next one comes.
+        self.disk.crashed()
         self.starts += 1
         process = self.process = Process(self.world, f"server{self.starts}", "server")
         self.world.note(process.name, "started")

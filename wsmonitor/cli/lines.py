@@ -52,8 +52,15 @@ def connection(status: ConnectionStatus, now: float, at: int) -> Line:
         "looked": list(status.looked),
         "rtt": round(status.rtt, 6) if status.rtt is not None else None,
         "connections": status.connections,
+        "degraded": degraded(status),
         "server": status.welcome.server if status.welcome is not None and status.live else None,
     }
+
+
+def degraded(status: ConnectionStatus) -> Line | None:
+    """Why the server takes no changes, and since when in nanoseconds UTC; None while it does."""
+    why = status.degraded
+    return None if why is None else {"code": why.code, "reason": why.reason, "since": why.since}
 
 
 def run(session: str, number: int, at: int) -> Line:

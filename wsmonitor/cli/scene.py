@@ -14,7 +14,9 @@ from wsmonitor.export.outline import Row, Trouble, outline, present, troubles
 from wsmonitor.export.words import NANO, Tone, age
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import Producer
+from wsmonitor.protocol.messages import Degraded
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.states import TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,29 @@ class Scene:
         """Whether what is shown is what the server says now."""
         welcome = self.status.welcome
         patience = welcome.quiet_after if welcome is not None else Timing().quiet_after
-        return self.status.live and self.phase in ("live", "absent") and self.quiet_for <= patience
+        heard = self.status.live and self.phase in ("live", "absent") and self.quiet_for <= patience
+        return heard and self.stalled is None
+
+    @property
+    def stalled(self) -> Degraded | None:
+        """Why the server takes no changes; None while it does, and where none are to come."""
+        state = self.picture.state if self.picture is not None else None
+        over = state is not None and state.session is not None and state.session.state in TERMINAL
+        return None if over or not self.status.live else self.status.degraded
 
     @property
     def data_age(self) -> float | None:
-        """Seconds since the server was last heard; None if it never was."""
+        """Seconds since the server was last heard, or took changes; None if it never was heard."""
+        if self.stalled is not None and self.stalled.since.isdecimal():
+            now = self.wall + int((self.status.clock_offset or 0.0) * NANO)
+            return max(0.0, (now - int(self.stalled.since)) / NANO)
         return self.now - self.status.last_frame_at if self.status.last_frame_at is not None else None
 
     @property
     def as_of(self) -> int:
         """The server's time up to which this is known, nanoseconds: it stands still when the link does."""
+        if self.stalled is not None and self.stalled.since.isdecimal():
+            return int(self.stalled.since)
         frozen = 0.0 if self.known or self.data_age is None else self.data_age
         return self.wall + int(((self.status.clock_offset or 0.0) - frozen) * NANO)
 
@@ -114,6 +129,8 @@ class Scene:
         if status.phase == "live":
             if self.phase == "not_available":
                 return "✕", "bad", "Not available"
+            if self.stalled is not None and self.phase in ("live", "absent"):
+                return "◐", "wait", "The server takes no changes"
             if not self.known and self.phase in ("live", "absent"):
                 return "◐", "wait", f"No data for {age(self.data_age or 0)}"
             if self.phase in ("live", "absent"):
@@ -143,6 +160,8 @@ class Scene:
                 return self.reason or "there is no such session, or not for this token"
             if self.phase == "syncing":
                 return "receiving the full state; what is shown is the last verified one"
+            if self.stalled is not None:
+                return f"{self.stalled.reason} [{self.stalled.code}]; what programs report waits with them"
             return "" if self.known else "the server's heartbeat is overdue"
         told = status.reason
         if status.code:

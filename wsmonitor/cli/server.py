@@ -17,6 +17,7 @@ from wsmonitor.protocol.discovery import Discovery
 from wsmonitor.protocol.errors import WsMonitorError
 
 from .failures import Exit, Failure, explain
+from .lines import degraded as degraded_line
 from .options import Server, emit, json_option, server_options
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _ask(connection: Connection, server: Server, report: dict[str, Any]) -> None
         "expires": welcome.expires,
         "heartbeat_interval": welcome.heartbeat_interval,
         "heartbeat_timeout": welcome.heartbeat_timeout,
+        "degraded": degraded_line(status),
     }
 
 
@@ -144,6 +146,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         rows.append(("sessions", f"{directory['sessions']:,}, list at event {directory['seq']:,}"))
     connection = report["connection"]
     if connection is not None:
+        if (degraded := connection["degraded"]) is not None:
+            since = moment(int(degraded["since"]))
+            rows.append(("degraded", f"◐ it takes no changes since {since}: {degraded['reason']}"))
         rtt, offset = connection["rtt"], connection["clock_offset"]
         heard = f", {rtt * 1000:.0f} ms" if rtt is not None else ""
         heard += f", clock {offset:+.3f} s" if offset is not None and abs(offset) > 0.05 else ""

@@ -107,6 +107,10 @@ class Story:
             if status.phase == "waiting" and status.next_attempt_at is not None:
                 told += f"; next in {max(0.0, status.next_attempt_at - now):.0f} s"
             yield LogLine(wall, "bad" if status.phase == "failed" else "wait", "", told)
+        if status.degraded is not None and old.degraded is None:
+            yield LogLine(wall, "bad", "", f"the server takes no changes: {one_line(status.degraded.reason)}")
+        elif status.live and status.degraded is None and old.degraded is not None:
+            yield LogLine(wall, "good", "", "the server takes changes again")
 
     def _event(self, event: Event, entity: Entity | None, *, replayed: bool) -> Iterator[LogLine]:
         if entity is None:

@@ -164,7 +164,7 @@ class Link:
         if self.status.phase == "closed":
             return
         had_transport = self.status.phase in ("connecting", "authenticating", "live")
-        self._go("close", next_attempt_at=None, lost_at=self.status.lost_at or now.mono)
+        self._go("close", next_attempt_at=None, degraded=None, lost_at=self.status.lost_at or now.mono)
         self._deadline = None
         if had_transport:
             self._emit(Disconnect(self.attempt, CloseCode.NORMAL, "closed by the client", abort=False))
@@ -310,13 +310,14 @@ class Link:
             code="",
             reason="",
             rtt=None,
+            degraded=message.degraded,
         )
         self._heartbeat(now)
 
     def heartbeat(self, now: Instant, message: Heartbeat) -> None:
         """The server's heartbeat: answer it."""
         self._send(HeartbeatAck(n=message.n, time=_nanoseconds(now.wall)))
-        self._set(heartbeat_due_at=now.mono + self._interval)
+        self._set(heartbeat_due_at=now.mono + self._interval, degraded=message.degraded)
 
     def heartbeat_ack(self, now: Instant, message: HeartbeatAck) -> None:
         """The answer to ours: measure the round trip, and the offset of the clocks."""
@@ -478,6 +479,7 @@ class Link:
             lost_at=self.status.lost_at if self.status.lost_at is not None else now.mono,
             looked=self.status.looked if looked is None else looked,
             heartbeat_due_at=None,
+            degraded=None,
         )
 
     def _drop(self, now: Instant, code: str, reason: str) -> None:
@@ -504,6 +506,7 @@ class Link:
             lost_at=self.status.lost_at if self.status.lost_at is not None else now.mono,
             looked=self.status.looked if looked is None else looked,
             heartbeat_due_at=None,
+            degraded=None,
         )
         if disconnect:
             self._emit(Disconnect(self.attempt, CloseCode.NORMAL, reason[:100], abort=False))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, Entity, ErrorInfo
-from wsmonitor.protocol.messages import Event, Hold, Welcome
+from wsmonitor.protocol.messages import Degraded, Event, Hold, Welcome
 
 if TYPE_CHECKING:
     import os
@@ -77,10 +77,16 @@ class ConnectionStatus:
     clock_offset: float | None = None  # seconds to add to our wall clock to get the server's
     connections: int = 0  # how many times the link was up
     welcome: Welcome | None = None
+    degraded: Degraded | None = None  # why the server takes no changes at present
 
     @property
     def live(self) -> bool:
         return self.phase == "live"
+
+    @property
+    def current(self) -> bool:
+        """Whether what the server says is of now: the link is live, and the server takes changes."""
+        return self.phase == "live" and self.degraded is None
 
 
 SubscriptionPhase = Literal[

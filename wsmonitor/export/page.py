@@ -140,7 +140,7 @@ class _Page:
         yield " from a verified, live view.</p>" if self.origin.live else ".</p>"
         if not self.origin.live:
             yield (
-                f"<p class=note><b>The link to the server was down.</b> This is what was known at "
+                f"<p class=note><b>Nothing newer was heard from the server.</b> This is what was known at "
                 f"{moment(self.as_of)}; what happened since is not in here.</p>"
             )
         elif session.state in OPEN and not self.known:

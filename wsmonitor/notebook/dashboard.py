@@ -281,13 +281,13 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         status = self._status
         with self.hold_trait_notifications():
             self.set_trait("connection", status)
-            self.set_trait("live", status.live and self._phase.phase == "live")
+            self.set_trait("live", status.current and self._phase.phase == "live")
             self.set_trait("count", len(listed))
             self.set_trait("states", dict(sorted(states.items())))
             if tuple(self._problems) != self.errors:
                 self.set_trait("errors", tuple(self._problems))
         if self._position[0]:
-            lost = None if status.live else ("lost", status.lost_at)
+            lost = None if status.current else ("lost", status.lost_at, status.degraded)
             self.copies.update(lambda: self._static_copy(listed), now().mono, lost)
 
     def _should_send_property(self, key: str, value: Any) -> bool:
@@ -369,8 +369,6 @@ class SessionList(LiveWidget, metaclass=_OnePerServer):
         from .trace import STATIC_ROWS, static_list
 
         moment, status = now(), self._status
-        as_of = moment.at(status.clock_offset)
-        if not status.live:
-            as_of = moment.of(status.last_frame_at, status.clock_offset) or as_of
-        table = listing_table(listed[:STATIC_ROWS], live=status.live)._repr_html_()
-        return static_list(table, len(listed), as_of, live=status.live)
+        as_of, current = moment.known(status), status.current
+        table = listing_table(listed[:STATIC_ROWS], live=current)._repr_html_()
+        return static_list(table, len(listed), as_of, live=current)

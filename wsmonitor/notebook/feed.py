@@ -95,6 +95,9 @@ class Feed:
             )
         if (status.phase, status.attempt) != (old.phase, old.attempt):
             self._note(moment, "connection", status.phase, status.reason)
+        if (status.degraded is None) != (old.degraded is None) and status.live:
+            degraded = status.degraded
+            self._note(moment, "connection", *(("degraded", degraded.reason) if degraded else ("live", "")))
         if status.phase == "failed":
             self.watch.end(ConnectionFailedError(status.code, status.reason or status.code))
         self._put(lambda view, _: view.connection(status, moment))

@@ -68,6 +68,13 @@ def link_head(status: ConnectionStatus, of: Callable[[float | None], int | None]
         "looked": [one_line(place, 300) for place in status.looked[:12]],
         "quiet": round((status.welcome.quiet_after if status.welcome else 3.0) * 1000),
         "covers": [] if covers == ["*"] else covers,
+        "degraded": None
+        if status.degraded is None
+        else {
+            "code": one_line(status.degraded.code, 40),
+            "reason": one_line(status.degraded.reason, 200),
+            "since": milliseconds(status.degraded.since),
+        },
     }
 
 
@@ -154,6 +161,8 @@ def may_not(status: ConnectionStatus, phase: str, session: Session | None) -> st
         return "there is no link to the server"
     if not status.live:
         return "the link to the server is down"
+    if status.degraded is not None:
+        return f"the server takes no changes at present: {status.degraded.reason or status.degraded.code}"
     if phase == "not_available":
         return "the session is not available"
     if session is None:

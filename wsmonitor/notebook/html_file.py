@@ -41,11 +41,10 @@ def write(source: Source, path: Path) -> None:
         raise UsageError("there is no session yet: nothing to write")
     moment = now()
     exported = moment.at(status.clock_offset)
-    as_of = exported if status.live else moment.of(status.last_frame_at, status.clock_offset) or exported
     origin = Origin(
         exported=f"{exported}000000",
-        as_of=f"{as_of}000000",
-        live=status.live,
+        as_of=f"{moment.known(status)}000000",
+        live=status.current,
         server=status.url or "",
         version=status.welcome.server if status.welcome else "",
     )

@@ -436,24 +436,22 @@ class Observer(LiveWidget):
             self.copies.display()
         else:
             as_of, key = self._copied_at(snapshot)
-            self.copies.display(trace(snapshot, as_of, live=self.feed.status.live), now().mono, key)
+            self.copies.display(trace(snapshot, as_of, live=self.feed.status.current), now().mono, key)
         caller.wake(self)
 
     def _update_copies(self, snapshot: SessionSnapshot | None) -> None:
         """Bring the static copies up to date: at the end, when the link is lost, and once a minute."""
         if snapshot is not None:
             as_of, key = self._copied_at(snapshot)
-            live = self.feed.status.live
+            live = self.feed.status.current
             self.copies.update(lambda: trace(snapshot, as_of, live=live), now().mono, key)
 
     def _copied_at(self, snapshot: SessionSnapshot) -> tuple[int, Hashable]:
         """Up to when *snapshot* is verified, in milliseconds, and what is told at once when it changes."""
         moment, status = now(), self.feed.status
         key = (snapshot.id, snapshot.state) if snapshot.terminal else None
-        if status.live:
-            return moment.at(status.clock_offset), key
-        as_of = moment.of(status.last_frame_at, status.clock_offset) or moment.at(status.clock_offset)
-        return as_of, key or ("lost", status.lost_at)
+        doubt = None if status.current else ("lost", status.lost_at, status.degraded)
+        return moment.known(status), key or doubt
 
 
 # ---------------------------------------------------------------------- one observer per target

@@ -176,7 +176,7 @@ class Part(anywidget.AnyWidget, metaclass=_OnePerObserver):
 
     def facts(self) -> Mapping[str, Any]:
         """The traits' values, from the observer's."""
-        return {"live": self.observer.connection.live, "seq": self.observer.seq}
+        return {"live": self.observer.connection.current, "seq": self.observer.seq}
 
     def _should_send_property(self, key: str, value: Any) -> bool:
         return key not in self.mirrored and bool(super()._should_send_property(key, value))
@@ -313,7 +313,7 @@ class Heartbeat(Part):
 
     def _heard_producer(self) -> str:
         snapshot = self.observer.session
-        if snapshot is None or not self.observer.connection.live or not snapshot.producers:
+        if snapshot is None or not self.observer.connection.current or not snapshot.producers:
             return ""
         open_ones = {one.liveness for one in snapshot.producers.values() if not one.closed}
         if snapshot.terminal or not open_ones:

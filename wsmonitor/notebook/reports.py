@@ -120,6 +120,8 @@ def status_table() -> Table:
     if status.live and status.looked:
         rows[-1] = ("because", status.looked[-1])
     rows.append(("link", status.phase + (f": {status.reason}" if status.reason else "")))
+    if status.degraded is not None:
+        rows.append(("degraded", f"it takes no changes: {status.degraded.reason} [{status.degraded.code}]"))
     if status.rtt is not None:
         rows.append(("round-trip", f"{status.rtt * 1000:.1f} ms"))
     if status.welcome is not None:

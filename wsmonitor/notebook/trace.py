@@ -71,7 +71,7 @@ def _state(state: str, *, known: bool = True) -> str:
 
 def _lost(as_of: int) -> str:
     return (
-        f"The link to the server was down: this is what was known at {_time(as_of)}; "
+        f"Nothing newer was heard from the server: this is what was known at {_time(as_of)}; "
         "what happened since is not in here."
     )
 

@@ -41,7 +41,7 @@ the time of the last frame from the server, and the time at which its next heart
 
     {"title",
      "link":  {"phase", "attempt", "next", "code", "reason", "lost", "since", "url", "looked", "quiet",
-               "covers"},
+               "covers", "degraded": {"code", "reason", "since"} | null},
      "sub":   {"phase", "reason", "epoch", "seq"},
      "session": {"id", "name", "run", "state", "reason", "start", "end", "error",
                  "done"?, "total"?, "unit"?} | null,
@@ -128,6 +128,16 @@ class Now:
     def of(self, mono: float | None, offset: float | None = None) -> int | None:
         """The instant *mono*, likewise."""
         return None if mono is None else round((self.wall + (offset or 0.0) + mono - self.mono) * 1000)
+
+    def known(self, status: ConnectionStatus) -> int:
+        """Up to when what the server says is known, on its clock, in milliseconds.
+
+        That is now, unless the link is down, or the server takes no changes.
+        """
+        if status.degraded is not None and (since := milliseconds(status.degraded.since)) is not None:
+            return since
+        at = None if status.live else self.of(status.last_frame_at, status.clock_offset)
+        return self.at(status.clock_offset) if at is None else at
 
 
 class View:
@@ -274,6 +284,7 @@ class View:
             self._lost_at = status.lost_at
         # Made once per status: the same instant must be the same number in every head.
         self._link = self._link_head(now)
+        self._told_degraded(old, status, now)
         if status.phase == old.phase and status.attempt == old.attempt:
             return
         at = now.at(self.offset)
@@ -287,6 +298,14 @@ class View:
             self.log(at, "bad", "", "", f"not trying again: {status.reason or status.code}")
         elif status.phase == "live" and not old.live:
             self.log(at, "good", "", "", f"connected to {status.url or 'the server'}")
+
+    def _told_degraded(self, old: ConnectionStatus, status: ConnectionStatus, now: Now) -> None:
+        at = now.at(self.offset)
+        if status.degraded is not None and old.degraded is None:
+            why = one_line(status.degraded.reason or status.degraded.code)
+            self.log(at, "warn", "", "", f"the server takes no changes: {why}")
+        elif status.live and status.degraded is None and old.degraded is not None:
+            self.log(at, "good", "", "", "the server takes changes again")
 
     # -- the log
 

@@ -116,8 +116,8 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
-    async def check(self) -> None:
-        """Raise `StoreError` when the store could not take a write now (``/readyz``)."""
+    async def check(self, *, room: int = 0) -> None:
+        """Raise `StoreError` when the store could not take a write now, of *room* bytes (``/readyz``)."""
 
     def info(self) -> dict[str, str | int]:
         """Facts for ``status``: kind, path, size in bytes …"""

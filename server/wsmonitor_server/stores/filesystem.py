@@ -1,10 +1,16 @@
-"""Network file systems: SQLite's WAL does not work on them (sqlite.org/wal.html, section 1)."""
+"""What the file system beneath a store is, and whether it has room.
+
+SQLite's WAL does not work on network file systems (sqlite.org/wal.html, section 1).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
+
+from .base import StoreError
 
 NETWORK: Final = frozenset(
     {
@@ -49,3 +55,25 @@ def is_read_only(path: Path) -> bool:
     if not hasattr(os, "statvfs"):
         return False
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def find_room(path: Path, size: int) -> None:
+    """Raise `StoreError` when *size* bytes more cannot be had; *path* is made for it, and goes again.
+
+    It is tried, not asked: quotas and limits are not in what `statvfs` says.
+    """
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, size)
+            else:
+                for _ in range(0, size, 65_536):
+                    os.write(fd, bytes(65_536))
+        finally:
+            os.close(fd)
+            path.unlink()
+    except OSError as exc:
+        full = exc.errno in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
+        why = "the disk is full" if full else f"the system refuses to write: {exc.strerror or exc}"
+        raise StoreError(why, code="read_only", place=str(path)) from exc

@@ -63,7 +63,7 @@ class MemoryStore:
     async def close(self) -> None:
         pass
 
-    async def check(self) -> None:
+    async def check(self, *, room: int = 0) -> None:
         pass
 
     def info(self) -> dict[str, str | int]:

@@ -316,12 +316,14 @@ class SqliteStore:
                     # Nothing is lost by that: at worst the next start takes this for an unclean stop.
                     log.warning("%s: closing could not be noted: %s", self.path, exc)
 
-    async def check(self) -> None:
+    async def check(self, *, room: int = 0) -> None:
         def write(db: sqlite3.Connection) -> None:
             # A changed row, so that the transaction really writes.
             db.execute("INSERT INTO meta VALUES ('checked', '1') ON CONFLICT DO UPDATE SET value = value + 1")
 
         await self._run(lambda: self._transaction(write))
+        if room:
+            await self._run(lambda: filesystem.find_room(self.path.with_name(self.path.name + ".room"), room))
 
     def info(self) -> dict[str, str | int]:
         return {

@@ -66,7 +66,7 @@ export class Commands {
 
   _why(head, v, over) {
     if (over) return "";
-    if (v.frozen) return v.key === "gone" ? "commands need the kernel" : v.key === "cut" ? "commands need Jupyter" : "commands wait until the link is back";
+    if (v.frozen && v.key !== "degraded") return v.key === "gone" ? "commands need the kernel" : v.key === "cut" ? "commands need Jupyter" : "commands wait until the link is back";
     return head.may || "";
   }
 

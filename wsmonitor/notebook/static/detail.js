@@ -172,7 +172,7 @@ export class Detail {
     text(this.tabs.logs, logs ? `Logs ${count(logs)}` : "Logs");
     attr(this.panel, "aria-labelledby", this.tabs[this.tab].id);
     this._notes(store, v);
-    const cannot = UNHEARD.has(v.key) ? "pages need the kernel" : v.frozen ? "pages need the link" : "";
+    const cannot = UNHEARD.has(v.key) ? "pages need the kernel" : v.frozen && v.key !== "degraded" ? "pages need the link" : "";
     this._fill(store, d, own, logs, cannot);
   }
 

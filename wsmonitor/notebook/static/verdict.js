@@ -122,6 +122,15 @@ export function verdict(store, perf = store.clock.perf()) {
       "The link may be dead. If it stays silent, it is given up and made anew.",
     ], { reconnect: true });
   }
+  if (link.degraded && !(head.session && head.session.end)) {
+    const { code, reason, since } = link.degraded;
+    const from = since ?? NaN;
+    return lost("degraded", "◐", "No changes", Number.isFinite(from) ? `for ${age(now - from)}` : "", Number.isFinite(from) ? from : asOf, [
+      `The server takes no changes at present: ${reason || code}.`,
+      "What you see is what it had stored before. What the programs report since then waits with them, and comes when the server can store it.",
+      `Code: ${code}. Whoever runs the server can see more with: wsmonitor status`,
+    ]);
+  }
   if (sub.phase === "absent") {
     return { key: "absent", tone: "dim", icon: "○", word: "Waiting", text: "no such session yet", frozen: false, asOf: now,
       why: ["The server shows no session with this name or id. As soon as there is one, it appears here.",
