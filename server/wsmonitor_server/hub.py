@@ -66,7 +66,6 @@ class Presence:
 
     def __init__(self, names: int) -> None:
         self._limit = names
-        self._told: tuple[int, tuple[str, ...]] | None = None
         self._next = 0.0
         self.dirty = False
 

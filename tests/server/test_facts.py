@@ -191,6 +191,8 @@ def test_values_are_counted_once_however_often_they_are_named() -> None:
     count.put("step", a_step("a", "failed", input=one))
     assert count.facts.take_reference_changes() == []
     count.drop("step", "a")
+    count.put("step", a_step("b", "succeeded", input=one))
+    assert count.facts.take_reference_changes() == [], "it alone refers to it, before and after"
     count.put("step", a_step("b"))
     assert count.facts.take_reference_changes() == [("1", False)]
     assert (count.facts.value_bytes, dict(count.facts.references)) == (0, {})
@@ -224,13 +226,13 @@ def test_what_is_built_from_a_state_has_no_news_and_counts_in_its_order() -> Non
 def test_what_is_taken_back_stands_at_its_place_again() -> None:
     """Three problems; the first is dropped and a fourth comes, and both are taken back."""
     state = SessionState("s~1", "e")
-    for seq, ident in enumerate("xyz", 1):
+    for seq, ident in enumerate("zxy", 1):
         state.put("error", a_problem(ident, seq=seq))
     facts = Facts(state, 50)
     new = a_problem("new", seq=9)
-    facts.replace("error", "x", state.problems["x"], None)
+    facts.replace("error", "z", state.problems["z"], None)
     facts.replace("error", "new", None, new)
-    assert list(facts.problems) == ["y", "z", "new"]
+    assert list(facts.problems) == ["x", "y", "new"]
     facts.entity_bytes = 99
-    facts.revert([("error", "x", None), ("error", "new", new)], state, 50)
-    assert (list(facts.problems), facts.problem, facts.entity_bytes) == (["x", "y", "z"], "message of x", 50)
+    facts.revert([("error", "z", None), ("error", "new", new)], state, 50)
+    assert (list(facts.problems), facts.problem, facts.entity_bytes) == (["z", "x", "y"], "message of z", 50)

@@ -32,6 +32,7 @@ async def pulled(sync: TopicSync, first: int = 0) -> list[SyncPage]:
     found: list[SyncPage] = []
     while not found or not found[-1].last:
         found.append(await sync.page(first + len(found)))
+    assert [page.page for page in found] == list(range(first, first + len(found)))
     return found
 
 
@@ -159,6 +160,7 @@ async def test_what_a_round_has_brought_is_known_to_the_next() -> None:
         listener.take(shadow, found[-1])
     assert shadow.digest == made.feed.state.digest
     assert list(shadow.problems) == ["x5"]
+    assert [page.page for page in found] == list(range(len(found)))
     bases = [page.base for page in found]
     assert bases == sorted(bases)
     assert len(set(bases)) > 3
