@@ -8,6 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
+from jwt.algorithms import ECAlgorithm
 
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.auth import (
@@ -20,13 +21,17 @@ from wsmonitor_server.auth import (
     AuthError,
     KeySet,
     SecretKey,
+    _refuse_other_spellings,
+    _refuse_repeated,
     issue,
     key_set_from_file,
     key_set_from_url,
 )
 
-from .test_tokens import ED, public
+from .test_tokens import EC, ED, public
 from .tokens import CLAIMS, NOW, SECRET, part, signed, token
+
+TWICE = "the token names a claim or a header parameter twice"
 
 
 def words(auth: Authenticator, given: str, wall: float = NOW) -> tuple[str, str]:
@@ -146,7 +151,69 @@ def test_audience_and_issuer_are_the_configured_ones() -> None:
         assert words(auth, token(**claims))[0] == "unauthorized"
 
 
+def test_a_token_is_written_in_one_way_whoever_decodes_it() -> None:
+    """Also where the library passes over letters that are none, and over bits that nobody reads."""
+    _refuse_other_spellings("")
+    _refuse_other_spellings("QQ.QUI.QUJD.QUJDRA")
+    for wrong in ("QR", "QUJ", "QUI=", "Q!!!!Q", "QQ==", "QQ.QR"):
+        with pytest.raises(AuthError) as caught:
+            _refuse_other_spellings(wrong)
+        assert (caught.value.info.code, str(caught.value)) == (
+            "unauthorized",
+            "the token is not written as a JWT is",
+        )
+
+
+def test_what_two_readers_could_read_differently_is_refused_in_words() -> None:
+    fine = part(b'{"a":1,"b":1}')
+    for header, claims, message in (
+        (fine, part(b"[" * 100_000), "the token is nested too deeply"),
+        (fine, part(b"\xff"), "the token is not written in UTF-8"),
+        (part(b'{"a":1,"a":1}'), fine, TWICE),
+        (fine, part(b'{"o":{"a":1,"a":2}}'), TWICE),
+    ):
+        with pytest.raises(AuthError) as caught:
+            _refuse_repeated(f"{header}.{claims}.x")
+        assert (caught.value.info.code, str(caught.value)) == ("unauthorized", message)
+    _refuse_repeated(f"{fine}.{fine}.this is not looked at")
+
+
+def test_what_is_nested_too_deeply_for_the_library_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deep(*given: object, **named: object) -> None:
+        raise RecursionError("as long as the stack")
+
+    monkeypatch.setattr(jwt, "decode", deep)
+    assert words(with_secret(), token()) == ("unauthorized", "the token is nested too deeply")
+
+
 # -- where keys come from
+
+
+def test_a_private_key_in_a_set_is_named_and_not_repeated() -> None:
+    entry = {**ECAlgorithm.to_jwk(EC, as_dict=True), "kid": "p"}
+    keys = KeySet(lambda: {"keys": [entry]}, KEY_ALGORITHMS, remote=False)
+    with pytest.raises(ValueError) as caught:
+        keys.fetch()
+    assert str(caught.value) == "the key 'p' is a private one: whoever reads the set can make tokens"
+
+
+def test_a_key_server_is_given_five_seconds_and_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, object]] = []
+
+    class Client:
+        def __init__(self, uri: str, **options: object) -> None:
+            made.append({"uri": uri, **options})
+
+        def fetch_data(self) -> dict[str, object]:
+            return {"keys": [public("ES256")]}
+
+    monkeypatch.setattr(jwt, "PyJWKClient", Client)
+    key_set_from_url("https://sso/jwks", KEY_ALGORITHMS).fetch()
+    key_set_from_url("https://sso/jwks", KEY_ALGORITHMS, timeout=2.0)
+    common = {"uri": "https://sso/jwks", "cache_jwk_set": False}
+    assert made == [{**common, "timeout": 5.0}, {**common, "timeout": 2.0}]
 
 
 @pytest.mark.parametrize("begin", [b"-----BEGIN ", b"ssh-rsa ", b"ssh-ed25519 ", b"ecdsa-sha2-"])

@@ -175,6 +175,42 @@ async def test_a_batch_that_grows_beyond_what_may_wait_is_given_up_and_told() ->
     assert subscription.batch_due is None
 
 
+async def test_of_a_batch_exactly_so_many_bytes_may_wait() -> None:
+    """Three records of the same length fill it; what goes and what is written anew leaves its room."""
+    size = len(encode_record(Chain(id="a", name="n")))
+    machine, subscription = await latest(outbox_size=3 * size)
+    tell(subscription, event(1, "a"), event(2, "b"), event(3, "c"))
+    tell(subscription, event(4, "a"), event(5, "b"), event(6, "b"))
+    tell(subscription, event(7, "c", drop=[("chain", "a")]), event(8, "d"))
+    assert batch_of(machine, subscription) is not None
+    tell(subscription, event(9, "a"), event(10, "b"), event(11, "c"))
+    assert subscription.phase == "live"
+    tell(subscription, event(12, "d"))
+    assert subscription.phase == "muted"
+
+
+async def test_a_batch_that_was_given_up_leaves_no_bytes_behind() -> None:
+    size = len(encode_record(Chain(id="a", name="n")))
+    _, subscription = await latest(outbox_size=2 * size)
+    for generation in (2, 3):
+        tell(subscription, event(1, "a"), event(2, "b"), event(3, "c"))
+        assert subscription.phase == "muted"
+        subscription.begin(generation, latest=True, interval=0.5)
+        subscription.go_live("e1", 0)
+    tell(subscription, event(1, "a"), event(2, "b"))
+    assert subscription.phase == "live"
+
+
+async def test_whose_subscription_it_is_and_from_where_on() -> None:
+    machine = Machine(sub="ada", sessions=("s*",))
+    subscription = await machine.watch()
+    assert (subscription.claims, subscription.name) == (machine.peer.credential.claims, "Ada")
+    assert machine.peer.hello is not None
+    assert subscription.instance == (machine.peer.hello.instance or subscription.instance)
+    assert (subscription.epoch, subscription.seq, subscription.told) == ("e1", 0, ("e1", 0))
+    assert (subscription.lane.bulk, subscription.pages.bulk) == (False, True)
+
+
 async def test_a_new_sync_begins_without_what_the_old_one_had_gathered() -> None:
     machine, subscription = await latest()
     tell(subscription, event(1))
