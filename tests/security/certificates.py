@@ -38,7 +38,7 @@ class Authority:
         self.file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, hours: int = 24
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, hours: int = 24, since: int = -48
     ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
@@ -47,7 +47,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=48))
+            .not_valid_before(now + datetime.timedelta(hours=since))
             .not_valid_after(now + datetime.timedelta(hours=hours))
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -55,8 +55,12 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )
 
-    def certificate(self, host: str, *, hours: int = 24, client: bool = False) -> tuple[str, str]:
-        """Files with a certificate for *host* (a name or an address), valid for *hours*, and with its key.
+    def certificate(
+        self, host: str, *, hours: int = 24, since: int = -48, client: bool = False
+    ) -> tuple[str, str]:
+        """Files with a certificate for *host* (a name or an address), and with its key.
+
+        It is valid from *since* to *hours*, counted from now.
 
         *client*: for somebody who shows it to a server.
         """
@@ -68,7 +72,7 @@ class Authority:
         usages = x509.ExtendedKeyUsageOID
         usage = usages.CLIENT_AUTH if client else usages.SERVER_AUTH
         signed = (
-            self._builder(_name(host), key.public_key(), hours)
+            self._builder(_name(host), key.public_key(), hours, since)
             .add_extension(x509.SubjectAlternativeName([named]), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, hashes.SHA256())

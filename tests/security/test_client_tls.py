@@ -151,7 +151,15 @@ def test_an_expired_certificate_that_is_renewed(authority: Authority) -> None:
     with serving(authority.certificate("127.0.0.1", hours=-24)) as server:
         status = attempt(Target(url=server.url, token=server.token(), ssl=authority.file))
         assert (status.phase, status.code) == ("waiting", "tls_failed")
-        assert "expired" in status.reason
+        assert "it has expired" in status.reason
+
+
+def test_a_certificate_of_the_future(authority: Authority) -> None:
+    """Or of now, and a clock that is wrong."""
+    with serving(authority.certificate("127.0.0.1", hours=48, since=24)) as server:
+        status = attempt(Target(url=server.url, token=server.token(), ssl=authority.file))
+        assert status.code == "tls_failed"
+        assert "clock" in status.reason
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -231,15 +239,24 @@ def test_old_versions_are_refused(authority: Authority) -> None:
         connect(Target(url="wss://127.0.0.1:9", token="t", ssl=context))
 
 
-def test_a_server_with_old_tls_only(authority: Authority) -> None:
-    """What it answers is an alert about the version."""
+@pytest.mark.parametrize(
+    ("alert", "words"),
+    [
+        (70, "1.2 and later"),  # protocol_version
+        (40, "it may want a client certificate"),  # handshake_failure
+        (42, "does not accept the client certificate"),  # bad_certificate
+        (80, "no TLS connection to wss://"),  # internal_error
+    ],
+)
+def test_what_a_server_says_in_place_of_a_handshake(authority: Authority, alert: int, words: str) -> None:
+    """An old one, one that wants a certificate, one with troubles (RFC 8446, 6)."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
         link, _ = listener.accept()
         with link:
             link.recv(4096)
-            link.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # alert, fatal, protocol_version
+            link.sendall(b"\x15\x03\x01\x00\x02\x02" + bytes([alert]))  # fatal
             link.recv(4096)
 
     thread = threading.Thread(target=answer)
@@ -248,7 +265,7 @@ def test_a_server_with_old_tls_only(authority: Authority) -> None:
         url = f"wss://127.0.0.1:{listener.getsockname()[1]}"
         status = attempt(Target(url=url, token="t", ssl=authority.file))
         assert status.code == "tls_failed"
-        assert "1.2 and later" in status.reason
+        assert words in status.reason
     finally:
         thread.join(PATIENCE)
         listener.close()
