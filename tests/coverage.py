@@ -90,7 +90,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.limiter": ("server_front/test_outbox",),
     "wsmonitor_server.merge": ("server/test_authority", "server/test_merge"),
-    "wsmonitor_server.peer": ("server_front/test_peer", "server_front/test_machine"),
+    "wsmonitor_server.peer": (
+        "server_front/test_peer",
+        "server_front/test_peer_exactly",
+        "server_front/test_machine",
+    ),
     "wsmonitor_server.ports": ("server/test_sync",),
     "wsmonitor_server.replies": ("server/test_directory", "server/test_directory_exactly"),
     "wsmonitor_server.requests": ("server_front/test_requests", "server_front/test_machine"),
