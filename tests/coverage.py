@@ -45,6 +45,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor.client.clock": ("client/test_link",),
     "wsmonitor.client.entries": ("client/test_publication",),
     "wsmonitor.client.pacer": ("client/test_publication",),
+    "wsmonitor.client.core": ("client/test_core", "client/test_core_exactly"),
     "wsmonitor.client.link": ("client/test_link", "client/test_link_exactly"),
     "wsmonitor.client.publication": (
         "client/test_publication",
