@@ -98,7 +98,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.ports": ("server/test_sync",),
     "wsmonitor_server.replies": ("server/test_directory", "server/test_directory_exactly"),
-    "wsmonitor_server.requests": ("server_front/test_requests", "server_front/test_machine"),
+    "wsmonitor_server.requests": (
+        "server_front/test_requests",
+        "server_front/test_requests_exactly",
+        "server_front/test_machine",
+    ),
     "wsmonitor_server.retention": ("server/test_directory", "server/test_directory_exactly"),
     "wsmonitor_server.snapshot": ("server/test_sync", "server/test_sync_exactly"),
     "wsmonitor_server.sync": (
