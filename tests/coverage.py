@@ -52,6 +52,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "client/test_publication_answers",
         "client/test_publication_exactly",
     ),
+    "wsmonitor.client.spool": ("client/test_spool", "client/test_spool_exactly"),
     "wsmonitor.client.subscription": ("client/test_subscription", "client/test_subscription_exactly"),
     "wsmonitor.client.types": ("client/test_link", "client/test_life"),
     "wsmonitor.export.cells": ("export/test_notebook",),

@@ -112,7 +112,6 @@ class Link:
         timing: Timing | None = None,
     ) -> None:
         self._emit = emit
-        self._random = random
         self._next_request = next_request
         self._hello = hello or Hello(major=PROTOCOL_MAJOR, minor=PROTOCOL_MINOR)
         self._timing = timing or Timing()
