@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from wsmonitor.client.spool import Spool
 from wsmonitor.client.types import ConnectionStatus, PublicationListener, Update
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, ErrorInfo
@@ -70,3 +71,17 @@ class Owner(PublicationListener):
 
     def status(self, status: ConnectionStatus) -> None:
         self.phases.append(status.phase)
+
+
+def adds_up(spool: Spool) -> None:
+    """What a spool has counted while entries came and went is what it holds."""
+    held = [*spool.entries, *(spool._front or [])]
+    counted = [entry for entry in held if entry.counted]
+    loaded = [entry for entry in counted if entry.data is not None]
+    assert (spool._changes, spool._size) == (len(counted), sum(entry.size for entry in counted))
+    assert (spool._loaded, spool._loaded_size) == (len(loaded), sum(entry.size for entry in loaded))
+    assert spool._values_size == sum(entry.size for entry in held if entry.is_value)
+    assert spool.pending == sum(not entry.is_value and not entry.skipped for entry in held)
+    assert spool.kept == sum(entry.pos > 0 for entry in held)
+    assert all(entry.data is None or len(entry.data) == entry.size for entry in held)
+    assert 0 <= spool.sent <= len(spool.entries)

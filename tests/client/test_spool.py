@@ -22,6 +22,7 @@ from wsmonitor.protocol.changes import CommandChange, SkippedChange, StepChange
 from wsmonitor.protocol.errors import UsageError
 from wsmonitor.protocol.messages import Publish, PublishOpen, ValueAck, ValuePut
 
+from .helpers import adds_up
 from .test_publication import Bench, changes_of
 
 LIMITS = {"limit_changes": 6, "limit_bytes": 10_000, "limit_kept_changes": 12, "limit_kept_bytes": 10_000}
@@ -224,6 +225,7 @@ class Life(RuleBasedStateMachine):
     def nothing_twice_and_in_order(self) -> None:
         if not hasattr(self, "server"):
             return
+        adds_up(self.machine.spool)
         taken = self.server.taken
         assert len(taken) == len(set(taken)), f"twice: {taken}"
         published = [int(one[1:]) for one in taken if one.startswith("l")]

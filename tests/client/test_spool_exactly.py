@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from wsmonitor.client.entries import Append, Drop, Entry, Recount
+from wsmonitor.client.entries import Append, Drop, Entry, Opened, Recount, Reorder, Row
 from wsmonitor.client.spool import LARGEST_CHANGE, Spool, SpoolLimits
 from wsmonitor.protocol.changes import Change, CommandChange, LogChange, SkippedChange, StepChange
 from wsmonitor.protocol.entities import LogRecord
 from wsmonitor.protocol.errors import UsageError
+
+from .helpers import adds_up
 
 SHA = "ab" * 32
 MUCH = 10**9
@@ -54,6 +56,7 @@ def test_what_is_kept_of_a_change() -> None:
     assert value == Entry(2, b"data", 4, counted=False, sha256=SHA)
     assert (log.ticket, log.key, log.counted) == (3, None, True)
     assert (made.pending, made.ticket, made.empty) == (3, 3, False)
+    adds_up(made)
 
 
 def test_the_largest_change_is_taken_and_a_larger_one_named() -> None:
@@ -105,6 +108,7 @@ def test_how_much_may_wait(limits: dict[str, int], keeping: bool, fits: int) -> 
     assert made.add(answer) == fits + 2, "answers are never dropped"
     made.add(step("more", 100))
     assert [entry.skipped for entry in made.entries][-3:] == [5 - fits, 0, 1], "each mark at its place"
+    adds_up(made)
 
 
 def test_a_mark_that_was_sent_counts_no_further() -> None:
@@ -126,6 +130,7 @@ def test_how_many_bytes_of_values_may_wait() -> None:
     assert made.acknowledge(1) == 1
     assert made.add_value(b"1234567890", SHA), "what is committed leaves its room"
     assert not made.add_value(b"1", SHA)
+    adds_up(made)
 
 
 @pytest.mark.parametrize("limit", ["changes", "size", "kept_changes", "kept_size"])
@@ -146,6 +151,7 @@ def test_a_spool_is_relieved_at_the_half_of_each_bound(limit: str) -> None:
     assert not made.relieved()
     made.acknowledge(11)
     assert not made.relieved(), "nothing was dropped since"
+    adds_up(made)
 
 
 @pytest.mark.parametrize("odd", [True, False])
@@ -225,10 +231,12 @@ def test_what_counts_as_committed() -> None:
     assert made.acknowledge(1) == 0, "no news"
     assert made.acknowledge(2) == 2, "with it go the values that it refers to"
     assert (made.sent, made.pending, made.accepted, names(list(made.entries))) == (1, 1, 2, ["c"])
+    adds_up(made)
     assert made.acknowledge(1) == 0
     assert made.accepted == 2, "what was accepted stays so"
     assert made.acknowledge(3) == 3
     assert (made.sent, made.sent_size, made.pending, made.empty, made.acknowledged) == (0, 0, 0, True, 3)
+    adds_up(made)
 
 
 def test_what_was_not_sent_is_not_committed() -> None:
@@ -252,6 +260,7 @@ def test_what_is_committed_is_dropped_from_the_disk_once_and_for_all_before() ->
     made.acknowledge(1)
     made.acknowledge(2)
     assert made.take_orders() == [Drop(2, 2)]
+    adds_up(made)
     assert made.kept == 1
     made.acknowledge(3)
     assert (made.take_orders(), made.kept) == ([Drop(3, 3)], 0)
@@ -259,6 +268,7 @@ def test_what_is_committed_is_dropped_from_the_disk_once_and_for_all_before() ->
     sent(made, 1)
     made.acknowledge(4)
     assert made.take_orders() == [], "it never was on the disk"
+    adds_up(made)
 
 
 def test_a_mark_on_the_disk_that_grows_is_told_anew() -> None:
@@ -287,6 +297,7 @@ def test_what_cannot_be_sent_leaves_its_number_and_not_its_room() -> None:
     decoded = msgspec.json.decode(first.data or b"", type=Change)
     assert decoded == SkippedChange(first=1, last=1, count=1)
     assert first.size == len(first.data or b"")
+    adds_up(made)
     assert made.add(step("c", 200)) is not None
     assert made.add(step("d", 1)) is None
     sent(made, 3)
@@ -310,6 +321,149 @@ def test_what_replaces_what_waits_leaves_its_room_too() -> None:
     assert not made.asserting
     assert [(entry.ticket, entry.skipped) for entry in made.entries if not entry.skipped] == [(2, 0), (5, 0)]
     assert made.entries[1].stands_for == 1
+    adds_up(made)
     assert made.pending == 2
     assert not made.end_assertion()
     assert [made.add(step(name)) is not None for name in "xyz"] == [True, True, False]
+    adds_up(made)
+
+
+def rows_of(made: Spool) -> list[Row]:
+    """All that is in *made*, as it lies on the disk after a `keep`."""
+    made.keep()
+    return [row for order in made.take_orders() if isinstance(order, Append) for row in order.rows]
+
+
+def test_what_is_put_on_the_disk() -> None:
+    made = spool(changes=2)
+    made.accepted = 10
+    made.add(step("a", 100))
+    made.add_value(b"data", SHA)
+    made.add(CommandChange(id="0" * 32, state="applied"))
+    made.add(step("b", 100))
+    made.add(step("c", 100))
+    data = [entry.data for entry in made.entries]
+    assert rows_of(made) == [
+        Row(1, 11, "", 0, True, 100, data[0]),
+        Row(2, 12, SHA, 0, False, 4, data[1]),
+        Row(3, 12, "", 0, False, len(data[2] or b""), data[2]),
+        Row(4, 13, "", 0, True, 100, data[3]),
+        Row(5, 14, "", 1, False, len(data[4] or b""), data[4]),
+    ]
+    adds_up(made)
+    assert made.kept == 5
+    made.add(CommandChange(id="1" * 32, state="applied"))
+    [row] = rows_of(made)
+    assert (row.pos, row.number) == (6, 15)
+    made.add_value(b"x", "1" * 64)
+    [row] = rows_of(made)
+    assert (row.pos, row.number) == (7, 16), "of a value, that of the change behind it"
+
+
+def test_the_disk_gets_another_order_whole() -> None:
+    made = spool()
+    made.add(step("a"))
+    made.add(step("b"))
+    made.keep()
+    made.done(made.take_orders())
+    made.accepted = 6
+    made.add(step("c"))
+    made.begin_assertion()
+    made.add(step("z"), asserting=True)
+    assert made.end_assertion()
+    made.opened(3, "e", moved=True)
+    opened, reorder = made.take_orders()
+    assert opened == Opened(3, "e")
+    assert isinstance(reorder, Reorder)
+    assert reorder.accepted == 6
+    assert [(before, row.pos, row.number) for before, row in reorder.rows] == [
+        (0, 3, 7), (1, 4, 8), (2, 5, 9), (0, 6, 10)
+    ]  # fmt: skip
+    assert [row.data is None for _, row in reorder.rows] == [False, True, True, False]
+    assert (made.holding, made.kept) == (True, 4)
+    adds_up(made)
+    made.done([opened, reorder])
+    assert not made.holding
+    made.add(step("d"))
+    [row] = rows_of(made)
+    assert (row.pos, row.number) == (7, 11)
+
+
+def test_a_spool_holds_until_the_last_opening_is_on_the_disk() -> None:
+    made = spool()
+    made.add(step("a"))
+    made.keep()
+    made.take_orders()
+    assert not made.keeping
+    made.opened(1, "e", moved=False)
+    first = made.take_orders()
+    made.opened(2, "e", moved=False)
+    made.done(first)
+    assert (made.holding, made.keeping) == (True, True)
+    made.done(made.take_orders())
+    assert not made.holding
+
+
+def test_what_an_earlier_process_left_is_counted_as_what_it_is() -> None:
+    made = spool(values=50)
+    rows = [
+        Row(4, 7, "", 0, True, 100, None),
+        Row(5, 7, "", 0, False, 30, None),
+        Row(6, 8, SHA, 0, False, 20, None),
+        Row(7, 8, "1" * 64, 0, False, 20, None),
+        Row(8, 8, "", 3, False, 9, None),
+        Row(9, 9, "", 0, True, 60, None),
+        Row(10, 10, "2" * 64, 0, False, 10, None),
+    ]
+    made.restore(rows, 6)
+    adds_up(made)
+    assert (made.kept, made.accepted, made.ticket, made.pending, made.keeping) == (7, 6, 4, 3, True)
+    assert [(entry.ticket, entry.number, entry.pos) for entry in made.entries] == [
+        (1, 7, 4), (2, 7, 5), (2, None, 6), (2, None, 7), (3, 8, 8), (4, 9, 9), (4, None, 10)
+    ]  # fmt: skip
+    assert not made.add_value(b"x", "3" * 64)
+    made.add(step("new"))
+    [row] = rows_of(made)
+    assert (row.pos, row.number) == (11, 10)
+
+
+def test_bytes_that_come_back_are_counted_and_only_those_that_are_missing() -> None:
+    made = spool()
+    for name in "abcd":
+        made.add(step(name, 100))
+    made.keep()
+    made.take_orders()
+    texts = {entry.pos: entry.data or b"" for entry in made.entries}
+    for entry in list(made.entries)[1:]:
+        made._unload(entry)
+        entry.data = None
+    adds_up(made)
+    made.sent = 1
+    assert made.batch(9, 9999) == []
+    made.loaded([(2, texts[2]), (3, texts[3])])
+    adds_up(made)
+    assert [entry.data is None for entry in made.entries] == [False, False, False, True]
+    made.loaded([])
+    made.loaded([(4, texts[4])])
+    adds_up(made)
+    assert not made.away
+
+
+def test_without_its_disk_all_that_was_only_there_is_lost_and_counted() -> None:
+    made = spool()
+    for name in "abc":
+        made.add(step(name, 100))
+    made.add_value(b"data", SHA)
+    made.keep()
+    made.take_orders()
+    for entry in list(made.entries)[1:]:
+        if not entry.is_value:
+            made._unload(entry)
+        entry.data = None
+    made.dropped = 5
+    assert made.unkeep() == 2
+    assert (made.dropped, made.kept, made.pending, made.orders, made.wanted) == (7, 0, 1, [], None)
+    assert (made.keeping, made.holding) == (False, False)
+    assert [(entry.skipped, entry.pos) for entry in made.entries] == [(0, 0), (1, 0), (1, 0), (0, 0)]
+    value = made.entries[3]
+    assert (value.data, value.uploaded) == (b"", True)
