@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -84,6 +85,15 @@ def _no_thread_left() -> Iterator[None]:
         thread.join(max(0.0, deadline - time.monotonic()))
     left = _left_over(before)
     assert not left, f"threads left behind: {[thread.name for thread in left]}"
+
+
+@pytest.fixture(autouse=True)
+def _no_shell_left() -> Iterator[None]:
+    """Who displays something makes an IPython shell: with it, later tests would seem to be in a notebook."""
+    yield
+    module = sys.modules.get("IPython.core.interactiveshell")
+    if module is not None and module.InteractiveShell.initialized():
+        module.InteractiveShell.clear_instance()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The suite's own rules: in CI nothing is skipped silently, and no thread is left behind."""
+"""The suite's own rules: in CI nothing is skipped silently, and neither thread nor shell is left behind."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def test_leaves_a_thread():
     threading.Thread(target=threading.Event().wait, args=(6,), name="left over").start()
 """
 
+SHELL = """
+from IPython import get_ipython
+from IPython.display import publish_display_data
+
+def test_displays():
+    publish_display_data({"text/plain": "x"})
+    assert get_ipython() is not None
+
+def test_is_in_no_notebook():
+    assert get_ipython() is None
+"""
+
 
 def _run(folder: Path, sample: str, **environment: str) -> dict[str, int]:
     shutil.copy(HERE / "conftest.py", folder / "conftest.py")
@@ -63,3 +75,7 @@ def test_a_lacking_part_is_a_skip_here_and_a_failure_in_ci(tmp_path: Path) -> No
 def test_a_thread_that_is_left_behind_is_an_error(tmp_path: Path) -> None:
     counts = _run(tmp_path, LEAK)
     assert counts.get("error", counts.get("errors")) == 1
+
+
+def test_a_shell_that_a_test_made_is_gone_for_the_next(tmp_path: Path) -> None:
+    assert _run(tmp_path, SHELL) == {"passed": 2}
