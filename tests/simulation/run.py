@@ -285,7 +285,8 @@ class Simulation:
                 if process.crash_after is not None:
                     self.world.later(0.2, watch)
             else:
-                self.disk.crashed()
+                if self.host.process is process:  # else the next one has it
+                    self.disk.crashed()
                 self.world.later(happening.length, self.host.start)
 
         watch()
