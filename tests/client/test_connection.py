@@ -172,10 +172,10 @@ def test_following_a_name_switches_to_a_newer_run_and_says_so(conn: Connection) 
             eventually(lambda n=number: follower.session_id == f"job~{n}" and follower.phase == "live")
             # It is followed before the server has numbered it, since it is this process's own.
             eventually(lambda n=number: follower.run == n)
+    eventually(lambda: told and told[-1] == PhaseChanged("closed"))  # behind all that is told before
     # A run of this very process is followed before the server has numbered it.
     switches = [update for update in told if isinstance(update, RunChanged) and update.run]
     assert switches == [RunChanged("job~1", 1, None), RunChanged("job~2", 2, "job~1")]
-    eventually(lambda: told[-1] == PhaseChanged("closed"))
     after = told[told.index(switches[1]) :]
     events = [update.event for update in after if isinstance(update, EventApplied)]
     assert {event.topic for event in events} <= {"job~2"}
