@@ -53,7 +53,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "client/test_publication_exactly",
     ),
     "wsmonitor.client.spool": ("client/test_spool", "client/test_spool_exactly"),
-    "wsmonitor.client.subscription": ("client/test_subscription", "client/test_subscription_exactly"),
+    "wsmonitor.client.subscription": (
+        "client/test_subscription",
+        "client/test_subscription_exactly",
+        "client/test_subscription_stages",
+    ),
     "wsmonitor.client.types": ("client/test_link", "client/test_life"),
     "wsmonitor.export.cells": ("export/test_notebook",),
     "wsmonitor.export.collecting": ("export/test_outputs",),
@@ -70,6 +74,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor_server.authority": (
         "server/test_authority",
         "server/test_authority_exactly",
+        "server/test_authority_batches",
         "server/test_commands",
         "server/test_model",
     ),
