@@ -238,6 +238,36 @@ def test_forked_processes_record_nothing_twice(recorded: Recorded) -> None:
     assert len(recorded.state.steps) == before + 2
 
 
+TRIPS = """
+import ast
+class Trips(ast.NodeTransformer):
+    def visit(self, node):
+        get_ipython().ast_transformers.remove(self)
+        raise KeyboardInterrupt
+get_ipython().ast_transformers.append(Trips())
+"""
+"""The next cell is interrupted when its beginning has been told, and its code has not begun."""
+
+
+HELD = """
+import gc
+from wsmonitor.notebook.recorder.interrupting import Interrupter
+print([len(one._running) for one in gc.get_objects() if type(one) is Interrupter])
+"""
+"""How many executions are taken to run: those that a command could still be waiting for."""
+
+
+def test_a_cell_that_is_interrupted_before_its_code_begins_has_ended(recorded: Recorded) -> None:
+    """IPython ends it with another record than it began it with."""
+    before = recorded.kernel.run(HELD)
+    recorded.kernel.run(TRIPS)
+    cell = recorded.kernel.begin("1 + 1")
+    recorded.kernel.end(cell)
+    step = recorded.step(cell)
+    assert (step.state, step.reason) == ("cancelled", "interrupted")
+    assert recorded.kernel.run(HELD) == before
+
+
 class TestInterrupt:
     """Needs the kernel's main thread."""
 

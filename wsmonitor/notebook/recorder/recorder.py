@@ -196,8 +196,11 @@ class Recorder:
                 self._infos = {key: one for key, one in self._infos.items() if one[1] != ident}
                 error = sys.exc_info()[1]
             else:
-                _, ident = self._infos.pop(id(result.info), (None, ""))
                 error = result.error_before_exec or result.error_in_exec
+                key = id(result.info)
+                if key not in self._infos and isinstance(error, KeyboardInterrupt):
+                    key = self._begun_as(result.info)
+                _, ident = self._infos.pop(key, (None, ""))
             if not ident:
                 return
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -211,6 +214,17 @@ class Recorder:
             self._endings[ident] = Ending(time.time_ns(), name, message, self._page())
         except Exception as exc:  # noqa: BLE001 - as in `_before`
             self._problem(f"a cell's end: {type(exc).__name__}: {exc}")
+
+    def _begun_as(self, info: Any) -> int:
+        """The key of what a cell began with that ends with *info*; 0 for none.
+
+        Of a cell that is interrupted before its own code begins IPython makes another record.
+        """
+
+        def told(one: Any) -> tuple[object, ...]:
+            return one.raw_cell, one.store_history, one.silent, getattr(one, "cell_id", None)
+
+        return next((key for key, (begun, _) in self._infos.items() if told(begun) == told(info)), 0)
 
     def _page(self) -> Mapping[str, Any] | None:
         for payload in self._shell.payload_manager.read_payload():
