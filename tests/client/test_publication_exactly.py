@@ -493,6 +493,19 @@ def test_an_upload_on_the_wire() -> None:
     assert on_the_wire(made) == [publish(1, step("behind"), epoch=2)]
 
 
+def test_values_are_uploaded_one_after_another() -> None:
+    made = at("open")
+    machine = made.machine
+    machine.submit_value(b"data", SHA)
+    machine.submit_value(b"more", "cd" * 32)
+    made.submit(step("behind"))
+    for sha in (SHA, "cd" * 32):
+        [asked] = made.take(ValuePut)
+        assert asked.sha256 == sha
+        machine.value_ack(made.now, ValueAck(request=asked.request, received=4, complete=True))
+    assert on_the_wire(made) == [publish(1, step("behind"))]
+
+
 def test_an_upload_without_an_answer_is_asked_for_again_after_an_opening() -> None:
     made = at("open")
     made.machine.submit_value(b"data", SHA)

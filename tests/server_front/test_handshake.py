@@ -28,6 +28,8 @@ from .raw import ask, code, get, send
 from .wire import client
 
 NOW = SystemClock().wall_ns() // 10**9
+DAY = 86_400
+"""Seconds. What is made when the tests are collected has to hold when the last of them runs."""
 
 
 def bearer(token: str) -> dict[str, str | None]:
@@ -47,7 +49,7 @@ CLAIMS: dict[str, Any] = {
     "sub": "eve",
     "role": "admin",
     "sessions": ["*"],
-    "exp": NOW + 600,
+    "exp": NOW + DAY,
     "aud": "wsmonitor",
     "iss": "wsmonitor",
     "jti": "1",
@@ -70,8 +72,8 @@ def without(name: str) -> dict[str, Any]:
         (CLAIMS | {"exp": NOW - 1}, {}, "token_expired"),
         (CLAIMS | {"aud": "another"}, {}, "unauthorized"),
         (CLAIMS | {"iss": "another"}, {}, "unauthorized"),
-        (CLAIMS | {"nbf": NOW + 600}, {}, "unauthorized"),
-        (CLAIMS | {"iat": NOW + 600}, {}, "unauthorized"),
+        (CLAIMS | {"nbf": NOW + DAY}, {}, "unauthorized"),
+        (CLAIMS | {"iat": NOW + DAY}, {}, "unauthorized"),
         (CLAIMS | {"role": "root"}, {}, "unauthorized"),
         (CLAIMS | {"sessions": "*"}, {}, "unauthorized"),
         (CLAIMS | {"sub": ""}, {}, "unauthorized"),
