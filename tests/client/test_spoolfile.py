@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from wsmonitor.client import keeper as keepers
+from wsmonitor.client.driver import Lasting
 from wsmonitor.client.entries import Append, Drop, Entry, Opened, Row
+from wsmonitor.client.spool import Spool, SpoolLimits
 from wsmonitor.client.spoolfile import (
     Facts,
     SpoolDamagedError,
@@ -215,6 +219,55 @@ def test_what_was_left_behind_long_ago_is_removed_and_told(tmp_path: Path) -> No
     ]
     assert [one.id for one in find(tmp_path)] == ["new", "used"]
     made.close()
+
+
+async def test_what_is_wanted_while_the_keeper_is_about_to_rest_is_fetched(tmp_path: Path) -> None:
+    """The task has looked for the last time, and its end is not known yet: then a message is handled."""
+    loop = asyncio.get_running_loop()
+    file = make(tmp_path, rows=2)
+    spool = Spool(SpoolLimits())
+    spool.restore(file.rows(), 0)
+    first = spool.entries[0]
+
+    async def in_thread(work: Callable[[], bool], name: str) -> bool:
+        return work()
+
+    ends: list[bytes | None] = []
+    fetched = asyncio.Event()
+
+    def create_task(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = loop.create_task(work)
+        task.add_done_callback(ended)  # before the keeper adds its own
+        return task
+
+    def ended(task: asyncio.Task[None]) -> None:
+        ends.append(first.data)
+        if len(ends) == 1:
+            spool.wanted = first
+            keeper.look()
+        else:
+            fetched.set()
+
+    runner = SimpleNamespace(
+        loop=SimpleNamespace(create_task=create_task),
+        in_thread=in_thread,
+        call_later=lambda delay, fn: lambda: None,
+        now=lambda: SimpleNamespace(mono=0.0),
+    )
+    shared = SimpleNamespace(
+        lock=threading.RLock(),
+        runner=runner,
+        driver=SimpleNamespace(input=lambda fn: None),
+        core=SimpleNamespace(link=SimpleNamespace(status=SimpleNamespace(phase="live"))),
+    )
+    machine = SimpleNamespace(spool=spool, stage="open", empty=False)
+    keeper = keepers.Keeper(machine, shared, Lasting(), pytest.fail, file=file)  # type: ignore[arg-type]
+    spool.orders.append(Opened(1, "e"))  # something to do, so that the task runs
+    keeper.look()
+    async with asyncio.timeout(30):
+        await fetched.wait()
+    assert ends == [None, b"001"]
+    file.close()
 
 
 @pytest.mark.filterwarnings("ignore::wsmonitor.WsMonitorWarning")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.notebook.samples import T0, ns
 from wsmonitor.client import Connection, Target, connect, connections
+from wsmonitor.client.own import own_runs
 from wsmonitor.client.types import PublicationListener
 from wsmonitor.notebook import Observer, watch
 from wsmonitor.notebook.observer import observers
@@ -216,6 +217,26 @@ def test_a_command_is_recorded(publisher: Connection, look: Look) -> None:
     record = observer.command("pause").result(10)
     assert (record.name, record.actor, record.via) == ("pause", "ada", "Ada")
     eventually(lambda: record.id in observer.session.commands, "everybody sees the record")
+
+
+def test_a_command_right_after_a_refused_run_of_the_same_name_reaches_the_run_that_there_is(
+    publisher: Connection, look: Look
+) -> None:
+    observer = look("job")
+    Program(publisher, "job~1", "job")
+    observer.wait(10, state="running")
+    # What a program in this process does whose token does not suffice: begun here, and then refused.
+    own_runs.begun(publisher.place, "job", "job~never")
+    eventually(lambda: not observer.feed.watch.facts.session_id, "it waits for the run that is begun here")
+    withdrawn = threading.Event()
+    publisher.call_soon(lambda: withdrawn.wait(10) and None)
+    own_runs.withdrawn(publisher.place, "job", "job~never")
+    asked = observer.command("pause")
+    withdrawn.set()
+    record = asked.result(10)
+    assert record.name == "pause"
+    observer.wait(10, state="running")
+    eventually(lambda: record.id in observer.session.commands, "it went to the run that is shown")
 
 
 def test_the_snapshot_is_a_copy_that_cannot_be_changed(publisher: Connection, look: Look) -> None:

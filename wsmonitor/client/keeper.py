@@ -142,6 +142,9 @@ class Keeper:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self._tell(f"the spool failed: {type(error).__name__}: {error}")
+            return
+        # Between the task's last look and this call, something may have been wanted.
+        self.look()
 
     async def _work(self) -> None:
         runner, spool = self._shared.runner, self._machine.spool
@@ -213,6 +216,7 @@ class Keeper:
                 with self._shared.lock:
                     spool.done(orders)
                     spool.keeping = False
+                    spool.wanted = None
                 return False
             try:
                 if orders:

@@ -272,10 +272,8 @@ class Observer(LiveWidget):
         Raises:
             UsageError: the observer is closed, or there is no session yet.
         """
-        if self.closed or not self.feed.watch.facts.session_id:
-            raise UsageError(
-                "this observer is closed" if self.closed else "there is no session to command yet"
-            )
+        if self.closed:
+            raise UsageError("this observer is closed")
         return self._source.command(name, chain, step, dict(args), deadline)
 
     def value(self, sha256: str, *, timeout: float = 120.0) -> bytes:
@@ -291,7 +289,8 @@ class Observer(LiveWidget):
         until = now().mono + timeout
         if self._source.snapshot() is None:
             self.wait(timeout, seq=1)
-        state, session = self._source.snapshot(), self.feed.watch.facts.session_id
+        state = self._source.snapshot()
+        session = "" if state is None else state.topic
         if state is not None and (known := inline(state, sha256)) is not None:
             return known
         return whole(

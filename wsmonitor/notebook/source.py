@@ -12,7 +12,7 @@ from wsmonitor.client.follow import Follower, FollowUpdate, RunChanged, follow
 from wsmonitor.client.types import Ssl
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.entities import Command, Scalar
-from wsmonitor.protocol.errors import UsageError, WsMonitorError
+from wsmonitor.protocol.errors import ConnectionFailedError, UsageError, WsMonitorError
 from wsmonitor.protocol.messages import CommandReply, Event, LogsPage
 from wsmonitor.protocol.reducer import SessionState
 
@@ -143,12 +143,9 @@ class ClientSource:
         session: str = "",
         key: str | None = None,
     ) -> Future[Command]:
-        meant = session or (None if self._follower is None else self._follower.session_id)
-        if not meant:
+        follower = self._follower
+        if not session and (follower is None or follower.session_id is None):
             raise UsageError("there is no session to command yet")
-        asked = self._connection.command(
-            meant, name, chain=chain, step=step, args=args, key=key, deadline=deadline, via=self._name
-        )
         record: Future[Command] = Future()
         record.set_running_or_notify_cancel()
 
@@ -159,7 +156,16 @@ class ClientSource:
             else:
                 record.set_exception(error)
 
-        asked.add_done_callback(answered)
+        def ask() -> None:
+            # Behind what was begun on this thread before: a run that the server has just refused to take
+            # is not the one that is meant.
+            meant = session or (follower.session_id if follower is not None else None) or ""
+            self._connection.command(
+                meant, name, chain=chain, step=step, args=args, key=key, deadline=deadline, via=self._name
+            ).add_done_callback(answered)
+
+        if not self._connection.call_soon(ask):
+            record.set_exception(ConnectionFailedError("connection_lost", "the connection is closed"))
         return record
 
     def fetch_value(self, session: str, sha256: str, offset: int, length: int) -> Future[ValueBytes]:
