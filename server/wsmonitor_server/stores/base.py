@@ -12,7 +12,7 @@ thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,21 @@ class StoreError(Exception):
         self.place = place
 
 
+class MovedError(StoreError):
+    """Others were first: these sessions are not what their commits were made for.
+
+    Nothing of *their* commits was written; those of the group's other sessions are made. Only of a store
+    that several nodes share (`bus.Shared`).
+
+    Attributes:
+        sessions: their ids.
+    """
+
+    def __init__(self, sessions: Collection[str]) -> None:
+        super().__init__("another node was first")
+        self.sessions = frozenset(sessions)
+
+
 class UnsuitableDirectoryError(ConfigurationError):
     """The store cannot live there (a network file system): another directory must be chosen."""
 
@@ -54,6 +69,7 @@ class ProducerPosition:
     epoch: int
     accepted: int  # the last accepted (or rejected) change's number
     holder: str = ""  # who opened it last: random, one per process run
+    node: str = ""  # the server node whose connection it is on, or was; "" where there is only one
 
 
 @dataclass(slots=True)
@@ -62,6 +78,8 @@ class Commit:
 
     Attributes:
         expected_head: the seq before the first event; the store refuses when its head is another.
+        version: in a shared store, how many commits the session has had when this was made, those without
+            events counted: the store refuses when there were others since.
         events: ``(seq, encoded event)``. They may be none: a rejected change still moves a position.
         entities: the encoded entities that the events wrote, the last one per (kind, id).
         drops: the (kind, id) that the events dropped.
@@ -91,6 +109,7 @@ class Commit:
     digest: str = ""
     listing: Listing | None = None
     attention: bool = False
+    version: int = 0
 
 
 @dataclass(slots=True)
@@ -103,6 +122,7 @@ class StoredSession:
     values: set[str]  # SHA-256 of the large values that are kept for it
     size: int  # bytes of its entities
     retired: int = 0  # how many retired commands there are
+    version: int = 0  # how many commits the session has had; counted by a shared store only
 
 
 class Store(Protocol):
@@ -142,7 +162,7 @@ class Store(Protocol):
         """
 
     async def commit(self, commits: Sequence[Commit]) -> None:
-        """Make all of *commits* last, together. Raises `StoreError`."""
+        """Make all of *commits* last, together. Raises `StoreError`; of a shared store, also `MovedError`."""
 
     async def retired_command(self, session: str, key: str) -> Command | None:
         """A command whose record the session's state no longer has."""
