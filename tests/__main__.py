@@ -7,8 +7,8 @@ what stands on the dependencies with their lowest versions;
 ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes to pytest, e.g.
 ``python -m tests --only tests -- tests/protocol -k digest``.
 
-Tests in a browser and tests with asyncio do not share a process: they are two stages, each with two
-workers. In a browser the tests of one file stay together, since they share a JupyterLab.
+Tests in a browser and tests with asyncio do not share a process: they are two stages, each with
+workers of its own. In a browser the tests of one file stay together, since they share a JupyterLab.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from wsmonitor.notebook import tutorials
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"wsmonitor", "wsmonitor_server"}
 NOTHING_COLLECTED = 5  # pytest's exit status
+WORKERS = 4
+"""Of pytest, for two cores: half of the time the tests wait for processes and real clocks."""
+BROWSERS = 2
+"""Of pytest in a browser, whose pages keep a core busy each."""
+
 NOT_EVERY_DAY = {"coverage", "floors"}
 """Stages that run with ``--all``, or when they are asked for."""
 
@@ -61,8 +66,8 @@ def _tool(module: str, *arguments: str) -> int:
     return _run([sys.executable, "-m", module, *arguments])
 
 
-def _pytest(marks: str, arguments: Sequence[str], *extra: str) -> int:
-    status = _tool("pytest", "-m", marks, "-n", "2", *extra, *arguments)
+def _pytest(marks: str, workers: int, arguments: Sequence[str], *extra: str) -> int:
+    status = _tool("pytest", "-m", marks, "-n", str(workers), *extra, *arguments)
     # With chosen tests it is no fault that one of the stages has none of them.
     return 0 if status == NOTHING_COLLECTED and arguments else status
 
@@ -159,9 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "format": lambda: _tool("ruff", "format", "--check", "."),
         "mypy": lambda: _tool("mypy"),
         "imports": _import_contracts,
-        "tests": lambda: _pytest(f"not browser{speed}", chosen, *patience),
+        "tests": lambda: _pytest(f"not browser{speed}", WORKERS, chosen, *patience),
         "browser": lambda: _pytest(
-            f"browser{speed}", chosen, "--dist", "loadfile", "--no-loadscope-reorder", *patience
+            f"browser{speed}", BROWSERS, chosen, "--dist", "loadfile", "--no-loadscope-reorder", *patience
         ),
         "notebooks": lambda: _notebooks(scale.ALL if options.all else 1),
         "coverage": _coverage,
