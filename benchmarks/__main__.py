@@ -8,17 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import front_end, kernels, million, notebook, propagation, recording, spool, stalled
+from . import fanout, front_end, kernels, million, notebook, propagation, recording, spool, stalled
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
+    fanout.NAME: ("events to many observers: the server and its peers, saturated and paced", fanout.run),
     front_end.NAME: ("the observer's front-end in Chromium: long tasks, frames, first paint", front_end.run),
     recording.NAME: ("what recording costs a cell, as a front-end sees it", recording.run),
     notebook.NAME: (
@@ -36,11 +38,22 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
 }
 
 
+# What a benchmark takes besides the options of all.
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {fanout.NAME: fanout.arguments}
+
+
+def cell(value: object) -> str:
+    """A table's cell: thousands apart, nothing for what there is not."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """*rows* as a Markdown table."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
 
 
@@ -63,20 +76,26 @@ def write(name: str, command: str, rows: list[dict[str, Any]], document: Path = 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which one; without it, a list")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--write", action="store_true", help="put the result into docs/benchmarks.md")
-    options = parser.parse_args()
-    if options.name is None:
+    commands = parser.add_subparsers(dest="name", metavar="NAME")
+    for name, (what, _) in BENCHMARKS.items():
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        command.add_argument("--write", action="store_true", help="put the result into docs/benchmarks.md")
+        if name in ARGUMENTS:
+            ARGUMENTS[name](command)
+    options = vars(parser.parse_args())
+    name = options.pop("name")
+    if name is None:
         for name, (what, _) in BENCHMARKS.items():
             print(f"{name:14} {what}")
         return
-    rows = BENCHMARKS[options.name][1](rounds=options.rounds)
-    print(json.dumps(rows, indent=2) if options.json else table(rows))
-    if options.write:
-        write(options.name, f"python -m benchmarks {options.name} --rounds {options.rounds} --write", rows)
+    as_json, into_docs = options.pop("json"), options.pop("write")
+    rows = BENCHMARKS[name][1](**options)
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
+    if into_docs:
+        write(name, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]), rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

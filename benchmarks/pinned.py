@@ -1,0 +1,42 @@
+"""Processes on cores of their own, and what they used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def cores() -> tuple[int, int] | None:
+    """Two cores, the server's and the generator's; None where the system has one only, or cannot tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else None
+
+
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Processes started by this thread within the block run on *core* alone; None: anywhere."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that the process has in use (its resident set, without what it shares with files)."""
+    fields = Path(f"/proc/{pid}/statm").read_text("ascii").split()
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu(pid: int) -> float:
+    """Processor seconds of the process so far, its own and the kernel's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
