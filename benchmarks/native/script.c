@@ -6,7 +6,8 @@
        publisher.each … (once for each topic)   publisher.wait_each … (as often)
 
    Steps are gone through in order; rules (`on`) hold all the time, for messages that are no deliveries.
-   Patterns are looked for in the first bytes of a message. In values \r, \n, \\ and \xHH are known, and
+   Patterns are looked for in the first bytes of a message; ^ in front of one: it begins so; and with $ behind: it
+   is no longer. In values \r, \n, \\ and \xHH are known, and
    {connection} (six digits), {topic} (five digits), {number}, {page}, {beat}, {n} (the number behind "n":
    in the message that is answered), {wall} (ns since 1970), {token}, {stamp}, {pad}, {body}, {changes},
    {size} (of the body), {varint} (MQTT's form of the body's size and 8). */
@@ -45,6 +46,12 @@ static struct text unescape(const char *s, size_t length) {
 }
 
 int text_in(const struct text *what, const unsigned char *data, size_t length) {
+    if (what->length && what->data[0] == '^') {
+        size_t n = what->length - 1;
+        int whole = n && what->data[n] == '$';
+        n -= (size_t)whole;
+        return length >= n && !memcmp(data, what->data + 1, n) && (!whole || length == n);
+    }
     return memmem(data, length < SEARCHED ? length : SEARCHED, what->data, what->length) != NULL;
 }
 
