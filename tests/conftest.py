@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.kernels import kernels_folder
+from tests.redis_server import RedisServer
 from tests.scale import many
 
 # A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
@@ -103,3 +105,19 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     return kernels_folder(shared / "kernels")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that tests share, each with a prefix of its own. None of them stops it."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """A store of the test's own on that Redis."""
+    return f"{redis_server.url}?prefix={secrets.token_hex(6)}:"

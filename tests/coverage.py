@@ -111,6 +111,10 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.retention": ("server/test_directory", "server/test_directory_exactly"),
     "wsmonitor_server.snapshot": ("server/test_sync", "server/test_sync_exactly"),
+    "wsmonitor_server.stores.redis.address": ("server/test_redis_address",),
+    "wsmonitor_server.stores.redis.instance": ("server/test_redis_instance",),
+    "wsmonitor_server.stores.redis.records": ("server/test_redis_records",),
+    "wsmonitor_server.stores.redis.scripts": ("server/test_redis_records",),
     "wsmonitor_server.sync": (
         "server/test_sync",
         "server/test_sync_exactly",

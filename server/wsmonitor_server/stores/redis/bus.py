@@ -1,0 +1,241 @@
+"""The bus's reader: what all nodes are told, in order, and the node's own sign of life.
+
+One task with a link of its own. Each turn asks, in one round trip, for what is new on the stream
+(``XREAD BLOCK``), and once a second also says that the node is alive. The messages are numbered without a
+hole, so a message that was cut off before it was read is noticed (`Lost`); after a broken connection the
+reader goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wsmonitor_server.stores.base import StoreError
+from wsmonitor_server.stores.bus import Lost, Message, People, SessionRemoved, WardenChanged
+
+from . import records
+from .link import FIRST_DELAY, LONGEST_DELAY, Command, Link
+from .scripts import BEAT, INLINE, LEAVE, WATCH
+
+log = logging.getLogger(__name__)
+
+BLOCK: Final = 0.25
+"""Seconds that Redis keeps a question for news before it answers that there are none."""
+
+_AT_ONCE: Final = 100  # messages in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds: a sign of life ``every`` so many, gone after ``gone`` without one."""
+
+    every: float = 1.0
+    gone: float = 5.0
+
+
+class BusReader:
+    """See the module's text.
+
+    Args:
+        about: the first two arguments of every script: prefix and node.
+        tell: called for every message.
+        epoch: the store's epoch as this node knows it.
+        settle: finds out what Redis this is and what that means; called when that may have changed.
+        instance: what INFO says of the Redis that was met last: its replication id.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        about: tuple[str, str],
+        tell: Callable[[Message], None],
+        *,
+        epoch: Callable[[], str],
+        settle: Callable[[], Awaitable[None]],
+        replication: Callable[[], str],
+        clock: Callable[[], float],
+        pace: Pace,
+    ) -> None:
+        self._link = link
+        self._about = about
+        self._tell = tell
+        self._epoch = epoch
+        self._settle = settle
+        self._replication = replication
+        self._clock = clock
+        self._pace = pace
+        self._position = 0
+        self._moved = 0  # how often the position was set from outside
+        self._beaten = float("-inf")
+        self._sure = float("-inf")
+        self._warden = False
+        self._people: dict[str, People] = {}
+        self._untold: set[str] = set()
+        self._own: dict[tuple[str, bytes], bytes] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Be one of the nodes, and read from now on. Raises `StoreError`."""
+        await self._turn(block=0.0)
+        self._task = asyncio.create_task(self._run(), name="wsmonitor bus")
+
+    async def stop(self) -> None:
+        """Read nothing more, and say goodbye if Redis can be reached."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        try:
+            await self._link.one(LEAVE, *self._about, patience=0)
+        except StoreError as exc:
+            log.info("the other nodes find out by themselves that this one has gone: %s", exc)
+
+    def begin_at(self, number: int) -> None:
+        """What comes after message *number* is what is to be told from now on."""
+        self._position = number
+        self._moved += 1
+        self._own.clear()
+
+    @property
+    def sure(self) -> float:
+        """When the last answered look began that left nothing unread."""
+        return self._sure
+
+    def keep(self, ident: str, session: str, record: str) -> None:
+        """Remember a commit of this node's own that will not stand on the bus itself."""
+        data = record.encode()
+        if len(data) > INLINE:
+            self._own[session, ident.encode()] = data
+            if len(self._own) > _AT_ONCE:
+                del self._own[next(iter(self._own))]
+
+    # -- who watches
+
+    async def watch(self, session: str, people: People) -> None:
+        """Say who watches *session* here: now, or when Redis can be reached again."""
+        if people:
+            self._people[session] = people
+        else:
+            self._people.pop(session, None)
+        self._untold.add(session)
+        try:
+            await self._tell_people()
+        except StoreError as exc:
+            log.info("who watches is told later: %s", exc)
+
+    async def _tell_people(self) -> None:
+        while self._untold:
+            taken = list(self._untold)[:_AT_ONCE]
+            self._untold.difference_update(taken)
+            commands = [
+                (WATCH, *self._about, one, records.encode_people(self._people.get(one, ()))) for one in taken
+            ]
+            try:
+                await self._link.many(commands, patience=0)
+            except BaseException:
+                self._untold.update(taken)
+                raise
+
+    # -- reading
+
+    async def _run(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self._turn(block=BLOCK)
+                await self._tell_people()
+                delay = FIRST_DELAY
+                continue
+            except StoreError as exc:
+                (log.warning if delay == FIRST_DELAY else log.info)("the bus: %s", exc)
+            except Exception:
+                # The bus outlives every fault; what was not read is read again, or told as lost.
+                log.exception("the bus: a fault")
+            self._end_lease()
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(LONGEST_DELAY, 2 * delay)
+
+    def _end_lease(self) -> None:
+        """Who could not renew it in time has not got it any more, whatever Redis says later."""
+        if self._warden and self._clock() - self._beaten > self._pace.gone - 2 * self._pace.every:
+            self._set_warden(mine=False)
+
+    def _set_warden(self, *, mine: bool) -> None:
+        if mine != self._warden:
+            self._warden = mine
+            self._tell(WardenChanged(mine))
+
+    async def _turn(self, *, block: float) -> None:
+        began, moved = self._clock(), self._moved
+        beat = began - self._beaten >= self._pace.every
+        commands: list[Command] = []
+        if beat:
+            milliseconds = round(self._pace.gone * 1000)
+            commands += [(BEAT, *self._about, milliseconds, milliseconds), ("INFO", "replication")]
+        read: list[Any] = ["XREAD", "COUNT", _AT_ONCE]
+        if block:
+            read += ["BLOCK", round(block * 1000)]
+        position = self._position
+        commands.append((*read, "STREAMS", f"{self._about[0]}bus", f"{position}-0"))
+        replies = await self._link.many(commands, patience=0)
+        if beat and not await self._beat(began, replies[0], replies[1]):
+            return
+        if moved != self._moved:
+            return  # what was read was asked for before the store became another
+        streams = replies[-1]
+        entries = streams[0][1] if streams else []
+        for ident, flat in entries:
+            await self._entry(int(ident.partition(b"-")[0]), records.fields(flat))
+            if moved != self._moved:
+                return
+        if len(entries) < _AT_ONCE:
+            self._sure = began
+
+    async def _beat(self, began: float, reply: list[Any], replication: bytes) -> bool:
+        """What the sign of life found. False: the store is another now."""
+        fresh, mine, epoch = reply
+        if epoch.decode() != self._epoch() or self._replication() not in replication.decode():
+            await self._settle()
+            return False
+        self._beaten = began
+        if fresh:
+            # The others took this node for gone, or never knew it.
+            self._untold.update(self._people)
+        self._set_warden(mine=bool(mine))
+        return True
+
+    async def _entry(self, number: int, entry: records.Fields) -> None:
+        if number != self._position + 1:
+            log.warning("the bus: messages %d to %d are gone", self._position + 1, number - 1)
+            self._tell(Lost())
+        self._position = number
+        if entry.get(b"k") == b"n":
+            await self._settle()
+            return
+        try:
+            message = records.message(entry) or await self._large(entry)
+        except records.DamagedError as exc:
+            log.error("the bus: %s", exc)
+            message = Lost()
+        if isinstance(message, SessionRemoved):
+            self._people.pop(message.session, None)
+        self._tell(message)
+
+    async def _large(self, entry: records.Fields) -> Message:
+        """A commit whose record stands in its session's stream."""
+        session, place = entry[b"s"].decode(), entry[b"i"]
+        data = self._own.pop((session, entry[b"o"]), None)
+        if data is None:
+            found = await self._link.one("XRANGE", f"{self._about[0]}s:{session}:c", place, place, patience=0)
+            if not found:
+                return Lost()
+            data = found[0][1][1]
+        return records.committed(session, place, data)

@@ -1,0 +1,271 @@
+"""One connection to Redis at a time, made anew when it breaks, and looked at before it is used.
+
+redis-py speaks the protocol and the handshake. Pools and retries are ours: a commit may be sent again only
+because its script knows it again, and no command may reach a Redis that is another than the one that was
+met last before somebody has looked at what that means (`Link.meet`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.stores.base import StoreError
+
+from .address import Address
+from .instance import SECTIONS, Instance, UnfitError, facts, judge
+from .scripts import Script
+
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 1.0
+
+Command = Sequence[Any]
+"""A command and its arguments; or a `Script` and its arguments."""
+
+_TRANSIENT: Final = frozenset({"ReadOnlyError", "BusyLoadingError", "MasterDownError", "TryAgainError"})
+"""redis-py's names of answers that say: not now, or not here. Nothing was done then."""
+
+_TRANSIENT_WORDS: Final = ("UNBLOCKED", "READONLY", "LOADING", "MASTERDOWN")
+
+_REFUSALS: Final = frozenset(
+    {"AuthenticationError", "AuthenticationWrongNumberOfArgsError", "NoPermissionError", "AuthorizationError"}
+)
+
+
+def library() -> Any:
+    """redis-py's asyncio part. Raises `ConfigurationError` where it is not installed."""
+    try:
+        import redis.asyncio
+    except ImportError as exc:
+        raise ConfigurationError(
+            "the Redis store needs redis-py, which is not installed: pip install 'wsmonitor[redis]'"
+        ) from exc
+    return redis.asyncio
+
+
+def connection(address: Address) -> Any:
+    """A connection of redis-py's that is not made yet. Raises `ConfigurationError`."""
+    made = library()
+    common: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username or None,
+        "password": address.secret() or None,
+        "socket_timeout": None,  # a question has a deadline of its own
+        "socket_connect_timeout": None,
+        "protocol": 2,
+    }
+    if address.scheme == "unix":
+        return made.UnixDomainSocketConnection(path=address.path, **common)
+    common |= {"host": address.host, "port": address.port, "socket_keepalive": True}
+    if address.scheme == "rediss":
+        return made.SSLConnection(**common, ssl_check_hostname=True, **dict(address.tls))
+    return made.Connection(**common)
+
+
+def explain(exc: Exception, place: str) -> StoreError:
+    """What Redis answered, in words for people. Of these answers each says that nothing was done."""
+    text = str(exc)
+    kind = type(exc).__name__
+    # redis-py takes the word off some answers, and makes a type of its own of it.
+    if kind == "OutOfMemoryError" or text.startswith("OOM"):
+        return StoreError("Redis is at its memory limit (maxmemory)", code="read_only", place=place)
+    if kind == "ReadOnlyError" or text.startswith("READONLY"):
+        return StoreError("Redis is a read-only replica", code="read_only", place=place)
+    if text.startswith("MISCONF"):
+        return StoreError("Redis cannot save to its disk, and takes no writes", code="read_only", place=place)
+    if text.startswith("NOREPLICAS"):
+        return StoreError("Redis has too few replicas, and takes no writes", code="read_only", place=place)
+    if kind == "BusyLoadingError" or text.startswith("LOADING"):
+        return StoreError("Redis is still loading its data", place=place)
+    if kind == "NoPermissionError" or text.startswith("NOPERM"):
+        return StoreError(f"Redis does not permit it: {text}", place=place)
+    if kind == "AuthenticationError" or text.startswith(("WRONGPASS", "NOAUTH")):
+        return StoreError(f"Redis refuses the user or the password ({text})", place=place)
+    return StoreError(f"Redis: {text}", place=place)
+
+
+class _BrokenError(Exception):
+    """The connection is gone, and a new one may do better.
+
+    Attributes:
+        failure: what to say if it does not.
+        sent: the questions may have been read, and done.
+    """
+
+    def __init__(self, failure: StoreError, *, sent: bool) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.sent = sent
+
+
+class Link:
+    """See the module's text. Questions are asked one after the other, each group in one round trip.
+
+    Args:
+        meet: called with each new connection before it is used; raises `UnfitError` if it must not be.
+        timeout: seconds for the answers to one group, and for making a connection.
+        patience: seconds during which what found no Redis, or lost its answer, is asked again.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        meet: Callable[[Any], Awaitable[None]],
+        *,
+        timeout: float,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._meet = meet
+        self._timeout = timeout
+        self._patience = patience
+        self._clock = clock
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+        self._closed = False
+
+    async def one(self, *command: Any, patience: float | None = None, again: bool = True) -> Any:
+        """Ask one question. Raises `StoreError`."""
+        [reply] = await self.many([command], patience=patience, again=again)
+        return reply
+
+    async def many(
+        self, commands: Sequence[Command], *, patience: float | None = None, again: bool = True
+    ) -> list[Any]:
+        """Ask several at once.
+
+        Args:
+            patience: instead of the link's own.
+            again: whether they may be asked again after their answer was lost.
+
+        Raises:
+            StoreError: with ``outcome_known`` false when they may have been done.
+        """
+        give_up = self._clock() + (self._patience if patience is None else patience)
+        delay = FIRST_DELAY
+        unknown = False
+        async with self._lock:
+            while True:
+                try:
+                    return await self._ask(commands)
+                except StoreError as exc:
+                    exc.outcome_known = not unknown
+                    raise
+                except _BrokenError as exc:
+                    unknown = unknown or exc.sent
+                    if (exc.sent and not again) or self._clock() + delay > give_up:
+                        exc.failure.outcome_known = not unknown
+                        raise exc.failure from exc
+                await asyncio.sleep(delay)
+                delay = min(LONGEST_DELAY, 2 * delay)
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """One attempt. Raises `_BrokenError`, or `StoreError` for what another attempt would not change."""
+        replies = await self._exchange(commands)
+        if any(_kind(reply) == "NoScriptError" for reply in replies):
+            await self._exchange(
+                [("SCRIPT", "LOAD", one[0].text) for one in commands if isinstance(one[0], Script)]
+            )
+            replies = await self._exchange(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                failure = explain(reply, self._address.shown)
+                if _kind(reply) in _TRANSIENT or str(reply).startswith(_TRANSIENT_WORDS):
+                    # By the next connection the address may lead to one that does it.
+                    await self._drop()
+                    raise _BrokenError(failure, sent=False) from reply
+                raise failure from reply
+        return replies
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send and receive; an error that is an answer is among the answers."""
+        from redis.exceptions import RedisError, ResponseError
+
+        place = self._address.shown
+        if self._closed:
+            raise StoreError("the store is closed")
+        sent = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                if self._connection is None:
+                    self._connection = await self._connected()
+            sent = True
+            async with asyncio.timeout(self._timeout):
+                wire = self._connection.pack_commands([_spelled(one) for one in commands])
+                await self._connection.send_packed_command(wire, check_health=False)
+                replies: list[Any] = []
+                for _ in commands:
+                    try:
+                        replies.append(await self._connection.read_response())
+                    except ResponseError as exc:
+                        replies.append(exc)
+                return replies
+        except UnfitError as exc:
+            await self._drop()
+            if exc.lasting:
+                raise
+            raise _BrokenError(exc, sent=False) from exc
+        except (RedisError, OSError, EOFError) as exc:
+            await self._drop()
+            kind = _kind(exc)
+            if kind in _REFUSALS:
+                raise explain(exc, place) from exc
+            if kind in _TRANSIENT:
+                raise _BrokenError(explain(exc, place), sent=False) from exc
+            why = f"no answer within {self._timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
+            raise _BrokenError(StoreError(f"Redis cannot be reached: {why}", place=place), sent=sent) from exc
+        except BaseException:
+            # Half an exchange: the next answer on this connection would be another question's.
+            await self._drop()
+            raise
+
+    async def _connected(self) -> Any:
+        made = connection(self._address)
+        try:
+            await made.connect()
+            await self._meet(made)
+        except BaseException:
+            await made.disconnect(nowait=True)
+            raise
+        return made
+
+    async def _drop(self) -> None:
+        gone, self._connection = self._connection, None
+        if gone is not None:
+            with contextlib.suppress(Exception):
+                await gone.disconnect(nowait=True)
+
+    async def renew(self) -> None:
+        """Make a new connection, so that who is at its other end is looked at again. Raises `StoreError`."""
+        async with self._lock:
+            await self._drop()
+        await self.one("PING")
+
+    async def close(self) -> None:
+        """Ask nothing any more."""
+        self._closed = True
+        await self._drop()
+
+
+def _kind(reply: object) -> str:
+    return type(reply).__name__
+
+
+def _spelled(command: Command) -> Command:
+    if isinstance(command[0], Script):
+        return ("EVALSHA", command[0].sha, 0, *command[1:])
+    return command
+
+
+async def look(made: Any, place: str) -> Instance:
+    """Ask the Redis at the other end of a new connection what it is. Raises `UnfitError`."""
+    said: dict[str, str] = {}
+    for section in SECTIONS:
+        await made.send_command("INFO", section, check_health=False)
+        said |= facts(await made.read_response())
+    return judge(said, place)

@@ -1,0 +1,76 @@
+"""What a store's URL says, and what is wrong with it; its password is in no message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.stores.redis.address import parse
+
+
+def test_the_least_that_a_url_may_say() -> None:
+    address = parse("redis://localhost")
+    assert (address.host, address.port, address.db, address.prefix) == ("localhost", 6379, 0, "wsm:")
+    assert (address.username, address.secret(), address.tls) == ("", "", ())
+    assert address.shown == "redis://localhost:6379"
+
+
+def test_everything_that_it_may_say() -> None:
+    address = parse(
+        "rediss://us%40er:p%2Fw@[::1]:7000/3?prefix=team:&ssl_ca_certs=/ca.pem&ssl_certfile=/c&ssl_keyfile=/k"
+    )
+    assert (address.scheme, address.host, address.port, address.db) == ("rediss", "::1", 7000, 3)
+    assert (address.username, address.secret(), address.prefix) == ("us@er", "p/w", "team:")
+    assert dict(address.tls) == {"ssl_ca_certs": "/ca.pem", "ssl_certfile": "/c", "ssl_keyfile": "/k"}
+    assert address.shown == "rediss://[::1]:7000/3"
+    assert "p/w" not in repr(address)
+
+
+def test_a_unix_socket() -> None:
+    address = parse("unix://:word@/run/my%20redis.sock?db=2")
+    assert (address.path, address.host, address.db, address.secret()) == ("/run/my redis.sock", "", 2, "word")
+    assert address.shown == "unix:///run/my redis.sock"
+
+
+@pytest.mark.parametrize("db", ["redis://h/4", "redis://h?db=4", "redis://h/4/?db=5"])
+def test_the_database_s_number_is_in_the_path_or_an_option(db: str) -> None:
+    assert parse(db).db == 4
+
+
+def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    address = parse(f"redis://h?password_file={file}")
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        address.secret()
+    file.write_text("first\nnot this\n")
+    assert address.secret() == "first"
+    file.write_text("")
+    assert address.secret() == ""
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        address.secret()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://:hidden@h", "has to begin with"),
+        ("redis://:hidden@h:x", "cannot be read"),
+        ("redis://:hidden@", "needs a host"),
+        ("redis:///0", "needs a host"),
+        ("unix://:hidden@", "absolute path"),
+        ("unix://h/", "absolute path"),
+        ("redis://:hidden@h?timeout=3", "unknown option 'timeout' .known: prefix, db, password_file"),
+        ("redis://:hidden@h?ssl_ca_certs=/x", "unknown option 'ssl_ca_certs'"),
+        ("rediss://:hidden@h?ssl=1", "ssl_ca_certs"),
+        ("redis://:hidden@h?prefix=", "option 'prefix' is empty"),
+        ("redis://:hidden@h?password_file=/x", "not both"),
+        ("redis://:hidden@h/one", "has to be a number"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_password(url: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        parse(url)
+    assert "hidden" not in str(caught.value)
