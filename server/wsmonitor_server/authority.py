@@ -22,7 +22,8 @@ in a terminal state (a record that arrives late, or is asserted again after a ne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -40,7 +41,7 @@ from wsmonitor.protocol.changes import (
     StepChange,
     Unreadable,
 )
-from wsmonitor.protocol.codec import encode, encode_record
+from wsmonitor.protocol.codec import decode_event, encode, encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.digest import entity_hash, to_hex
 from wsmonitor.protocol.entities import (
@@ -53,9 +54,9 @@ from wsmonitor.protocol.entities import (
     Session,
     Step,
 )
-from wsmonitor.protocol.errors import CATALOGUE
+from wsmonitor.protocol.errors import CATALOGUE, ProtocolError
 from wsmonitor.protocol.messages import Event
-from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.reducer import SessionState, decode_entity
 from wsmonitor.protocol.states import TERMINAL, command_may_follow, may_follow
 
 from .facts import Facts
@@ -112,8 +113,10 @@ class Authority:
         values: Collection[str] = (),
         size: int = 0,
         retired: int = 0,
+        node: str = "",
     ) -> None:
         self.session = feed.topic
+        self._node = node
         self.feed = feed
         self.limits = limits
         self.positions = dict(producers)
@@ -142,6 +145,11 @@ class Authority:
     @property
     def uncommitted(self) -> bool:
         return self._batch is not None or bool(self._in_flight)
+
+    @property
+    def committing(self) -> bool:
+        """Whether a batch is being committed."""
+        return bool(self._in_flight)
 
     @property
     def open(self) -> bool:
@@ -226,7 +234,9 @@ class Authority:
             raise Rejection("fenced", "another holder opened this producer since")
         if position.epoch and position.holder != holder:
             self.abandon_commands(producer, "another process has taken its producer over", now_ns)
-        position = ProducerPosition(producer, subject, position.epoch + 1, position.accepted, holder)
+        position = ProducerPosition(
+            producer, subject, position.epoch + 1, position.accepted, holder, self._node
+        )
         now = str(now_ns)
         entity = Producer(
             id=producer,
@@ -297,7 +307,7 @@ class Authority:
         *,
         run: int = 0,
         uploaded: Collection[str] = (),
-    ) -> None:
+    ) -> int:
         """Take changes ``first``, ``first + 1`` … of an open producer.
 
         What was taken before is passed over (it was sent again); it is acknowledged with the rest.
@@ -305,6 +315,9 @@ class Authority:
         Args:
             run: the run number for a session that is created here.
             uploaded: SHA-256 of those `missing_uploads` that the store has.
+
+        Returns:
+            the number of the last change that is taken now.
 
         Raises:
             Rejection: ``out_of_sequence``: a change before these is missing; nothing was taken.
@@ -326,7 +339,8 @@ class Authority:
                     self._reject(producer, number, change, rejection)
                 accepted = last
             number = last + 1
-        self._move(ProducerPosition(producer, position.subject, position.epoch, accepted, position.holder))
+        self._move(dataclasses.replace(position, accepted=accepted))
+        return accepted
 
     def _take(
         self,
@@ -571,29 +585,32 @@ class Authority:
                 f"{kind} {entity.id!r} would make an event of {len(encoded):,} bytes; "
                 f"{self.limits.event_size:,} are allowed",
             )
-        batch = self._open_batch()
-        number = entity_hash(entity)
-        self._replace(kind, entity.id, entity, len(bytes(raw)))
-        self._count(kind, entity.id, number)
-        for dropped_kind, ident in drops:
+        self._enter(Numbered(seq, encoded, kind, entity, tuple(drops), entity_hash(entity)), bytes(raw))
+
+    def _enter(self, event: Numbered, raw: bytes) -> None:
+        """*event* is the next at the tail; *raw* is its entity, encoded."""
+        batch, key = self._open_batch(), (event.kind, event.entity.id)
+        assert event.number is not None
+        self._replace(*key, event.entity, len(raw))
+        self._count(*key, event.number)
+        for dropped_kind, ident in event.drops:
             self._replace(dropped_kind, ident, None, 0)
             self._count(dropped_kind, ident, 0)
-            self._overlay[dropped_kind, ident] = (seq, None)
+            self._overlay[dropped_kind, ident] = (event.seq, None)
             batch.commit.entities.pop((dropped_kind, ident), None)
             batch.commit.drops.add((dropped_kind, ident))
         for sha256, referred in self.facts.take_reference_changes():
             if referred:
                 batch.commit.values.add(sha256)
             else:
-                self._release(sha256, seq)
-        key = (kind, entity.id)
-        self._overlay[key] = (seq, entity)
-        batch.commit.entities[key] = bytes(raw)
+                self._release(sha256, event.seq)
+        self._overlay[key] = (event.seq, event.entity)
+        batch.commit.entities[key] = raw
         batch.commit.drops.discard(key)
-        batch.commit.events.append((seq, encoded))
-        batch.events.append(Numbered(seq, encoded, kind, entity, tuple(drops), number))
-        batch.size += len(encoded)
-        self.tail = seq
+        batch.commit.events.append((event.seq, event.encoded))
+        batch.events.append(event)
+        batch.size += len(event.encoded)
+        self.tail = event.seq
 
     def _replace(self, kind: str, ident: str, new: Entity | None, size: int) -> None:
         old = self.get(kind, ident)
@@ -662,6 +679,53 @@ class Authority:
                 self._released[sha256] = later
         self.feed.append(batch.events)
 
+    def adopt(
+        self,
+        events: Sequence[bytes],
+        producers: Mapping[str, ProducerPosition],
+        *,
+        released: Collection[str] = (),
+        retired: int = 0,
+    ) -> list[Numbered]:
+        """Another node's commit has become what the store has: the head advances by it, and is told.
+
+        Args:
+            events: encoded, from the head's successor on.
+            producers: the positions that it moved.
+            released: SHA-256 of values that the session no longer keeps.
+            retired: how many finished commands it moved out of the state.
+
+        Returns:
+            the events. Nothing may wait for a commit here: `rollback` before.
+
+        Raises:
+            ProtocolError, StateError: they are not what follows the head.
+        """
+        assert not self.uncommitted
+        numbered = [self._read(encoded, seq) for seq, encoded in enumerate(events, self.tail + 1)]
+        for event, raw in numbered:
+            self._enter(event, raw)
+        for sha256 in released:
+            self._released.pop(sha256, None)
+        self.positions.update(producers)
+        self._retired += retired
+        if (batch := self._batch) is not None:
+            self._batch = None
+            self._in_flight.append(batch)
+            batch.entity_bytes = self.facts.entity_bytes
+            self.committed(batch)
+        return [event for event, _ in numbered]
+
+    def _read(self, encoded: bytes, seq: int) -> tuple[Numbered, bytes]:
+        event = decode_event(encoded)
+        entity = decode_entity(event.kind, event.entity)
+        if entity is None or event.seq != seq or event.epoch != self.epoch:
+            raise ProtocolError(
+                "bad_message", f"event {event.seq} of {event.epoch} does not follow {seq - 1}"
+            )
+        numbered = Numbered(seq, encoded, event.kind, entity, tuple(event.drop), entity_hash(entity))
+        return numbered, bytes(event.entity)
+
     def rollback(self) -> None:
         """The store failed, and wrote nothing: everything behind the head is thrown away."""
         written = [(kind, ident, entity) for (kind, ident), (_, entity) in self._overlay.items()]
@@ -680,17 +744,24 @@ class Authority:
         self._released = {sha256: seqs for sha256, seqs in left.items() if seqs}
 
     def restart(
-        self, state: SessionState, producers: dict[str, ProducerPosition], retired: int = 0, size: int = 0
+        self,
+        state: SessionState,
+        producers: dict[str, ProducerPosition],
+        retired: int = 0,
+        size: int = 0,
+        *,
+        history: Iterable[tuple[int, bytes]] = (),
     ) -> None:
-        """Nobody knows what the store has: go on from what was loaded anew, under *state*'s new epoch.
+        """Nobody knows what the store has: go on from what was loaded anew, under *state*'s epoch.
 
         Args:
             retired: how many finished commands the store keeps apart.
             size: bytes of *state*'s entities.
+            history: its last events, if it is not of a new epoch.
         """
         self._retired = retired
         self.positions = dict(producers)
-        self.feed.restart(state)
+        self.feed.restart(state, history)
         self._store_first = self.feed.first_kept
         self._head_bytes = size
         self.facts = Facts(state, size)

@@ -13,7 +13,7 @@ from typing import Final
 
 from .authority import Batch
 from .session import LoadedSession
-from .stores.base import Store, StoreError
+from .stores.base import MovedError, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,13 @@ class CommitPath:
     Args:
         committed: called for each session of a group that was made last.
         failed: called for each session of a group that was not, or of which nobody knows.
+        moved: called for each session of a group that another node has written to first.
         outcome: called once for each group, before these: what went wrong, if anything did.
 
     Attributes:
         lock: held while the store writes session data; who removes a session takes it, too.
         commits, failures: how many groups there were.
+        conflicts: how many sessions of these another node had written to first.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class CommitPath:
         store: Store,
         committed: Callable[[LoadedSession, Batch], None],
         failed: Callable[[LoadedSession, StoreError], Awaitable[None]],
+        moved: Callable[[LoadedSession], None],
         outcome: Callable[[StoreError | None], None],
     ) -> None:
         self._store = store
         self._committed = committed
         self._failed = failed
+        self._moved = moved
         self._outcome = outcome
         self._dirty: dict[str, LoadedSession] = {}
         self._wake = asyncio.Event()
@@ -57,6 +61,7 @@ class CommitPath:
         self.queued = 0
         self.commits = 0
         self.failures = 0
+        self.conflicts = 0
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="wsmonitor commits")
@@ -119,14 +124,18 @@ class CommitPath:
 
     async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
         failure: StoreError | None = None
+        moved: frozenset[str] = frozenset()
         try:
             await self._store.commit([batch.commit for _, batch in taken])
+        except MovedError as exc:
+            moved = exc.sessions
         except StoreError as exc:
             log.error("commit failed: %s", exc)
             failure = exc
         except Exception as exc:
             log.exception("commit failed")
             failure = StoreError(f"a fault of the store: {exc!r}", outcome_known=False)
+        self.conflicts += len(moved)
         if failure is None:
             self.commits += 1
         else:
@@ -134,6 +143,9 @@ class CommitPath:
         self._outcome(failure)
         for loaded, batch in taken:
             try:
+                if loaded.id in moved:
+                    self._moved(loaded)
+                    continue
                 if failure is None:
                     self._committed(loaded, batch)
                     continue

@@ -180,8 +180,9 @@ class Connection:
         if peer is None or not transport.open:
             return
         may_send = not peer.outbox or peer.still_valid()
+        holding = self._server.engine.holding
         while may_send and not transport.paused:
-            frames = peer.outbox.take(CHUNK)
+            frames = peer.outbox.take_control() if holding else peer.outbox.take(CHUNK)
             if not frames:
                 break
             self._server.counters["frames_out_total"] += len(frames)

@@ -44,12 +44,14 @@ from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
 from .maintenance import Maintenance
 from .merge import Rejection
+from .nodes import LOOK, Nodes, unsure
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention
-from .session import IDLE, LoadedSession
-from .stores.base import Store, StoreError
+from .session import IDLE, LoadedSession, Superseded
+from .stores.base import Store, StoredSession, StoreError
+from .stores.bus import Shared
 from .sync import TopicSync
 from .values import Values, store_refusal
 
@@ -60,6 +62,7 @@ _LARGE: Final = 10_000  # entities of a session that is made ready in a thread o
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
 _STORE: Final = "/store"
+_NODES: Final = "/nodes"
 
 
 class SessionEngine:
@@ -67,6 +70,7 @@ class SessionEngine:
 
     Args:
         store: where sessions last; opened and closed by `start` and `stop`.
+        shared: the store again, where other servers use it, too.
         token_hex: random hexadecimal digits, so many bytes, for epochs.
     """
 
@@ -78,6 +82,7 @@ class SessionEngine:
         limits: Limits | None = None,
         retention: Retention | None = None,
         clock: Clock | None = None,
+        shared: Shared | None = None,
         token_hex: Callable[[int], str] = secrets.token_hex,
     ) -> None:
         self.store = store
@@ -104,8 +109,29 @@ class SessionEngine:
         self._revocation_callbacks: list[Callable[[str], None]] = []
         self._health = StoreHealth(self.clock.wall_ns, self._health_changed)
         self._degraded_callbacks: list[Callable[[], None]] = []
-        self._commits = CommitPath(store, self._committed, self._commit_failed, self._commit_ended)
-        self._producers = ProducerDesk(store, self._commits, self.clock, self._changed)
+        self._commits = CommitPath(
+            store, self._committed, self._commit_failed, self._commit_moved, self._commit_ended
+        )
+        self._producers = ProducerDesk(
+            store, self._commits, self.clock, self._changed, self._allowed, shared=shared is not None
+        )
+        self._nodes: Nodes | None = None
+        if shared is not None:
+            self._nodes = Nodes(
+                shared,
+                self._directory,
+                self._producers,
+                self.clock,
+                sessions=self._sessions,
+                known=self._known,
+                changed=self._changed,
+                forget=self._forget,
+                revoked=self._take_revocation,
+                attend=self._begin_to_attend,
+                regenerated=self._take_epoch,
+                doubtful=self._doubtful,
+                spawn=self._spawn,
+            )
         self._values = Values(store, self.limits, self.clock)
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
         self._counters = {"events": 0, "rejected": 0}
@@ -126,7 +152,9 @@ class SessionEngine:
         await self.store.open()
         self.epoch = self.store.epoch
         try:
-            self._revoked = await self.store.revoked()
+            if self._nodes is not None:
+                await self._nodes.opened()
+            self._revoked = {**self._revoked, **await self.store.revoked()}
             listings = await self.store.listings()
         except StoreError as exc:
             await self.store.close()
@@ -138,11 +166,21 @@ class SessionEngine:
         # What can only be read is served, and everybody is told so.
         await self._check_store()
         self._commits.start()
-        attention = sorted((listing for listing, wanted in listings if wanted), key=lambda one: one.size)
-        if attention:
-            self._attention = asyncio.create_task(self._attend([one.id for one in attention]))
+        if self._nodes is None:
+            attention = sorted((listing for listing, wanted in listings if wanted), key=lambda one: one.size)
+            self._begin_to_attend([one.id for one in attention])
+        else:
+            # Of several nodes one is told to watch over what nobody else does.
+            self._deadlines.set(_NODES, self.clock.monotonic() + LOOK)
         self._deadlines.set(_MAINTENANCE, self.clock.monotonic() + self.retention.interval)
         self._schedule()
+
+    def _begin_to_attend(self, sessions: Sequence[str]) -> None:
+        if sessions:
+            before, self._attention = self._attention, None
+            if before is not None:
+                before.cancel()
+            self._attention = asyncio.create_task(self._attend(sessions))
 
     async def _attend(self, sessions: Sequence[str]) -> None:
         for session in sessions:
@@ -218,7 +256,21 @@ class SessionEngine:
             raise store_refusal(exc, session) from exc
 
     async def _read(self, session: str) -> LoadedSession:
-        stored = await self.store.load(session) if session in self._known else None
+        if self._nodes is None:
+            return await self._make(session, await self._stored(session))
+        with self._nodes.arriving(session) as news:
+            stored = await self.store.load(session)
+            watching = await self._nodes.watching(session)
+            loaded = await self._make(session, stored)
+            loaded.feed.presence.elsewhere = watching
+            loaded.news.extend(news)
+        self._nodes.advance(loaded)
+        return loaded
+
+    async def _stored(self, session: str) -> StoredSession | None:
+        return await self.store.load(session) if session in self._known else None
+
+    async def _make(self, session: str, stored: StoredSession | None) -> LoadedSession:
         epoch = self.epoch if stored is None else stored.state.epoch
         if session in self._fresh or (stored is None and await self.store.tombstone(session) is not None):
             # What was under this id before is not continued.
@@ -234,6 +286,8 @@ class SessionEngine:
             limits=self.limits,
             timing=self.timing,
             now=self.clock.monotonic(),
+            node="" if self._nodes is None else self._nodes.node,
+            ours=_all if self._nodes is None else self._nodes.ours,
         )
         if stored is not None and len(stored.state) > _LARGE:
             # What is counted of a million steps takes seconds, which are not the other sessions'.
@@ -307,6 +361,9 @@ class SessionEngine:
             self._spawn(self._maintain())
         elif key == _STORE:
             self._spawn(self._check_store())
+        elif key == _NODES and self._nodes is not None:
+            self._deadlines.set(_NODES, now + LOOK)
+            self._nodes.look()
         elif (loaded := self._sessions.get(key)) is not None:
             self._session_timeout(loaded, now, now_ns)
 
@@ -319,11 +376,18 @@ class SessionEngine:
             log.info("session %s: producer %s is %s", loaded.id, producer, verdict)
         if loaded.retry_at is not None and loaded.retry_at <= now:
             loaded.retry_at = None
+            if self._nodes is not None:
+                self._nodes.retry(loaded)
+        if loaded.behind:
+            self._arm(loaded)
+            return
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
         if loaded.retry_at is None and not loaded.authority.uncommitted:
             loaded.retries = 0  # nothing of ours waits any more: silence from here on is the producer's
-        loaded.feed.tell_presence(now, self.timing.presence_interval)
+        here = loaded.feed.tell_presence(now, self.timing.presence_interval)
+        if here is not None and self._nodes is not None:
+            self._spawn(self._nodes.tell_watching(loaded, here))
         if loaded.evictable and loaded.idle_since + loaded.keep <= now:
             del self._sessions[loaded.id]
             self._deadlines.set(loaded.id, None)
@@ -338,6 +402,7 @@ class SessionEngine:
 
     def _committed(self, loaded: LoadedSession, batch: Batch) -> None:
         loaded.retries = 0
+        loaded.version += 1
         self._known.add(loaded.id)
         self._counters["events"] += len(batch.events)
         self._counters["rejected"] += len(batch.rejections)
@@ -348,14 +413,24 @@ class SessionEngine:
             loaded.verdicts_kept()
             if loaded.crashing:
                 loaded.apply_verdicts(self.clock.wall_ns())
-        if batch.commit.listing is not None:
+        if batch.commit.listing is not None and self._nodes is None:
             self._directory.update(batch.commit.listing, self.clock.monotonic(), self.clock.wall_ns())
             self._arm_directory()
         self._changed(loaded)
+        if self._nodes is not None:
+            self._nodes.advance(loaded)
+
+    def _commit_moved(self, loaded: LoadedSession) -> None:
+        assert self._nodes is not None  # only a store that is shared says so
+        self._nodes.moved(loaded)
 
     async def _commit_failed(self, loaded: LoadedSession, exc: StoreError) -> None:
         failure = store_refusal(exc, loaded.id)
-        if exc.outcome_known:
+        if self._nodes is not None:
+            # Whether it was written will be read.
+            loaded.authority.rollback()
+            self._nodes.moved(loaded)
+        elif exc.outcome_known:
             loaded.authority.rollback()
         else:
             await self._reload(loaded)
@@ -393,6 +468,7 @@ class SessionEngine:
     ) -> tuple[PublishOpened, ProducerHandle]:
         """See `ports.Engine.open_producer`. Raises `Refusal`."""
         session = message.session
+        self._allowed(session)
         loaded = await self._load(session)
         if message.producer_epoch and loaded.authority.position(message.producer) is None:
             await self._refuse_removed(session)
@@ -464,6 +540,7 @@ class SessionEngine:
         }
 
     async def _existing(self, session: str) -> LoadedSession:
+        self._allowed(session)
         loaded = await self._load(session)
         if loaded.feed.state.seq == 0:
             raise not_available(session)
@@ -490,6 +567,14 @@ class SessionEngine:
 
     async def command(self, message: CommandRequest, claims: Claims) -> CommandReply:
         """See `ports.Engine.command`: answers when the record is committed. Raises `Refusal`."""
+        while True:
+            try:
+                return await self._command(message, claims)
+            except Superseded:
+                continue  # judged again, behind what another node has committed
+
+    async def _command(self, message: CommandRequest, claims: Claims) -> CommandReply:
+        self._allowed(message.session)
         loaded = await self._load(message.session)
         retired: Command | None = None
         if loaded.authority.retired and loaded.authority.command(message.key) is None:
@@ -582,9 +667,13 @@ class SessionEngine:
             await self.store.revoke(jti, expires)
         except StoreError as exc:
             raise store_refusal(exc, "") from exc
-        self._revoked[jti] = expires
-        for callback in self._revocation_callbacks:
-            callback(jti)
+        self._take_revocation(jti, expires)
+
+    def _take_revocation(self, jti: str, expires: int) -> None:
+        if jti not in self._revoked:
+            self._revoked[jti] = expires
+            for callback in self._revocation_callbacks:
+                callback(jti)
 
     def revoked(self, jti: str) -> bool:
         """Whether the token with this id was revoked."""
@@ -596,9 +685,31 @@ class SessionEngine:
 
     # -- the server's own state
 
+    @property
+    def holding(self) -> bool:
+        """See `ports.Engine.holding`."""
+        return self._nodes is not None and not self._nodes.sure
+
+    def _allowed(self, session: str) -> None:
+        if self.holding:
+            raise store_refusal(unsure(), session)
+
+    def _doubtful(self) -> None:
+        """Whether this node is sure has changed."""
+        if self.holding:
+            self._health.ailing(unsure())
+        self._check_store_in(0.0)
+        for callback in self._degraded_callbacks:
+            callback()
+
+    def _take_epoch(self, epoch: str) -> None:
+        self.epoch = epoch
+
     async def ready(self) -> None:
         """Raise `StoreError` when the server could not take a write now."""
         try:
+            if self.holding:
+                raise unsure()
             await self.store.check(room=ROOM if self.degraded is not None else 0)
         except StoreError as exc:
             self._health.ailing(exc)
@@ -648,6 +759,7 @@ class SessionEngine:
             "uploads": len(self._values),
             "queued_bytes": self._commits.queued,
             "commits": self._commits.commits,
+            "conflicts": self._commits.conflicts,
             "failed_commits": self._commits.failures,
             "epoch": self.epoch,
             "store": self.store.info(),
@@ -658,3 +770,8 @@ class SessionEngine:
         """Whether a command or an upload is pending (the idle exit waits for them)."""
         pending = any(one.authority.facts.pending for one in self._sessions.values())
         return pending or self._values.busy
+
+
+def _all(node: str) -> bool:
+    """Where there is one node, every producer is its own."""
+    return True

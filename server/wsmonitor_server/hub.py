@@ -22,6 +22,7 @@ from wsmonitor.protocol.reducer import SessionState
 
 from .ports import Subscriber
 from .snapshot import Snapshot
+from .stores.bus import People
 
 SHARE_DISTANCE: Final = 256
 """How many events behind the head a snapshot may be and still be shared with the next sync."""
@@ -62,18 +63,33 @@ class Presence:
     """Who watches, told at most once per interval.
 
     People are counted by ``instance``: one program with two subscriptions is one observer.
+
+    Attributes:
+        elsewhere: who watches at other nodes.
+        dirty: whether there is something to tell.
     """
 
     def __init__(self, names: int) -> None:
+        self.elsewhere: dict[str, People] = {}
         self._limit = names
         self._next = 0.0
         self.dirty = False
 
-    def who(self, subscribers: Iterable[Subscriber]) -> tuple[int, tuple[str, ...]]:
-        """The count, and the first names in alphabetical order."""
+    @staticmethod
+    def here(subscribers: Iterable[Subscriber]) -> dict[str, str]:
+        """Instance to name of those who are connected to this server."""
         people: dict[str, str] = {}
         for number, subscriber in enumerate(subscribers):
             people.setdefault(subscriber.instance or f"#{number}", subscriber.name)
+        return people
+
+    def who(self, subscribers: Iterable[Subscriber]) -> tuple[int, tuple[str, ...]]:
+        """The count, and the first names in alphabetical order."""
+        people = self.here(subscribers)
+        for node, others in self.elsewhere.items():
+            for instance, name in others:
+                # Who gave no instance is somebody else at every node.
+                people.setdefault(f"{node}{instance}" if instance.startswith("#") else instance, name)
         return len(people), tuple(sorted(name for name in people.values() if name)[: self._limit])
 
     def deadline(self) -> float | None:
@@ -213,12 +229,14 @@ class Feed:
         if self.subscribers.pop(id(subscriber), None) is not None:
             self.presence.dirty = True
 
-    def tell_presence(self, now: float, interval: float) -> None:
-        """Tell who watches, if that changed and it is time."""
+    def tell_presence(self, now: float, interval: float) -> People | None:
+        """Tell who watches, if that changed and it is time; then, who of them is connected here."""
         if self.presence.due(now, interval):
             count, names = self.presence.who(self.subscribers.values())
             for subscriber in list(self.subscribers.values()):
                 subscriber.presence(self.topic, count, names)
+            return tuple(self.presence.here(self.subscribers.values()).items())
+        return None
 
     def _release(self) -> list[Subscriber]:
         everybody = [*self.subscribers.values(), *(sync.subscriber for sync in self.syncs.values())]
@@ -228,11 +246,14 @@ class Feed:
         self.syncs.clear()
         return everybody
 
-    def restart(self, state: SessionState) -> None:
-        """History was broken: go on with *state*, of another epoch; everybody must subscribe again."""
+    def restart(self, state: SessionState, history: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Go on with *state*, of another epoch or later than what was told: everybody subscribes again."""
         self.state = state
         self.history.clear()
         self.history_size = 0
+        for seq, encoded in history:
+            self._keep(Kept(seq, encoded, None))
+        self._trim()
         for subscriber in self._release():
             subscriber.reset(self.topic)
 

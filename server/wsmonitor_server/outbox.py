@@ -155,6 +155,14 @@ class Outbox:
                 self.state_size -= length
         return frames
 
+    def take_control(self) -> list[bytes]:
+        """Only what must not be lost, before what waits of sessions; that stays."""
+        frames = [frame for lane, frame in self._queue if lane is None]
+        if frames:
+            self._queue = deque(entry for entry in self._queue if entry[0] is not None)
+            self.control_count = self.control_waiting = 0
+        return frames
+
     def clear(self) -> None:
         """Forget everything: the connection is over."""
         for lane in self._lanes:

@@ -447,7 +447,7 @@ class Peer:
             if subscription.phase == "live" and subscription.batch_due is None
         ]
         heads: dict[str, tuple[str, int, str]] = {}
-        if live:
+        if live and not self.services.engine.holding:
             for topic, head in self._heads(live).items():
                 subscription = self.subscriptions[topic]
                 if subscription.told != head[:2]:

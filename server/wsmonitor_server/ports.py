@@ -183,8 +183,13 @@ class Engine(Protocol):
     def degraded(self) -> Degraded | None:
         """Why no changes are taken at present; None while they are."""
 
+    @property
+    def holding(self) -> bool:
+        """Whether nothing of sessions may be sent now: one of several servers that cannot know what was
+        revoked meanwhile. While it is so, nothing is taken either (``store_failed``)."""
+
     def on_degraded(self, callback: Callable[[], None]) -> None:
-        """Be told when `degraded` is another."""
+        """Be told when `degraded`, or `holding`, is another."""
 
     async def ready(self) -> None:
         """Raise when the server could not take a write now."""

@@ -7,7 +7,8 @@ holder before; a failed commit ends every holder of its session, because what th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.changes import Change, SessionChange, Unreadable
@@ -18,10 +19,11 @@ from . import commands, holds
 from .authority import Batch
 from .clock import Clock
 from .commits import CommitPath
+from .hub import Numbered
 from .merge import Rejection
 from .ports import ProducerEvents, Refusal
 from .replies import refusal
-from .session import LoadedSession
+from .session import LoadedSession, Published, Superseded
 from .stores.base import Store, StoreError
 from .values import store_refusal
 
@@ -76,15 +78,26 @@ class ProducerDesk:
 
     Args:
         changed: to be called when a session has something to commit, or other deadlines.
+        allowed: raises `Refusal` while nothing may be taken.
+        shared: whether other nodes write to the store, too.
     """
 
     def __init__(
-        self, store: Store, commits: CommitPath, clock: Clock, changed: Callable[[LoadedSession], None]
+        self,
+        store: Store,
+        commits: CommitPath,
+        clock: Clock,
+        changed: Callable[[LoadedSession], None],
+        allowed: Callable[[str], None],
+        *,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._store = store
         self._commits = commits
         self._clock = clock
         self._changed = changed
+        self._allowed = allowed
 
     async def open(
         self,
@@ -94,6 +107,15 @@ class ProducerDesk:
         events: ProducerEvents,
     ) -> tuple[PublishOpened, Holder]:
         """Make the caller the holder. Raises `Refusal`."""
+        while True:
+            try:
+                return await self._open(message, loaded, claims, events)
+            except Superseded:
+                continue  # judged again, behind what another node has committed
+
+    async def _open(
+        self, message: PublishOpen, loaded: LoadedSession, claims: Claims, events: ProducerEvents
+    ) -> tuple[PublishOpened, Holder]:
         authority, producer = loaded.authority, message.producer
         # A producer that was declared crashed and comes back is asked to assert what it owns.
         known = authority.position(producer) is not None and not authority.owns_crashed(producer)
@@ -158,17 +180,25 @@ class ProducerDesk:
 
     def fail(self, loaded: LoadedSession, error: ErrorInfo) -> None:
         """A commit failed: what the holders of this session sent is gone, they are to come again."""
-        now = self._clock.monotonic()
+        loaded.pending.clear()
         for holder in list(loaded.holders.values()):
-            self._end(holder, error)
-            if holder.producer not in loaded.feed.state.producers:
-                # It was to be opened for the first time: there is no such producer.
-                loaded.watch.closed(holder.producer)
-                loaded.verdicts.pop(holder.producer, None)
-            elif (verdict := loaded.watch.disconnected(holder.producer, now)) is not None:
-                loaded.verdicts[holder.producer] = verdict
-            if holder.opened:  # else the refusal of its opening says it all
-                holder.events.failed(loaded.id, holder.producer, error)
+            self._fail(holder, error)
+
+    def _fail(self, holder: Holder, error: ErrorInfo) -> None:
+        loaded = holder.loaded
+        self._end(holder, error)
+        self._unwatch(loaded, holder.producer, self._clock.monotonic())
+        if holder.opened:  # else the refusal of its opening says it all
+            holder.events.failed(loaded.id, holder.producer, error)
+
+    @staticmethod
+    def _unwatch(loaded: LoadedSession, producer: str, now: float) -> None:
+        if producer not in loaded.feed.state.producers:
+            # It was to be opened for the first time: there is no such producer.
+            loaded.watch.closed(producer)
+            loaded.verdicts.pop(producer, None)
+        elif (verdict := loaded.watch.disconnected(producer, now)) is not None:
+            loaded.verdicts[producer] = verdict
 
     async def close(self, holder: Holder, *, goodbye: bool) -> None:
         """The holder leaves: with a goodbye its silence is expected, otherwise it is stale at once."""
@@ -180,16 +210,17 @@ class ProducerDesk:
             loaded.watch.closed(producer)
             loaded.verdicts.pop(producer, None)
             loaded.goodbyes.add(producer)
-            loaded.authority.abandon_commands(
-                producer, "its program said goodbye without an answer", self._clock.wall_ns()
-            )
-            loaded.authority.set_liveness(producer, "live", self._clock.wall_ns(), closed=True)
+            loaded.say_goodbye(producer, self._clock.wall_ns())
         elif (verdict := loaded.watch.disconnected(producer, self._clock.monotonic())) is not None:
             loaded.verdicts[producer] = verdict
             loaded.authority.set_liveness(producer, verdict, self._clock.wall_ns())
         self._changed(loaded)
-        if goodbye:
-            await loaded.barrier()
+        while goodbye:
+            try:
+                await loaded.barrier()
+            except Superseded:
+                continue  # it was said again, behind what another node has committed
+            break
 
     def heard(self, holder: Holder) -> None:
         """A frame arrived on the holder's connection."""
@@ -207,6 +238,7 @@ class ProducerDesk:
         """Take changes. Raises `Refusal`; then nothing was taken."""
         holder.check(producer_epoch)
         loaded, session = holder.loaded, holder.session
+        self._allowed(session)
         await self._commits.room()
         run = 0
         uploaded: set[str] = set()
@@ -222,18 +254,23 @@ class ProducerDesk:
             raise store_refusal(exc, session) from exc
         # What was awaited may have taken long enough for another holder, or a failure.
         holder.check(producer_epoch)
+        self._allowed(session)
         before = loaded.authority.open_size
         try:
-            loaded.authority.publish(
+            last = loaded.authority.publish(
                 holder.producer, first, changes, self._clock.wall_ns(), run=run, uploaded=uploaded
             )
         except Rejection as rejection:
             raise rejected(rejection, session) from None
+        if self._shared:
+            loaded.pending.append(Published(holder, first, last, changes, run, uploaded))
         self._commits.add(max(0, loaded.authority.open_size - before))
         self._changed(loaded)
 
     def tell(self, loaded: LoadedSession, batch: Batch) -> None:
         """A batch is committed: tell its producers, rejections before acknowledgements, then commands."""
+        while loaded.pending and _taken(loaded, loaded.pending[0]):
+            loaded.pending.popleft()
         for producer, number, error in batch.rejections:
             if (holder := loaded.holders.get(producer)) is not None:
                 holder.events.rejected(loaded.id, producer, number, error)
@@ -241,24 +278,27 @@ class ProducerDesk:
             holder = loaded.holders.get(producer)
             if holder is not None and holder.opened:
                 holder.events.acked(loaded.id, producer, accepted)
-        for event in batch.events:
+        self._tell_events(loaded, batch.events)
+
+    def _tell_events(self, loaded: LoadedSession, events: Sequence[Numbered]) -> None:
+        for event in events:
             if isinstance(event.entity, Command) and event.entity.state == "requested":
                 holder = loaded.holders.get(loaded.authority.target(event.entity))
                 if holder is not None and holder.opened:
                     holder.events.deliver(loaded.id, holder.producer, event.entity)
-        self._tell_holds(loaded, batch)
+        self._tell_holds(loaded, events)
 
     def _holds_for(self, loaded: LoadedSession, producer: str) -> list[Hold]:
         state = loaded.feed.state
         loaded.holds = holds.holds(state)
         return [one for target, one in loaded.holds.items() if holds.owner(state, target) != producer]
 
-    def _tell_holds(self, loaded: LoadedSession, batch: Batch) -> None:
+    def _tell_holds(self, loaded: LoadedSession, events: Sequence[Numbered]) -> None:
         """Tell the producers that work beneath what another one owns when it is paused or cancelled."""
         if len(loaded.holders) < 2 and not loaded.holds:
             return
         state = loaded.feed.state
-        for event in batch.events:
+        for event in events:
             target = holds.target_of(event.entity)
             if target is None or (not isinstance(event.entity, Command) and target not in loaded.holds):
                 continue
@@ -273,9 +313,62 @@ class ProducerDesk:
                 if holder.opened and holder.producer != owner:
                     holder.events.held(loaded.id, holder.producer, now)
 
+    # -- other nodes
+
+    def undo(self, loaded: LoadedSession) -> None:
+        """What is not committed is void, because another node was first: it is to be done `again`."""
+        loaded.authority.rollback()
+        now = self._clock.monotonic()
+        for holder in [one for one in loaded.holders.values() if not one.opened]:
+            # Its opening is judged again by who waits for it.
+            self._end(holder, refusal("unexpected_message", "superseded", session=loaded.id).info)
+            self._unwatch(loaded, holder.producer, now)
+
+    def adopted(self, loaded: LoadedSession, events: Sequence[Numbered], moved: Iterable[str]) -> None:
+        """Another node's commit was applied, which moved the positions of the producers *moved*."""
+        for producer in moved:
+            position = loaded.authority.positions[producer]
+            holder = loaded.holders.get(producer)
+            if holder is not None and position.epoch > holder.epoch:
+                self.fence(holder)
+                holder = None
+            if holder is None:
+                # Another node hears it from here on.
+                loaded.watch.closed(producer)
+                loaded.verdicts.pop(producer, None)
+        self._tell_events(loaded, events)
+
+    def again(self, loaded: LoadedSession) -> None:
+        """Do again what `undo` has thrown away, as far as it still may be done."""
+        loaded.resolve(Superseded())
+        now_ns = self._clock.wall_ns()
+        pending, loaded.pending = loaded.pending, deque()
+        for one in pending:
+            holder = one.holder
+            if holder.ended is not None:
+                continue  # its client sends it again, or is told that another has taken over
+            try:
+                loaded.authority.publish(
+                    holder.producer, one.first, one.changes, now_ns, run=one.run, uploaded=one.uploaded
+                )
+            except Rejection as rejection:
+                self._fail(holder, rejected(rejection, loaded.id).info)
+            else:
+                loaded.pending.append(one)
+        loaded.apply_verdicts(now_ns)
+        self._changed(loaded)
+
     def _deliver_waiting(self, holder: Holder) -> None:
         if holder.ended is None:
             for command in commands.deliverable(
                 holder.loaded.authority, holder.producer, self._clock.wall_ns()
             ):
                 holder.events.deliver(holder.session, holder.producer, command)
+
+
+def _taken(loaded: LoadedSession, one: Published) -> bool:
+    """Whether all of *one* is committed, or never will be."""
+    position = loaded.authority.positions.get(one.holder.producer)
+    if position is None:
+        return False
+    return position.epoch > one.holder.epoch or position.accepted >= one.last

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from asyncio import Future, get_running_loop
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from wsmonitor.protocol.changes import Change, Unreadable
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
@@ -16,6 +20,7 @@ from .hub import Feed
 from .liveness import LivenessWatch, Verdict
 from .ports import Refusal
 from .stores.base import StoredSession
+from .stores.bus import Committed
 
 if TYPE_CHECKING:
     from .producers import Holder
@@ -28,6 +33,22 @@ IDLE_ABSENT: Final = 1.0
 """The same, where there is no session under the id."""
 
 
+class Superseded(Exception):
+    """Another node's commit was first: what was asked for is to be judged again, behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Changes that a holder has sent, as `Authority.publish` takes them, all with one commit."""
+
+    holder: Holder
+    first: int
+    last: int
+    changes: Sequence[Change | Unreadable]
+    run: int
+    uploaded: Collection[str]
+
+
 class LoadedSession:
     """A session in memory.
 
@@ -36,6 +57,12 @@ class LoadedSession:
             applied again after a failed commit.
         holds: what is wanted of producers beneath what others own, as it was last told; only what holds.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
+        version: in a shared store, how many commits the session has had, as far as is known here.
+        pending: in a shared store, what was published here and is not committed, in order: to be taken again
+            behind what another node has committed first.
+        news: what other nodes have committed, and is not applied here yet.
+        behind: whether it is being read what other nodes have committed; nothing is committed meanwhile.
+        redo: whether what was published here is to be taken again behind that.
     """
 
     def __init__(
@@ -47,6 +74,8 @@ class LoadedSession:
         limits: Limits,
         timing: Timing,
         now: float,
+        node: str = "",
+        ours: Callable[[str], bool] = lambda node: True,
     ) -> None:
         self.id = session
         state = SessionState(session, epoch) if stored is None else stored.state
@@ -59,6 +88,7 @@ class LoadedSession:
             values=() if stored is None else stored.values,
             size=0 if stored is None else stored.size,
             retired=0 if stored is None else stored.retired,
+            node=node,
         )
         self.watch = LivenessWatch(timing)
         self.verdicts: dict[str, Verdict] = {}
@@ -71,8 +101,20 @@ class LoadedSession:
         self.retry_at: float | None = None
         self.retries = 0
         self.idle_since = now
+        self.version = 0 if stored is None else stored.version
+        self.pending: deque[Published] = deque()
+        self.news: deque[Committed] = deque()
+        self.behind = False
+        self.redo = False
+        self.watch_over(ours, now)
+
+    def watch_over(self, ours: Callable[[str], bool], now: float) -> None:
+        """Expect to hear of the producers that nobody holds and that were on one of *ours*, the nodes."""
         facts = self.authority.facts
         for producer in facts.producers.values():
+            position = self.authority.position(producer.id)
+            if producer.id in self.watch or not ours("" if position is None else position.node):
+                continue
             if producer.closed or (producer.liveness == "lost" and producer.id not in facts.open_of):
                 continue
             level: Verdict = "lost" if producer.liveness == "lost" else "stale"
@@ -88,6 +130,7 @@ class LoadedSession:
             or len(self.watch)
             or self.retry_at is not None
             or self.authority.uncommitted
+            or self.behind
             or self.authority.facts.pending
         )
 
@@ -118,7 +161,12 @@ class LoadedSession:
             else:
                 self.authority.set_liveness(producer, verdict, now_ns)
         for producer in self.goodbyes:
-            self.authority.set_liveness(producer, "live", now_ns, closed=True)
+            self.say_goodbye(producer, now_ns)
+
+    def say_goodbye(self, producer: str, now_ns: int) -> None:
+        """*producer* has left in order."""
+        self.authority.abandon_commands(producer, "its program said goodbye without an answer", now_ns)
+        self.authority.set_liveness(producer, "live", now_ns, closed=True)
 
     def verdicts_kept(self) -> None:
         """Everything is committed: what is said for good need not be said again."""
@@ -134,13 +182,18 @@ class LoadedSession:
         return "crashed" in self.verdicts.values()
 
     async def barrier(self) -> None:
-        """Wait until what is at the tail now is committed. Raises `Refusal` when it failed."""
+        """Wait until what is at the tail now is committed.
+
+        Raises:
+            Refusal: it failed.
+            Superseded: another node was first, and what was at the tail is void: to be done again.
+        """
         if self.authority.uncommitted:
             future: Future[None] = get_running_loop().create_future()
             (self.waiters if self.authority.open else self.flight).append(future)
             await future
 
-    def resolve(self, failure: Refusal | None) -> None:
+    def resolve(self, failure: Refusal | Superseded | None) -> None:
         """Who waited for the running commit goes on; with *failure*, also who waited for the next one."""
         waiters, self.flight = self.flight, []
         if failure is not None:
@@ -155,7 +208,8 @@ class LoadedSession:
 
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""
-        batch = self.authority.take_batch()
+        batch = None if self.behind else self.authority.take_batch()
         if batch is not None:
+            batch.commit.version = self.version
             self.flight, self.waiters = self.waiters, []
         return batch

@@ -18,7 +18,7 @@ from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.stores.memory import MemoryStore
 
-ALWAYS = frozenset({"revoked", "on_revocation", "on_degraded", "degraded", "heads", "epoch"})
+ALWAYS = frozenset({"revoked", "on_revocation", "on_degraded", "degraded", "holding", "heads", "epoch"})
 """What the connection side asks whoever speaks: nothing of it is about the session that was named."""
 
 

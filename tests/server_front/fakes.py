@@ -95,6 +95,7 @@ class FakeEngine:
         self.revocations: dict[str, int] = {}
         self.callbacks: list[Callable[[str], None]] = []
         self.degraded: Degraded | None = None
+        self.holding = False
         self.degraded_callbacks: list[Callable[[], None]] = []
         self.hold = asyncio.Event()
         self.hold.set()

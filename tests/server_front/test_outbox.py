@@ -43,6 +43,21 @@ def test_overflow_by_count_and_by_size_names_the_greediest() -> None:
     assert not box.put_state(large, b"l" * 101)
 
 
+def test_what_waits_of_sessions_can_be_held_back() -> None:
+    outbox = Outbox(messages=10, size=100, control_messages=10, control_size=100)
+    lane, pages = Lane(), Lane(bulk=True)
+    outbox.put_state(lane, b"event")
+    outbox.put_control(b"answer")
+    outbox.put_bulk(pages, b"page")
+    outbox.put_control(b"beat")
+    assert outbox.take_control() == [b"answer", b"beat"]
+    assert outbox.take_control() == []
+    assert (outbox.control_count, outbox.control_waiting) == (0, 0)
+    assert (outbox.state_count, outbox.bulk_waiting) == (1, 4)
+    assert outbox.take(100) == [b"event", b"page"]
+    assert not outbox
+
+
 def test_control_is_never_dropped_with_a_lane() -> None:
     box, lane = outbox(), Lane()
     box.put_control(b"a")

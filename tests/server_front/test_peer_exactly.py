@@ -211,6 +211,19 @@ def test_two_intervals_late_is_late_and_not_asleep() -> None:
         assert (machine.wire.closed is not None) == closes
 
 
+async def test_no_heads_are_told_while_nothing_of_sessions_may_be() -> None:
+    machine = Machine(timing={"heartbeat_interval": 15.0})
+    await machine.watch()
+    machine.sent()
+    machine.engine.holding = True
+    told = {}
+    machine.engine.heads = lambda topics, patterns: told  # type: ignore[method-assign,assignment]
+    told["t"] = ("e", 10**6, "d")
+    machine.clock.advance(15)
+    machine.peer.handle_timeout()
+    assert [message.heads for message in machine.sent() if isinstance(message, Heartbeat)] == [{}]
+
+
 async def test_heads_are_asked_for_with_the_tokens_patterns() -> None:
     machine = Machine(timing={"heartbeat_interval": 15.0}, sessions=("s*", "t"))
     asked: list[tuple[list[str], Any]] = []

@@ -1,0 +1,413 @@
+"""Several servers over one store: what this node does because of what the others do.
+
+All nodes are equal, and none owns a session. A node judges changes on its own tail, as if it were alone;
+the store takes a commit only if nobody was first (`stores.base.MovedError`). Then, and whenever the bus
+tells of another node's commit, the tail is thrown away, the other's events become the head and are told
+here, and what was published here is judged again behind them::
+
+    bus: another's commit ──> undo the tail ──> adopt: head, feed, holders ──> again: what was published here
+                                                   ^
+    MovedError ──> read from the store what was missed
+
+So every node's feeds carry the same events under the same numbers, whoever made them. A node that cannot be
+sure to know all revocations (`sure`) neither sends nor takes anything of sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from wsmonitor.protocol.errors import WsMonitorError
+
+from .clock import Clock
+from .directory import Directory
+from .producers import ProducerDesk
+from .replies import refusal
+from .session import LoadedSession
+from .stores.base import StoredSession, StoreError
+from .stores.bus import (
+    Committed,
+    Lost,
+    Message,
+    NodeGone,
+    People,
+    Regenerated,
+    SessionRemoved,
+    Shared,
+    TokenRevoked,
+    WardenChanged,
+    Watching,
+)
+
+log = logging.getLogger(__name__)
+
+UNSURE: Final = 1.0
+"""Seconds without a word from the store after which a token may have been revoked that is taken for good here
+(invariant EXPIRED)."""
+
+LOOK: Final = 0.25
+"""Seconds between two looks at whether this node is sure."""
+
+RETRY: Final = 1.0
+"""Seconds until a session that could not be read is read again."""
+
+
+def unsure() -> StoreError:
+    """Why nothing is taken or sent."""
+    return StoreError("this server has lost touch with the others, and waits until it knows what it missed")
+
+
+class Nodes:
+    """See the module's text.
+
+    Args:
+        sessions: those in memory, by id; ``known``: the ids of all that there are.
+        changed: to be called when a session has something to commit, or other deadlines.
+        forget: takes a session that was removed out of memory, and tells all who use it.
+        revoked: a token is revoked from now on: jti and expiry.
+        attend: load these sessions, so that their producers are watched.
+        regenerated: the store's history goes on under another epoch.
+        doubtful: `sure` is another.
+        spawn: run this work.
+    """
+
+    def __init__(
+        self,
+        store: Shared,
+        directory: Directory,
+        producers: ProducerDesk,
+        clock: Clock,
+        *,
+        sessions: dict[str, LoadedSession],
+        known: set[str],
+        changed: Callable[[LoadedSession], None],
+        forget: Callable[[LoadedSession], None],
+        revoked: Callable[[str, int], None],
+        attend: Callable[[list[str]], None],
+        regenerated: Callable[[str], None],
+        doubtful: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._store = store
+        self._directory = directory
+        self._producers = producers
+        self._clock = clock
+        self._sessions = sessions
+        self._known = known
+        self._changed = changed
+        self._forget = forget
+        self._revoked = revoked
+        self._attend = attend
+        self._regenerated = regenerated
+        self._doubtful = doubtful
+        self._spawn = spawn
+        self._making_up = False
+        self._told_sure = True
+        self._arriving: dict[str, deque[Committed]] = {}  # news of sessions that are being loaded
+        self._alive: set[str] = set()
+        self._warden = False
+        self._doubt = 0  # how many times messages were missed whose effects are not made up for yet
+        self._failed: dict[str, float] = {}  # sessions that could not be read, and when they are to be
+        store.listen(self.hear)
+
+    @property
+    def node(self) -> str:
+        return self._store.node
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing that matters can have been missed: revocations above all."""
+        return self._doubt == 0 and self._clock.monotonic() - self._store.sure() <= UNSURE
+
+    async def opened(self) -> None:
+        """The store is open: learn who is there. Raises `StoreError`."""
+        self._alive |= await self._store.nodes()
+
+    def ours(self, node: str) -> bool:
+        """Whether the producers that were on *node* are this node's to watch over, if nobody holds them."""
+        return node == self.node or (self._warden and node not in self._alive)
+
+    @contextmanager
+    def arriving(self, session: str) -> Iterator[deque[Committed]]:
+        """While *session* is being loaded: what is told of it meanwhile."""
+        news = self._arriving[session] = deque()
+        try:
+            yield news
+        finally:
+            del self._arriving[session]
+
+    async def watching(self, session: str) -> dict[str, People]:
+        """Who watches the session at other nodes."""
+        return await self._store.watching(session)
+
+    async def tell_watching(self, loaded: LoadedSession, people: People) -> None:
+        """Tell the other nodes who watches here. What cannot be told now is told again."""
+        try:
+            await self._store.tell_watching(loaded.id, people)
+        except StoreError as exc:
+            log.warning("session %s: the other nodes cannot be told who watches: %s", loaded.id, exc)
+            loaded.feed.presence.dirty = True
+
+    # -- what the bus tells
+
+    def hear(self, message: Message) -> None:
+        """A message of the bus. Must not raise: the bus goes on."""
+        try:
+            self._hear(message)
+        except Exception:
+            log.exception("a fault in what another node told: %s", type(message).__name__)
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case Committed():
+                self._committed(message)
+            case SessionRemoved(session, _, node):
+                if node != self.node:
+                    self._removed(session)
+            case TokenRevoked(jti, expires):
+                self._revoked(jti, expires)
+            case Watching(session, node, people):
+                if node != self.node:
+                    self._alive.add(node)
+                    self._watched(session, node, people)
+            case NodeGone(node):
+                self._gone(node)
+            case WardenChanged(mine):
+                self._warden = mine
+                if mine:
+                    self._spawn(self._take_charge())
+            case Lost():
+                self._miss()
+            case Regenerated(epoch):
+                self._regenerated(epoch)
+                self._miss()
+
+    def _miss(self) -> None:
+        self._doubt += 1
+        self._spawn(self._make_up())
+        self.look()
+
+    def _committed(self, message: Committed) -> None:
+        session = message.session
+        self._known.add(session)
+        self._alive.add(message.node)
+        if message.listing is not None:
+            # In the bus's order, this node's own included: an older line must not come after a newer one.
+            self._directory.update(message.listing, self._clock.monotonic(), self._clock.wall_ns())
+        if (news := self._arriving.get(session)) is not None:
+            news.append(message)
+        if message.node != self.node and (loaded := self._sessions.get(session)) is not None:
+            loaded.news.append(message)
+            self.advance(loaded)
+
+    def _removed(self, session: str) -> None:
+        loaded = self._sessions.get(session)
+        if loaded is not None:
+            self._forget(loaded)
+        else:
+            self._known.discard(session)
+            self._directory.remove(session, self._clock.wall_ns())
+
+    def _watched(self, session: str, node: str, people: People) -> None:
+        loaded = self._sessions.get(session)
+        if loaded is None:
+            return
+        presence = loaded.feed.presence
+        if people:
+            presence.elsewhere[node] = people
+        else:
+            presence.elsewhere.pop(node, None)
+        presence.dirty = True
+        self._changed(loaded)
+
+    def _gone(self, node: str) -> None:
+        self._alive.discard(node)
+        for loaded in list(self._sessions.values()):
+            if node in loaded.feed.presence.elsewhere:
+                self._watched(loaded.id, node, ())
+        if self._warden:
+            self._spawn(self._take_charge())
+
+    async def _take_charge(self) -> None:
+        """Nobody else watches over the producers of nodes that are gone: this one does."""
+        try:
+            self._alive |= await self._store.nodes()
+            listings = await self._store.listings()
+        except StoreError as exc:
+            log.error("the sessions of a node that is gone cannot be found: %s", exc)
+            return
+        now, now_ns = self._clock.monotonic(), self._clock.wall_ns()
+        for loaded in list(self._sessions.values()):
+            loaded.watch_over(self.ours, now)
+            loaded.apply_verdicts(now_ns)
+            self._changed(loaded)
+        wanted = sorted((one for one, attention in listings if attention), key=lambda one: one.size)
+        self._attend([one.id for one in wanted if one.id not in self._sessions])
+
+    # -- sessions
+
+    def advance(self, loaded: LoadedSession) -> None:
+        """Apply what other nodes have committed, unless a commit of ours, or a look into the store, runs."""
+        if loaded.behind or loaded.removed or loaded.authority.committing:
+            return
+        while loaded.news and loaded.news[0].version <= loaded.version:
+            loaded.news.popleft()
+        if not loaded.news:
+            return
+        following = list(loaded.news)
+        if any(one.version != loaded.version + at for at, one in enumerate(following, 1)):
+            self.moved(loaded)
+            return
+        loaded.news.clear()
+        self._adopt(loaded, following)
+
+    def _adopt(self, loaded: LoadedSession, commits: list[Committed]) -> None:
+        """Make *commits*, which follow what is here, the head."""
+        again = loaded.authority.uncommitted
+        if again:
+            self._producers.undo(loaded)
+        for commit in commits:
+            authority = loaded.authority
+            if commit.epoch != authority.epoch or commit.head != authority.tail:
+                self.moved(loaded)
+                break
+            try:
+                events = authority.adopt(
+                    commit.events, commit.producers, released=commit.released, retired=commit.retired
+                )
+            except WsMonitorError as exc:
+                log.error("session %s: what another node has committed cannot be read: %s", loaded.id, exc)
+                authority.rollback()
+                self.moved(loaded, whole=True)
+                break
+            loaded.version = commit.version
+            self._producers.adopted(loaded, events, commit.producers)
+        if again and not loaded.behind:
+            self._producers.again(loaded)
+        elif again:
+            loaded.redo = True
+        self._changed(loaded)
+
+    def moved(self, loaded: LoadedSession, *, whole: bool = False) -> None:
+        """The store has more than is known here: read it, and do nothing else with the session meanwhile."""
+        if loaded.authority.uncommitted:
+            self._producers.undo(loaded)
+            loaded.redo = True
+        if not loaded.behind:
+            loaded.behind = True
+            self._spawn(self._follow(loaded, whole))
+
+    async def _follow(self, loaded: LoadedSession, whole: bool) -> None:
+        try:
+            missed = None if whole else await self._store.missed(loaded.id, loaded.version)
+            stored = None if missed else await self._store.load(loaded.id)
+        except StoreError as exc:
+            log.error("session %s cannot be read: %s", loaded.id, exc)
+            # Looked at again by `retry`; nothing of it is sent or taken until then.
+            self._failed[loaded.id] = self._clock.monotonic() + RETRY
+            loaded.retry_at = self._failed[loaded.id]
+            self._changed(loaded)
+            return
+        loaded.behind = False
+        if loaded.removed:
+            return
+        if missed:
+            self._adopt(loaded, missed)
+        elif stored is None and loaded.version:
+            self._forget(loaded)
+            return
+        else:
+            self._replace(loaded, stored)
+        if loaded.redo and not loaded.behind:
+            loaded.redo = False
+            self._producers.again(loaded)
+        self._changed(loaded)
+        self.advance(loaded)
+
+    def retry(self, loaded: LoadedSession) -> None:
+        """A deadline of *loaded* has come: if it could not be read, read it now."""
+        if self._failed.get(loaded.id, float("inf")) <= self._clock.monotonic():
+            del self._failed[loaded.id]
+            self._spawn(self._follow(loaded, whole=False))
+
+    def _replace(self, loaded: LoadedSession, stored: StoredSession | None) -> None:
+        """Go on from *stored*: too much was missed, or the session goes on under another epoch."""
+        if stored is None:
+            return  # nobody has committed anything yet
+        here = (loaded.version, loaded.authority.epoch)
+        if (stored.version, stored.state.epoch) == here:
+            return  # nothing was missed
+        continued = stored.state.epoch == loaded.authority.epoch or not loaded.version
+        loaded.authority.restart(
+            stored.state, stored.producers, stored.retired, stored.size, history=stored.history
+        )
+        loaded.version = stored.version
+        if continued:
+            self._producers.adopted(loaded, (), stored.producers)
+        else:
+            lost = refusal(
+                "store_failed", "the store may have lost what it had: send it again", session=loaded.id
+            )
+            loaded.resolve(lost)
+            self._producers.fail(loaded, lost.info)
+        loaded.watch_over(self.ours, self._clock.monotonic())
+
+    # -- doubt
+
+    async def _make_up(self) -> None:
+        """Messages were missed: read from the store what they may have said."""
+        if self._making_up:
+            return  # it sees that there is more doubt, and does it again
+        self._making_up = True
+        try:
+            while self._doubt and await self._read_all():
+                pass
+        finally:
+            self._making_up = False
+        self.look()
+
+    async def _read_all(self) -> bool:
+        """One reading of everything; False if it was not possible."""
+        doubt = self._doubt
+        try:
+            revoked = await self._store.revoked()
+            listings = await self._store.listings()
+            self._alive = set(await self._store.nodes())
+            watching = {
+                loaded.id: await self._store.watching(loaded.id)
+                for loaded in list(self._sessions.values())
+                if loaded.feed.used
+            }
+        except StoreError as exc:
+            log.error("what was missed cannot be read: %s", exc)
+            return False
+        for jti, expires in revoked.items():
+            self._revoked(jti, expires)
+        now, now_ns = self._clock.monotonic(), self._clock.wall_ns()
+        there = {listing.id for listing, _ in listings}
+        for listing, _ in listings:
+            self._known.add(listing.id)
+            if listing.state != "absent":
+                self._directory.update(listing, now, now_ns)
+        for session in [one for one in self._known if one not in there and one not in self._sessions]:
+            self._removed(session)
+        for loaded in list(self._sessions.values()):
+            loaded.feed.presence.elsewhere = dict(watching.get(loaded.id, {}))
+            loaded.feed.presence.dirty = True
+            if not loaded.authority.committing:
+                self.moved(loaded)  # one that commits learns it by its commit
+        if self._doubt == doubt:
+            self._doubt = 0
+        return True
+
+    def look(self) -> None:
+        """Now and then (`LOOK`): tell whether this node is sure, and try again what could not be read."""
+        if self._doubt and not self._making_up:
+            self._spawn(self._make_up())
+        if self.sure != self._told_sure:
+            self._told_sure = self.sure
+            self._doubtful()
