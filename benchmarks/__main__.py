@@ -14,13 +14,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import fanout, front_end, kernels, million, notebook, peers, propagation, recording, spool, stalled
+from . import (
+    applying,
+    connecting,
+    fanout,
+    front_end,
+    kernels,
+    million,
+    neighbours,
+    notebook,
+    peers,
+    propagation,
+    publishing,
+    recording,
+    spool,
+    stalled,
+    starting,
+    storms,
+)
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     fanout.NAME: ("events to many observers: the server and its peers, saturated and paced", fanout.run),
+    publishing.NAME: ("changes a second into SQLite, and times to the acknowledgement", publishing.run),
+    storms.NAME: ("a thousand clients come back at once, 100 KB of snapshot each", storms.run),
+    connecting.NAME: ("handshakes a second, and memory of idle connections, up to 10,000", connecting.run),
+    neighbours.NAME: (
+        "others' times while a large session, a large value, or nothing at all is read",
+        neighbours.run,
+    ),
+    applying.NAME: ("events a second through the client, and what it costs at rest", applying.run),
+    starting.NAME: ("import, and a server's start until it listens", starting.run),
     front_end.NAME: ("the observer's front-end in Chromium: long tasks, frames, first paint", front_end.run),
     recording.NAME: ("what recording costs a cell, as a front-end sees it", recording.run),
     notebook.NAME: (
@@ -39,7 +65,11 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
 
 
 # What a benchmark takes besides the options of all.
-ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {fanout.NAME: fanout.arguments}
+ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    fanout.NAME: fanout.arguments,
+    storms.NAME: storms.arguments,
+    connecting.NAME: connecting.arguments,
+}
 
 
 def cell(value: object) -> str:

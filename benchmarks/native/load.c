@@ -8,6 +8,8 @@
        calibrate size=500                          makes events as they arrive that large
        closed window=20 seconds=3 warm=0.5         so many events are under way; the next when one has reached all
        paced rate=20 seconds=3 warm=0.5            so many events a second, stamped with the time they were due
+       array batch=256 window=2 seconds=3          so many changes in a message, so many messages under way, each timed
+                                                   to its acknowledgement; rate=: so many messages a second instead
        storm concurrency=64                        all observers drop, and come back
        stall count=1                               so many observers stop reading
        quit
@@ -38,7 +40,11 @@ static double rate;
 static uint64_t due, interval;
 static char *padding;
 static size_t pad, seen_size;
-static int beat_at, server_ticks;
+static int beat_at, server_ticks, batch;
+static struct {
+    uint64_t last, sent;
+} unacknowledged[RING]; /* messages of changes: their last number, and when each was due or sent */
+static uint64_t first_open, next_open;
 
 static void delivered(struct connection *c, uint64_t number) {
     struct topic *t = &topics[c->topic];
@@ -69,8 +75,53 @@ static void publish(uint64_t stamped) {
     if (t->observers) under_way++;
 }
 
+/* Put one message of changes into the publisher's buffer. */
+static void publish_array(uint64_t stamped) {
+    static struct bytes list, message;
+    struct topic *t = &topics[0];
+    struct values v = connection_values(publisher);
+    v.number = t->published + world.script.offset + 1;
+    v.pad = (struct text){padding, pad};
+    bytes_clear(&list);
+    for (int i = 0; i < batch; i++) {
+        if (i) bytes_add(&list, ",", 1);
+        v.n = t->published++;
+        script_expand(&list, &world.script.change, &v);
+    }
+    v.changes = (struct text){list.data, list.to};
+    bytes_clear(&message);
+    script_expand(&message, &world.script.array, &v);
+    connection_queue(publisher, message.data, message.to);
+    unacknowledged[next_open % RING].last = t->published + world.script.offset;
+    unacknowledged[next_open++ % RING].sent = stamped;
+    under_way++;
+}
+
+/* An acknowledgement: of all messages up to its number. */
+static void told(struct connection *c, const unsigned char *data, size_t length) {
+    const struct text *mark = &world.script.accepted;
+    if (c != publisher || !batch || !mark->length) return;
+    const unsigned char *at = memmem(data, length, mark->data, mark->length);
+    if (!at) return;
+    uint64_t number = strtoull((const char *)at + mark->length, NULL, 10);
+    while (first_open < next_open && unacknowledged[first_open % RING].last <= number) {
+        uint64_t sent = unacknowledged[first_open++ % RING].sent;
+        under_way--;
+        world.counts.deliveries += (uint64_t)batch;
+        events++;
+        if (world.recording && world.clock > sent) histogram_add(&world.counts.latency, world.clock - sent);
+    }
+}
+
 static void pump(void) {
     if (!publisher || publisher->state != LIVE) return;
+    if (batch) {
+        uint64_t now = now_ns();
+        while (window && under_way < (uint64_t)window) publish_array(now);
+        for (; rate > 0 && due <= now && under_way < RING; due += interval) publish_array(due);
+        connection_flush(publisher);
+        return;
+    }
     if (window)
         while (under_way < (uint64_t)window) publish(now_ns());
     if (rate > 0) {
@@ -294,6 +345,20 @@ static void command_paced(const char *line) {
     measure(argument(line, "warm", 0.5), argument(line, "seconds", 3));
 }
 
+static void command_array(const char *line) {
+    batch = (int)argument(line, "batch", 256);
+    window = (int)argument(line, "window", 0);
+    rate = argument(line, "rate", 0);
+    interval = rate > 0 ? (uint64_t)(1e9 / rate) : 0;
+    due = now_ns() + interval;
+    pad = (size_t)argument(line, "pad", 0);
+    free(padding);
+    padding = malloc(pad + 1);
+    memset(padding, 'x', pad);
+    measure(argument(line, "warm", 0.5), argument(line, "seconds", 3));
+    batch = 0;
+}
+
 static void command_storm(const char *line) {
     int wanted = world.live;
     world.concurrency = (int)argument(line, "concurrency", 64);
@@ -360,7 +425,7 @@ static int obey(char *line) {
         void (*run)(const char *);
     } all[] = {{"open", command_open},     {"publisher", command_publisher}, {"calibrate", command_calibrate},
                {"closed", command_closed}, {"paced", command_paced},         {"storm", command_storm},
-               {"stall", command_stall}};
+               {"stall", command_stall},   {"array", command_array}};
     if (!strncmp(line, "quit", 4)) return 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (strncmp(line, all[i].name, strlen(all[i].name))) continue;
@@ -395,6 +460,7 @@ int main(int count, char **arguments) {
     world.connections = calloc((size_t)world.room, sizeof *world.connections);
     world.waiting = calloc((size_t)world.room, sizeof *world.waiting);
     world.delivered = delivered;
+    world.told = told;
     world.epoll = epoll_create1(0);
     world.timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     padding = calloc(1, 1);

@@ -6,7 +6,7 @@
        publisher.each … (once for each topic)   publisher.wait_each … (as often)
 
    Steps are gone through in order; rules (`on`) hold all the time, for messages that are no deliveries.
-   Patterns are looked for in the first bytes of a message; ^ in front of one: it begins so; and with $ behind: it
+   Patterns are looked for in the first and last bytes of a message; ^ in front of one: it begins so; and with $ behind: it
    is no longer. In values \r, \n, \\ and \xHH are known, and
    {connection} (six digits), {topic} (five digits), {number}, {page}, {beat}, {n} (the number behind "n":
    in the message that is answered), {wall} (ns since 1970), {token}, {stamp}, {pad}, {body}, {changes},
@@ -52,7 +52,9 @@ int text_in(const struct text *what, const unsigned char *data, size_t length) {
         n -= (size_t)whole;
         return length >= n && !memcmp(data, what->data + 1, n) && (!whole || length == n);
     }
-    return memmem(data, length < SEARCHED ? length : SEARCHED, what->data, what->length) != NULL;
+    if (length <= 2 * SEARCHED) return memmem(data, length, what->data, what->length) != NULL;
+    return memmem(data, SEARCHED, what->data, what->length) ||
+           memmem(data + length - SEARCHED, SEARCHED, what->data, what->length);
 }
 
 static void read_rule(struct part *p, const char *value) {

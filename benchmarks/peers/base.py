@@ -40,6 +40,10 @@ class Peer(ABC):
     def script(self) -> str:
         """What its clients say (see ``native/script.c``)."""
 
+    def storm_script(self) -> str:
+        """The same for clients that are sent 100 KB of snapshot when they come; empty: not for this peer."""
+        return ""
+
     def environment(self) -> Mapping[str, str] | None:
         """Its process environment; None for this one's."""
         return None
@@ -57,8 +61,8 @@ class Peer(ABC):
         return int(line.rpartition(" ")[2].rpartition(":")[2].rstrip("/\n"))
 
     @contextmanager
-    def start(self, clients: int) -> Iterator[Server]:
-        """Run it on its own core until the block ends."""
+    def start(self, clients: int, script: str = "") -> Iterator[Server]:
+        """Run it on its own core until the block ends; clients follow *script* (default: `script`)."""
         pair = cores()
         with tempfile.TemporaryDirectory(prefix="wsmonitor-bench-") as name:
             folder = Path(name)
@@ -74,7 +78,7 @@ class Peer(ABC):
             ):
                 try:
                     port = self.listening(process)
-                    yield Server(port, process.pid, self.script(), self.tokens(folder, clients))
+                    yield Server(port, process.pid, script or self.script(), self.tokens(folder, clients))
                 finally:
                     process.terminate()
                     try:

@@ -25,10 +25,16 @@ class Broadcast(Peer):
     def script(self) -> str:
         return SCRIPT
 
+    def storm_script(self) -> str:
+        return SCRIPT.replace("subscribe", "snapshot")
+
 
 BROADCAST = Broadcast()
 
 _SUBSCRIBERS: defaultdict[str, set[ServerConnection]] = defaultdict(set)
+
+
+_SNAPSHOT = "welcome" + 100_000 * "x"
 
 
 async def _handle(connection: ServerConnection) -> None:
@@ -42,6 +48,8 @@ async def _handle(connection: ServerConnection) -> None:
                 topic = message.removeprefix("subscribe ")
                 _SUBSCRIBERS[topic].add(connection)
                 await connection.send("welcome")
+            elif message.startswith("snapshot "):
+                await connection.send(_SNAPSHOT)
     finally:
         _SUBSCRIBERS[topic].discard(connection)
 

@@ -14,6 +14,15 @@ from wsmonitor.protocol.access import Role
 
 from .base import Peer
 
+_PRODUCER = '"session":"bench~{topic}","producer":"p"'
+
+# A session of about 100 KB: 128 further steps.
+_PUBLISH = f'"type":"publish",{_PRODUCER},"producer_epoch":1'
+_MORE = ",".join(
+    f'{{"op":"step","id":"more {n}","chain":"c","name":"s","state":"running","reason":"{600 * "x"}"}}'
+    for n in range(128)
+)
+
 CONFIG = """\
 [limits]
 message_rate = 1e6
@@ -33,7 +42,6 @@ _FIRST = ",".join(
         '{"op":"step","id":"s","chain":"c","name":"s","state":"running"}',
     )
 )
-_PRODUCER = '"session":"bench~{topic}","producer":"p"'
 _NEXT = '{"type":"sync_next","topic":"bench~{topic}","generation":1,"page":{page}}'
 _BEAT = '{"type":"heartbeat","n":{beat},"time":"{wall}"}'
 _BEAT_BACK = '{"type":"heartbeat_ack","n":{n},"time":"{wall}"}'
@@ -44,6 +52,9 @@ SCRIPT = "\n".join(
         r"headers Authorization: Bearer {token}\r\nSec-WebSocket-Protocol: wsmonitor.v1\r\n",
         f"body {BODY}",
         "event {body}",
+        f'array {{{_PUBLISH},"first":{{number}},"changes":[{{changes}}]}}',
+        'change {"op":"step","id":"s","attributes":{"m":"{n}","p":"{pad}"}}',
+        'accepted "accepted":',
         'bad "type":"resync"',
         "offset 3",
         'observer.send {"type":"hello","major":1,"name":"o{connection}","instance":"i{connection}"}',
@@ -57,7 +68,7 @@ SCRIPT = "\n".join(
         'publisher.wait "type":"welcome"',
         f'publisher.each {{"type":"publish_open","request":1,{_PRODUCER},"agent":"bench","holder":"1"}}',
         'publisher.wait_each "type":"publish_opened"',
-        f'publisher.each {{"type":"publish",{_PRODUCER},"producer_epoch":1,"first":1,"changes":[{_FIRST}]}}',
+        f'publisher.each {{{_PUBLISH},"first":1,"changes":[{_FIRST}]}}',
         'publisher.wait_each "type":"ack"',
         f'publisher.on "type":"heartbeat" => {_BEAT_BACK}',
         f"publisher.beat 15 {_BEAT}",
@@ -85,6 +96,10 @@ class Ours(Peer):
 
     def script(self) -> str:
         return SCRIPT
+
+    def storm_script(self) -> str:
+        more = f'publisher.each {{{_PUBLISH},"first":4,"changes":[{_MORE}]}}'
+        return f'{SCRIPT}{more}\npublisher.wait "type":"ack"\n'
 
     def tokens(self, folder: Path, clients: int) -> Sequence[str]:
         def token(number: int, role: Role) -> str:

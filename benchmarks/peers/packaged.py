@@ -96,6 +96,9 @@ class Picows(Peer):
     def script(self) -> str:
         return SCRIPT
 
+    def storm_script(self) -> str:
+        return SCRIPT.replace("subscribe", "snapshot")
+
 
 class PythonSocketIO(AtPort):
     name = "python-socketio"
@@ -109,6 +112,9 @@ class PythonSocketIO(AtPort):
 
     def script(self) -> str:
         return SOCKETIO_SCRIPT
+
+    def storm_script(self) -> str:
+        return SOCKETIO_SCRIPT.replace('"subscribe"', '"snapshot"')
 
 
 class Node(AtPort):
@@ -133,6 +139,9 @@ class Node(AtPort):
 
     def script(self) -> str:
         return self._script
+
+    def storm_script(self) -> str:
+        return self._script.replace("subscribe", "snapshot")
 
 
 class Nats(AtPort):

@@ -9,6 +9,7 @@ import uvloop
 from picows import WSListener, WSMsgType, ws_create_server
 
 TOPICS: defaultdict[str, set[Any]] = defaultdict(set)
+SNAPSHOT = b"welcome" + 100_000 * b"x"
 
 
 class Listener(WSListener):  # type: ignore[misc]  # it is compiled, and without types
@@ -26,6 +27,8 @@ class Listener(WSListener):  # type: ignore[misc]  # it is compiled, and without
             self.topic = message.decode().removeprefix("subscribe ")
             TOPICS[self.topic].add(transport)
             transport.send(WSMsgType.TEXT, b"welcome")
+        elif message.startswith(b"snapshot "):
+            transport.send(WSMsgType.TEXT, SNAPSHOT)
 
     def on_ws_disconnected(self, transport: Any) -> None:
         TOPICS[self.topic].discard(transport)

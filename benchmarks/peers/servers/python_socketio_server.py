@@ -9,12 +9,19 @@ import socketio
 import uvicorn
 
 server = socketio.AsyncServer(async_mode="asgi", cors_allowed_origins=[])
+SNAPSHOT = 100_000 * "x"
 
 
 @server.event  # type: ignore[untyped-decorator]  # it has no types
 async def subscribe(sid: str, topic: str) -> None:
     await server.enter_room(sid, topic)
     await server.emit("welcome", to=sid)
+
+
+@server.event  # type: ignore[untyped-decorator]  # likewise
+async def snapshot(sid: str, topic: str) -> None:
+    await server.enter_room(sid, topic)
+    await server.emit("welcome", SNAPSHOT, to=sid)
 
 
 @server.event  # type: ignore[untyped-decorator]  # likewise

@@ -1,6 +1,7 @@
 // ws: an event is framed once, and that frame written to each socket. The argument is the port.
 const { Sender, WebSocketServer } = require("ws");
 const topics = new Map();
+const snapshot = "welcome" + "x".repeat(100_000);
 const server = new WebSocketServer({ port: Number(process.argv[2]), host: "127.0.0.1", backlog: 1024, perMessageDeflate: false });
 server.on("connection", (socket) => {
   let topic = "";
@@ -13,6 +14,8 @@ server.on("connection", (socket) => {
       if (!topics.has(topic)) topics.set(topic, new Set());
       topics.get(topic).add(socket);
       socket.send("welcome");
+    } else if (data.toString().startsWith("snapshot ")) {
+      socket.send(snapshot);
     }
   });
   socket.on("close", () => topics.get(topic)?.delete(socket));

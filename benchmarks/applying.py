@@ -1,0 +1,281 @@
+"""What an observer's client can take: events a second, and what it costs while nothing happens.
+
+*Payloads*: events of 500 bytes, as they are in frames, through the machine of a connection: decoding, order,
+the reducer, the digest, the update for the callback. *Socket*: the same from a server that sends as fast as
+it can, through the client's thread, to a callback. *Rest*: a client with a hundred observed sessions in which
+nothing happens, and its share of a core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import msgspec
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from wsmonitor.client import EventApplied, PhaseChanged, PublicationListener, Target, Update, connect
+from wsmonitor.client.actions import Call, Open
+from wsmonitor.client.clock import Instant
+from wsmonitor.client.core import ClientCore
+from wsmonitor.protocol.changes import SessionChange
+from wsmonitor.protocol.defaults import SUBPROTOCOL
+
+from .pinned import cores, cpu, on_core
+from .server_process import serve as serve_ours
+
+NAME: Final = "apply"
+EVENTS: Final = 50_000
+STEPS: Final = 50
+SESSIONS: Final = 100
+_EPOCH: Final = "e"
+_NO_DIGEST: Final = 32 * "0"
+
+
+def welcome() -> bytes:
+    """What a server answers to ``hello``."""
+    return msgspec.json.encode(
+        {
+            "type": "welcome", "major": 1, "minor": 0, "server": "bench", "instance": "i", "epoch": _EPOCH,
+            "subject": "bench", "role": "observe", "sessions": ["*"], "expires": int(time.time()) + 3600,
+            "time": str(time.time_ns()), "heartbeat_interval": 15.0, "heartbeat_timeout": 35.0,
+            "quiet_after": 3.0, "page_size": 262144, "inline_value": 4096, "batch_changes": 256,
+            "batch_size": 1048576, "message_size": 2097152, "spread": 0.0,
+        }
+    )  # fmt: skip
+
+
+def sync_answers(topic: str, generation: int) -> tuple[bytes, list[bytes]]:
+    """The sync of an empty session: what follows ``subscribe``, and what follows ``sync_next``."""
+    about = {"topic": topic, "generation": generation}
+    begin = {"type": "sync_begin", **about, "epoch": _EPOCH, "base": 0, "entities": 0}
+    page = {"type": "sync_page", **about, "page": 0, "base": 0, "last": True, "entities": []}
+    done = {"type": "synced", **about, "seq": 0, "digest": _NO_DIGEST}
+    return msgspec.json.encode(begin), [msgspec.json.encode(page), msgspec.json.encode(done)]
+
+
+def events(topic: str, count: int) -> list[bytes]:
+    """So many event messages of about 500 bytes, of changing steps."""
+    made = []
+    for seq in range(1, count + 1):
+        step = {
+            "id": f"s{seq % STEPS}", "chain": "c", "name": "step", "state": "running", "producer": "p",
+            "created": "1700000000000000000", "started": "1700000000000000000",
+            "metrics": {"loss": 1 / seq, "n": seq}, "attributes": {"note": 230 * "x"}, "seq": seq,
+        }  # fmt: skip
+        made.append(
+            msgspec.json.encode(
+                {
+                    "type": "event", "topic": topic, "epoch": _EPOCH, "seq": seq, "ts": "1700000000000000000",
+                    "kind": "step", "entity": step,
+                }
+            )
+        )  # fmt: skip
+    return made
+
+
+def from_payloads(count: int) -> float:
+    """Events a second through the machine of a connection, with its updates told."""
+    core = ClientCore(random=random.random)
+    now = Instant(time.monotonic(), time.time())
+    told: list[Update] = []
+
+    def carry_out() -> None:
+        for action in core.take(now):
+            if isinstance(action, Call):
+                action.function()
+            elif isinstance(action, Open):
+                core.link.opened(now, action.attempt)
+
+    core.link.start(now)
+    core.link.located(now, core.link.attempt, "ws://127.0.0.1/", "token")
+    carry_out()
+    core.receive(now, welcome())
+    carry_out()
+    machine = core.subscribe(now, "s", told.append)
+    carry_out()
+    begin, rest = sync_answers("s", 1)
+    for data in (begin, *rest):
+        core.receive(now, data)
+        carry_out()
+    payloads = events("s", count)
+    told.clear()
+    start = time.perf_counter()
+    for data in payloads:
+        core.receive(now, data)
+        carry_out()
+    took = time.perf_counter() - start
+    if (
+        machine.position != (_EPOCH, count)
+        or sum(isinstance(update, EventApplied) for update in told) != count
+    ):
+        raise RuntimeError(f"the client is at {machine.position} after {count} events")
+    return count / took
+
+
+async def _flood(connection: ServerConnection, payloads: list[bytes]) -> None:
+    async for text in connection:
+        message = json.loads(text)
+        match message["type"]:
+            case "hello":
+                await connection.send(welcome().decode())
+            case "subscribe":
+                begin, rest = sync_answers(message["topic"], message["generation"])
+                await connection.send(begin.decode())
+            case "sync_next":
+                for data in rest:
+                    await connection.send(data.decode())
+                for data in payloads:
+                    await connection.send(data, text=True)
+            case "heartbeat":
+                answer = {"type": "heartbeat_ack", "n": message["n"], "time": str(time.time_ns())}
+                await connection.send(json.dumps(answer))
+
+
+async def flood(count: int) -> None:
+    """The server's process: whoever subscribes gets *count* events as fast as they go."""
+    payloads = events("s", count)
+
+    async def handle(connection: ServerConnection) -> None:
+        await _flood(connection, payloads)
+
+    protocols = [Subprotocol(SUBPROTOCOL)]
+    async with serve(
+        handle, "127.0.0.1", 0, compression=None, ping_interval=None, subprotocols=protocols
+    ) as server:
+        print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await server.serve_forever()
+
+
+def through_socket(count: int) -> tuple[float, float]:
+    """Events a second through a socket to a callback, and the client's processor time for one in µs."""
+    pair = cores()
+    command = [sys.executable, "-m", "benchmarks.applying", "flood", str(count)]
+    with (
+        on_core(pair[0] if pair else None),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            done = threading.Event()
+            times: list[float] = []
+            used: list[float] = []
+            seen = 0
+
+            def update(one: Update) -> None:
+                nonlocal seen
+                if isinstance(one, EventApplied):
+                    seen += 1
+                    if seen in (1, count):
+                        times.append(time.perf_counter())
+                        used.append(time.process_time())
+                        if seen == count:
+                            done.set()
+
+            with (
+                connect(Target(url=url, token="t")) as connection,
+                connection.subscribe("s", update),
+            ):
+                if not done.wait(120):
+                    raise RuntimeError(f"{seen} of {count} events arrived")
+        finally:
+            process.kill()
+    return (count - 1) / (times[1] - times[0]), (used[1] - used[0]) / count * 1e6
+
+
+def rest(url: str, token: str, topics: int) -> None:
+    """The resting client's process: it watches until its standard input ends."""
+    live = 0
+    ready = threading.Event()
+
+    def update(one: Update) -> None:
+        nonlocal live
+        if isinstance(one, PhaseChanged) and one.phase == "live":
+            live += 1
+            if live == topics:
+                ready.set()
+
+    with connect(Target(url=url, token=token)) as connection:
+        kept = [connection.subscribe(f"rest~{number}", update) for number in range(topics)]
+        if not ready.wait(60):
+            raise RuntimeError(f"{live} of {topics} subscriptions are live")
+        print("ready", flush=True)
+        sys.stdin.read()
+        for one in kept:
+            one.close()
+
+
+@contextmanager
+def sessions(url: str, tokens: Sequence[str], count: int) -> Iterator[None]:
+    """So many sessions, in which nothing happens, with their producers alive: a connection for each token."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(connect(Target(url=url, token=token))) for token in tokens]
+        for number in range(count):
+            holder = holders[number % len(holders)]
+            publication = holder.publication(f"rest~{number}", f"p{number}", PublicationListener())
+            publication.submit(SessionChange(name="rest", state="running"))
+            publication.flush(30)
+        yield
+
+
+def at_rest(seconds: float) -> float:
+    """The share of a core that a client with a hundred observed sessions needs."""
+    # A connection may hold 64 producers, so there are two.
+    with (
+        serve_ours("memory") as server,
+        sessions(server.url, [server.token(name, "publish") for name in ("p", "q")], SESSIONS),
+    ):
+        command = [sys.executable, "-m", "benchmarks.applying", "rest", server.url, str(SESSIONS)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(server.token("o", "observe") + "\n")
+            process.stdin.flush()
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError("the resting client did not get live")
+            time.sleep(2)
+            before = cpu(process.pid)
+            time.sleep(seconds)
+            return (cpu(process.pid) - before) / seconds
+
+
+def run(*, rounds: int, seconds: float = 45.0) -> list[dict[str, Any]]:
+    """Medians over the rounds. A rest of *seconds* has three heartbeats each way."""
+    payloads = [from_payloads(EVENTS) for _ in range(rounds)]
+    socket = [through_socket(EVENTS) for _ in range(rounds)]
+    resting = [at_rest(seconds) for _ in range(rounds)]
+
+    def row(what: str, values: list[float], unit: str, besides: str) -> dict[str, Any]:
+        return {
+            "what": what,
+            "median": float(f"{statistics.median(values):.4g}"),
+            "least": float(f"{min(values):.4g}"),
+            "most": float(f"{max(values):.4g}"),
+            "unit": unit,
+            "besides": besides,
+        }
+
+    cost = statistics.median(each for _, each in socket)
+    return [
+        row("payloads", payloads, "events/s", f"{EVENTS} events of {STEPS} steps"),
+        row("socket", [rate for rate, _ in socket], "events/s", f"CPU {cost:.1f} µs an event"),
+        row("rest", [100 * share for share in resting], "% of a core", f"{SESSIONS} sessions observed"),
+    ]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "flood":
+        asyncio.run(flood(int(sys.argv[2])))
+    else:
+        rest(sys.argv[2], sys.stdin.readline().strip(), int(sys.argv[3]))
