@@ -19,14 +19,17 @@ from . import (
     connecting,
     fanout,
     front_end,
+    goals,
     kernels,
     million,
     neighbours,
     notebook,
     peers,
+    plot,
     propagation,
     publishing,
     recording,
+    results,
     spool,
     stalled,
     starting,
@@ -35,6 +38,7 @@ from . import (
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+PICTURE = DOCS.parent / "images" / "fanout.svg"
 
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     fanout.NAME: ("events to many observers: the server and its peers, saturated and paced", fanout.run),
@@ -87,9 +91,39 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def parts(name: str, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """*rows* as they are kept: of the fan-out each scene by itself, because each can be measured alone."""
+    if name != fanout.NAME:
+        return {"all": rows}
+    scenes: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        scenes.setdefault(row["observers"], []).append(row)
+    return scenes
+
+
+def render(name: str) -> None:
+    """Make the section of *name* anew from what is kept of it; nothing happens when nothing is."""
+    kept = results.load(name)
+    if not kept:
+        return
+    if name == fanout.NAME:
+        replace(name, fanout.document(kept))
+        plot.write(results.rows(name), PICTURE)
+        return
+    text = [
+        f"Measured {part['measured']}.\nAgain: `{part['command']}`.\n\n{table(part['rows'])}\n"
+        for part in kept.values()
+    ]
+    replace(name, "\n".join(text))
+
+
 def write(name: str, command: str, rows: list[dict[str, Any]], document: Path = DOCS) -> None:
     """Put *rows* into the docs, in the place of what this benchmark wrote before."""
-    section = f"Measured {describe()}.\nAgain: `{command}`.\n\n{table(rows)}\n"
+    replace(name, f"Measured {describe()}.\nAgain: `{command}`.\n\n{table(rows)}\n", document)
+
+
+def replace(name: str, section: str, document: Path = DOCS) -> None:
+    """Put *section* between the markers of *name*."""
     text = document.read_text(encoding="utf-8")
     new, count = re.subn(
         rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)",
@@ -114,6 +148,10 @@ def main() -> None:
         command.add_argument("--write", action="store_true", help="put the result into docs/benchmarks.md")
         if name in ARGUMENTS:
             ARGUMENTS[name](command)
+    command = commands.add_parser(goals.NAME, help="the goals for speed, and what was measured of them")
+    command.add_argument(
+        "--write", action="store_true", help="put it, and all results that are kept, into docs/benchmarks.md"
+    )
     command = commands.add_parser(
         "peers", help="the servers that ours is measured beside, and how to get them"
     )
@@ -125,7 +163,15 @@ def main() -> None:
     if name is None:
         for name, (what, _) in BENCHMARKS.items():
             print(f"{name:14} {what}")
+        print(f"{goals.NAME:14} the goals for speed, and what was measured of them")
         print(f"{'peers':14} the servers that ours is measured beside, and how to get them")
+        return
+    if name == goals.NAME:
+        print(table(goals.table()))
+        if options["write"]:
+            for one in BENCHMARKS:
+                render(one)
+            replace(name, table(goals.table()) + "\n")
         return
     if name == "peers":
         peers.show(install=options["install"])
@@ -136,7 +182,11 @@ def main() -> None:
         raise SystemExit("nothing was measured")
     print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else table(rows))
     if into_docs:
-        write(name, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]), rows)
+        line = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        for part, some in parts(name, rows).items():
+            results.keep(name, part, line, some)
+        render(name)
+        replace(goals.NAME, table(goals.table()) + "\n")
 
 
 if __name__ == "__main__":

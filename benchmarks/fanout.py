@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,6 +142,7 @@ def summary(raw: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             return round(rate / other, 2) if other and "paced" not in load else None
 
         rates = [row["per_second"] for row in rows]
+        busy = [(row["server_user"] + row["server_kernel"]) / row["seconds"] for row in rows]
         table.append(
             {
                 "observers": scene,
@@ -158,11 +159,43 @@ def summary(raw: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "missing": sum(
                     row["gaps"] + row["bad"] + row["lost"] + (not row["complete"]) for row in rows
                 ),
-                "generator": f"{middle('generator_cpu'):.0%}",
+                "server's core": f"{statistics.median(busy):.0%}",
+                "generator's core": f"{middle('generator_cpu'):.0%}",
+                "generator": rows[0]["generator"],
                 "rounds": len(rows),
             }
         )
     return table
+
+
+def document(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The kept results for people: a table for each scene, with the loads side by side."""
+    text = []
+    for scene in (one for one in SCENES if one in parts):
+        part = parts[scene]
+        rows = {(row["server"], row["load"]): row for row in part["rows"]}
+        loads = list(dict.fromkeys(load for _, load in rows))
+        text.append(f"**{scene.replace('x', ' sessions × ')} observers.** Measured {part['measured']}.")
+        text.append(f"Again: `{part['command']}`.\n")
+        text.append("| server | " + " | ".join(loads) + " |")
+        text.append("|" + " --- |" * (len(loads) + 1))
+        for server in dict.fromkeys(server for server, _ in rows):
+            cells = [_cell(rows.get((server, load))) for load in loads]
+            text.append(f"| {server} | " + " | ".join(cells) + " |")
+        text.append("")
+    return "\n".join(text) + "\n"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    times = f"p50 {row['p50 ms']}, p99 {row['p99 ms']} ms"
+    missing = f"; {row['missing']} missing" if row["missing"] else ""
+    if "paced" in row["load"]:
+        return f"{times}{missing}"
+    ratio = f" ({row['to broadcast()']}×)" if row["to broadcast()"] is not None else ""
+    cost = f"{row['user µs']} + {row['kernel µs']} µs"
+    return f"{row['deliveries/s'] / 1000:,.0f} k/s{ratio}; {cost}; p99 {row['p99 ms']} ms{missing}"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@
 enum { RING = 8192, STDIN = 0x7ffffffe, TIMER = 0x7fffffff };
 
 struct topic {
-    uint64_t published, *left; /* for each event under way, how many observers have not got it */
+    uint64_t published, *left; /* for each event under way, how many observers have not got it; `ring` of them */
     int observers;
 };
 
@@ -36,6 +36,7 @@ static struct connection *publisher;
 static uint64_t under_way, events, turn, pid;
 static struct bytes orders; /* what came on standard input */
 static int window;
+static uint64_t ring;
 static double rate;
 static uint64_t due, interval;
 static char *padding;
@@ -48,7 +49,7 @@ static uint64_t first_open, next_open;
 
 static void delivered(struct connection *c, uint64_t number) {
     struct topic *t = &topics[c->topic];
-    if (t->published - number <= RING && !--t->left[number % RING]) under_way--;
+    if (t->published - number <= ring && !--t->left[number % ring]) under_way--;
 }
 
 /* Put one event into the publisher's buffer. */
@@ -69,7 +70,7 @@ static void publish(uint64_t stamped) {
     bytes_clear(&event);
     script_expand(&event, &world.script.event, &v);
     connection_queue(publisher, event.data, event.to);
-    t->left[t->published++ % RING] = (uint64_t)t->observers;
+    t->left[t->published++ % ring] = (uint64_t)t->observers;
     turn = (turn + 1) % (uint64_t)world.topics;
     events++;
     if (t->observers) under_way++;
@@ -78,8 +79,10 @@ static void publish(uint64_t stamped) {
 /* Put one message of changes into the publisher's buffer. */
 static void publish_array(uint64_t stamped) {
     static struct bytes list, message;
-    struct topic *t = &topics[0];
+    struct topic *t = &topics[turn];
     struct values v = connection_values(publisher);
+    v.topic = turn;
+    turn = (turn + 1) % (uint64_t)world.topics;
     v.number = t->published + world.script.offset + 1;
     v.pad = (struct text){padding, pad};
     bytes_clear(&list);
@@ -97,19 +100,22 @@ static void publish_array(uint64_t stamped) {
     under_way++;
 }
 
-/* An acknowledgement: of all messages up to its number. */
+/* An acknowledgement: of all messages up to its number. Of several topics each is another's, and has no more
+   than one message under way: then it counts for one. */
 static void told(struct connection *c, const unsigned char *data, size_t length) {
     const struct text *mark = &world.script.accepted;
     if (c != publisher || !batch || !mark->length) return;
     const unsigned char *at = memmem(data, length, mark->data, mark->length);
     if (!at) return;
-    uint64_t number = strtoull((const char *)at + mark->length, NULL, 10);
+    uint64_t number = world.topics > 1 ? unacknowledged[first_open % RING].last
+                                       : strtoull((const char *)at + mark->length, NULL, 10);
     while (first_open < next_open && unacknowledged[first_open % RING].last <= number) {
         uint64_t sent = unacknowledged[first_open++ % RING].sent;
         under_way--;
         world.counts.deliveries += (uint64_t)batch;
         events++;
         if (world.recording && world.clock > sent) histogram_add(&world.counts.latency, world.clock - sent);
+        if (world.topics > 1) break;
     }
 }
 
@@ -238,15 +244,23 @@ static void opened(int wanted, double seconds) {
     print_opening((double)(now_ns() - began) / 1e9, wanted);
 }
 
+static void make_topics(int count) {
+    if (topics) return;
+    world.topics = count;
+    ring = count == 1 ? RING : 256;
+    topics = calloc((size_t)count, sizeof *topics);
+    if (!topics) die("no memory");
+    for (int i = 0; i < count; i++) {
+        topics[i].left = calloc(ring, sizeof(uint64_t));
+        if (!topics[i].left) die("no memory");
+    }
+}
+
 static void command_open(const char *line) {
     int count = (int)argument(line, "count", 1), wanted = world.live + count;
     int topic_count = (int)argument(line, "topics", world.topics ? world.topics : 1);
     world.concurrency = (int)argument(line, "concurrency", 64);
-    if (!topics) {
-        world.topics = topic_count;
-        topics = calloc((size_t)topic_count, sizeof *topics);
-        for (int i = 0; i < topic_count; i++) topics[i].left = calloc(RING, sizeof(uint64_t));
-    }
+    make_topics(topic_count);
     for (int i = 0; i < count; i++) {
         uint64_t topic = (uint64_t)(i % world.topics);
         connection_new(OBSERVER, topic);
@@ -257,11 +271,7 @@ static void command_open(const char *line) {
 }
 
 static void command_publisher(const char *line) {
-    if (!topics) {
-        world.topics = (int)argument(line, "topics", 1);
-        topics = calloc((size_t)world.topics, sizeof *topics);
-        for (int i = 0; i < world.topics; i++) topics[i].left = calloc(RING, sizeof(uint64_t));
-    }
+    make_topics((int)argument(line, "topics", 1));
     world.concurrency = 64;
     publisher = connection_new(PUBLISHER, 0);
     opened(world.live + 1, argument(line, "timeout", 60));

@@ -27,7 +27,7 @@ CONFIG = """\
 [limits]
 message_rate = 1e6
 message_burst = 1000000
-publications = 1024
+publications = 20000
 """
 
 BODY = (

@@ -1,0 +1,254 @@
+"""The goals for speed, each with what was measured of it: made from the kept results alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .results import FOLDER, rows
+
+NAME: Final = "goals"
+OURS: Final = "wsmonitor"
+SQLITE: Final = "wsmonitor, SQLite"
+BARE: Final = "websockets broadcast()"
+BROKERS: Final = ("NATS", "Mosquitto")
+
+
+class Missing(Exception):
+    """A row that a goal needs has not been measured."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """*measured* gives the figure, which has to be at least, or at most, *limit*."""
+
+    what: str
+    limit: float
+    at_least: bool
+    unit: str
+    measured: Callable[[Results], float]
+
+
+class Results:
+    """The kept rows, by what a goal asks for. All methods raise `Missing`."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
+
+    def fanout(self, scene: str, load: str, server: str, column: str) -> float:
+        for row in rows("fanout", self._folder):
+            if (row["observers"], row["load"], row["server"]) == (scene, load, server):
+                return float(row[column])
+        raise Missing
+
+    def ratio(self, scene: str, load: str, server: str, other: str, column: str = "deliveries/s") -> float:
+        return self.fanout(scene, load, server, column) / self.fanout(scene, load, other, column)
+
+    def cpu(self, scene: str, load: str, server: str) -> float:
+        return sum(self.fanout(scene, load, server, column) for column in ("user µs", "kernel µs"))
+
+    def median(self, name: str, column: str, **where: object) -> float:
+        found = [
+            float(row[column])
+            for row in rows(name, self._folder)
+            if all(row.get(key) == value for key, value in where.items())
+        ]
+        if not found:
+            raise Missing
+        return float(statistics.median(found))
+
+    def beside(self, what: str) -> float:
+        """The others' p99 beside a heavy reader, to that without: the median of the rounds' ratios."""
+        found = rows("neighbours", self._folder)
+        alone = [row["others' p99 ms"] for row in found if row["beside"] == "nothing"]
+        with_it = [row["others' p99 ms"] for row in found if what in row["beside"]]
+        if not alone or len(alone) != len(with_it):
+            raise Missing
+        return float(statistics.median(one / other for one, other in zip(with_it, alone, strict=True)))
+
+
+def _median(name: str, column: str, **where: object) -> Callable[[Results], float]:
+    return lambda results: results.median(name, column, **where)
+
+
+def _burst(scene: str, load: str, other: str, server: str = OURS) -> Callable[[Results], float]:
+    return lambda results: results.ratio(scene, load, server, other)
+
+
+def _paced(other: str) -> Callable[[Results], float]:
+    return lambda results: results.ratio("1000", "paced 20,000/s", OURS, other, "p99 ms")
+
+
+def _each(name: str, column: str, one: dict[str, Any], other: dict[str, Any]) -> Callable[[Results], float]:
+    return lambda results: results.median(name, column, **one) / results.median(name, column, **other)
+
+
+def _flat(results: Results) -> float:
+    costs = [
+        results.median("publish", "CPU µs", server=OURS, load=f"single changes, {count:,} sessions")
+        for count in (10, 10_000)
+    ]
+    return costs[1] / costs[0]
+
+
+_BURST: Final = "20 under way"
+_ONE: Final = "1 under way"
+_CLIENT: Final = "median"
+
+GOALS: Final = (
+    Goal("burst of 20, 1,000 observers: to broadcast()", 10, True, "×", _burst("1000", _BURST, BARE)),
+    Goal("burst of 20, 1,000 observers: to NATS", 1.2, True, "×", _burst("1000", _BURST, "NATS")),
+    Goal("burst of 20, 5,000 observers: to NATS", 2, True, "×", _burst("5000", _BURST, "NATS")),
+    Goal("burst of 20, 100 observers: to NATS", 0.9, True, "×", _burst("100", _BURST, "NATS")),
+    Goal("one event under way, 1,000: to broadcast()", 1.2, True, "×", _burst("1000", _ONE, BARE)),
+    Goal("one event under way, 1,000: to picows", 0.95, True, "×", _burst("1000", _ONE, "picows")),
+    Goal(
+        "one event under way: CPU of a delivery to the floor's",
+        1.15,
+        False,
+        "×",
+        lambda results: results.cpu("1000", _ONE, OURS) / results.cpu("1000", _ONE, "floor"),
+    ),
+    Goal(
+        "one event under way: user part of a delivery",
+        0.6,
+        False,
+        "µs",
+        lambda results: results.fanout("1000", _ONE, OURS, "user µs"),
+    ),
+    Goal("paced 20,000/s, 1,000 observers: p99 to the floor's", 1.25, False, "×", _paced("floor")),
+    *(
+        Goal(f"paced 20,000/s, 1,000 observers: p99 to that of {broker}", 1, False, "×", _paced(broker))
+        for broker in BROKERS
+    ),
+    Goal(
+        "300,000/s offered to 100: p99",
+        3,
+        False,
+        "ms",
+        lambda results: results.fanout("100", "paced 300,000/s", OURS, "p99 ms"),
+    ),
+    Goal("SQLite, burst of 20, 1,000: to memory", 0.9, True, "×", _burst("1000", _BURST, OURS, SQLITE)),
+    Goal("SQLite, one under way, 1,000: to memory", 0.9, True, "×", _burst("1000", _ONE, OURS, SQLITE)),
+    Goal(
+        "200 sessions × 10 observers, 20 under way: to broadcast()",
+        1,
+        True,
+        "×",
+        _burst("200x10", _BURST, BARE),
+    ),
+    Goal("cost of an event with 10,000 sessions to that with 10", 1.1, False, "×", _flat),
+    Goal(
+        "SQLite, arrays of 256",
+        30_000,
+        True,
+        "changes/s",
+        _median("publish", "changes/s", server=SQLITE, load="arrays of 256, 4 under way"),
+    ),
+    Goal(
+        "SQLite, 5,000 single changes/s: p99 of the acknowledgement",
+        20,
+        False,
+        "ms",
+        _median("publish", "p99 ms", server=SQLITE, load="5,000 single changes/s"),
+    ),
+    Goal(
+        "idle observer, 5,000 held",
+        18,
+        False,
+        "KB",
+        _median("connections", "KB each", server=OURS, held=5000),
+    ),
+    Goal("10,000 connections", 210, False, "MB", _median("connections", "MB", server=OURS, held=10_000)),
+    Goal(
+        "handshakes with JWT, first 1,000: to the bare library",
+        0.5,
+        True,
+        "×",
+        _each("connections", "handshakes/s", {"server": OURS, "held": 1000}, {"server": BARE, "held": 1000}),
+    ),
+    Goal(
+        "handshakes at 9,000 held to those at 1,000",
+        0.85,
+        True,
+        "×",
+        _each("connections", "handshakes/s", {"server": OURS, "held": 9000}, {"server": OURS, "held": 1000}),
+    ),
+    Goal(
+        "storm, 1,000 × 100 KB: to bare websockets",
+        1.3,
+        False,
+        "×",
+        _each("storm", "seconds", {"server": OURS}, {"server": BARE}),
+    ),
+    Goal(
+        "storm, 1,000 × 100 KB: to Socket.IO",
+        0.5,
+        False,
+        "×",
+        _each("storm", "seconds", {"server": OURS}, {"server": "Socket.IO"}),
+    ),
+    Goal("a stalled reader: the others' p99", 1.1, False, "×", lambda results: results.beside("stopped")),
+    Goal(
+        "a session of 50,000 steps: first page",
+        50,
+        False,
+        "ms",
+        _median("neighbours", "value", beside="a session of 50,000 steps is read"),
+    ),
+    Goal("… the others' p99", 1.1, False, "×", lambda results: results.beside("50,000 steps")),
+    Goal(
+        "a value of 100 MB: to the bare library",
+        0.5,
+        True,
+        "×",
+        _median("neighbours", "value", beside="a value of 100 MB is read"),
+    ),
+    Goal("… the others' p99", 1.1, False, "×", lambda results: results.beside("100 MB")),
+    Goal("client, from payloads", 200_000, True, "events/s", _median("apply", _CLIENT, what="payloads")),
+    Goal("client, through a socket", 100_000, True, "events/s", _median("apply", _CLIENT, what="socket")),
+    Goal(
+        "client with 100 sessions at rest", 0.5, False, "% of a core", _median("apply", _CLIENT, what="rest")
+    ),
+    Goal("`import wsmonitor`", 60, False, "ms", _median("start", "median ms", what="import wsmonitor")),
+    Goal(
+        "server to listening",
+        400,
+        False,
+        "ms",
+        _median("start", "median ms", what="server to listening, memory"),
+    ),
+)
+
+
+def number(value: float) -> str:
+    """Three digits, thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def table(goals: Iterable[Goal] = GOALS, folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """A row for each goal. What was not measured is told so."""
+    results = Results(folder)
+    lines = []
+    for goal in goals:
+        sign = "≥" if goal.at_least else "≤"
+        try:
+            value = goal.measured(results)
+        except Missing:
+            measured, reached = "not measured yet", ""
+        else:
+            measured = f"{number(value)} {goal.unit}"
+            met = value >= goal.limit if goal.at_least else value <= goal.limit
+            reached = "yes" if met else "no"
+        lines.append(
+            {
+                "what": goal.what,
+                "goal": f"{sign} {number(goal.limit)} {goal.unit}",
+                "measured": measured,
+                "reached": reached,
+            }
+        )
+    return lines
