@@ -114,7 +114,7 @@ class RedisServer:
 
     def close(self) -> None:
         """Leave nothing behind."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self.resume()
         self.kill()
         self._short.cleanup()

@@ -46,7 +46,8 @@ class BusReader:
         tell: called for every message.
         epoch: the store's epoch as this node knows it.
         settle: finds out what Redis this is and what that means; called when that may have changed.
-        instance: what INFO says of the Redis that was met last: its replication id.
+        replication: the replication id of the Redis that was met last.
+        broken: called when Redis could not be asked.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class BusReader:
         epoch: Callable[[], str],
         settle: Callable[[], Awaitable[None]],
         replication: Callable[[], str],
+        broken: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         pace: Pace,
     ) -> None:
@@ -67,6 +69,7 @@ class BusReader:
         self._epoch = epoch
         self._settle = settle
         self._replication = replication
+        self._broken = broken
         self._clock = clock
         self._pace = pace
         self._position = 0
@@ -156,6 +159,7 @@ class BusReader:
                 continue
             except StoreError as exc:
                 (log.warning if delay == FIRST_DELAY else log.info)("the bus: %s", exc)
+                await self._broken()
             except Exception:
                 # The bus outlives every fault; what was not read is read again, or told as lost.
                 log.exception("the bus: a fault")

@@ -81,7 +81,7 @@ def explain(exc: Exception, place: str) -> StoreError:
         return StoreError("Redis has too few replicas, and takes no writes", code="read_only", place=place)
     if kind == "BusyLoadingError" or text.startswith("LOADING"):
         return StoreError("Redis is still loading its data", place=place)
-    if kind == "NoPermissionError" or text.startswith("NOPERM"):
+    if kind == "NoPermissionError" or "NOPERM" in text or "can't run this command" in text:
         return StoreError(f"Redis does not permit it: {text}", place=place)
     if kind == "AuthenticationError" or text.startswith(("WRONGPASS", "NOAUTH")):
         return StoreError(f"Redis refuses the user or the password ({text})", place=place)
@@ -175,7 +175,7 @@ class Link:
         for reply in replies:
             if isinstance(reply, Exception):
                 failure = explain(reply, self._address.shown)
-                if _kind(reply) in _TRANSIENT or str(reply).startswith(_TRANSIENT_WORDS):
+                if _transient(reply):
                     # By the next connection the address may lead to one that does it.
                     await self._drop()
                     raise _BrokenError(failure, sent=False) from reply
@@ -212,11 +212,16 @@ class Link:
             raise _BrokenError(exc, sent=False) from exc
         except (RedisError, OSError, EOFError) as exc:
             await self._drop()
+            cause = exc.__cause__
+            if isinstance(cause, RedisError):
+                # What a handshake over a Unix socket was answered, redis-py wraps.
+                exc = cause
             kind = _kind(exc)
-            if kind in _REFUSALS:
-                raise explain(exc, place) from exc
-            if kind in _TRANSIENT:
+            if _transient(exc):
                 raise _BrokenError(explain(exc, place), sent=False) from exc
+            if kind in _REFUSALS or isinstance(exc, ResponseError):
+                # The second: it was said of what a new connection is asked first.
+                raise explain(exc, place) from exc
             why = f"no answer within {self._timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
             raise _BrokenError(StoreError(f"Redis cannot be reached: {why}", place=place), sent=sent) from exc
         except BaseException:
@@ -246,6 +251,14 @@ class Link:
             await self._drop()
         await self.one("PING")
 
+    async def doubt(self) -> None:
+        """Another link has broken: make a new connection before the next question.
+
+        So it is known of that question that it was not asked, if Redis is gone.
+        """
+        if not self._lock.locked():
+            await self._drop()
+
     async def close(self) -> None:
         """Ask nothing any more."""
         self._closed = True
@@ -254,6 +267,10 @@ class Link:
 
 def _kind(reply: object) -> str:
     return type(reply).__name__
+
+
+def _transient(reply: Exception) -> bool:
+    return _kind(reply) in _TRANSIENT or str(reply).startswith(_TRANSIENT_WORDS)
 
 
 def _spelled(command: Command) -> Command:

@@ -74,7 +74,7 @@ class RedisStore:
         self._address = parse(url)
         self._log_records = log_records
         self._token_hex = token_hex
-        self._clock = clock
+        self._patience = patience
         self.node = token_hex(8)
         self._prefix = self._address.prefix
         self._about = (self._prefix, self.node)
@@ -101,6 +101,7 @@ class RedisStore:
             epoch=lambda: self.epoch,
             settle=self._settle,
             replication=lambda: self._instance.replid,
+            broken=self._doubt,
             clock=clock,
             pace=pace or Pace(),
         )
@@ -126,6 +127,10 @@ class RedisStore:
         self._instance = Instance()
         await self._slow.renew()
 
+    async def _doubt(self) -> None:
+        for link in (self._quick, self._slow):
+            await link.doubt()
+
     def _adopt(self, epoch: str, number: int) -> None:
         if epoch == self.epoch:
             return
@@ -149,7 +154,7 @@ class RedisStore:
     async def open(self) -> None:
         """Connect, and be one of the nodes. Raises `ConfigurationError`."""
         try:
-            await self._slow.one("PING", patience=_START)
+            await self._slow.one("PING", patience=min(_START, self._patience))
             await self._bus.start()
         except StoreError as exc:
             await self.close()

@@ -1,0 +1,539 @@
+"""The Redis store when Redis, or the way to it, fails: nothing is done twice, and no loss is silent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer, free_port
+from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.stores.base import Commit, MovedError, StoreError
+from wsmonitor_server.stores.bus import Committed, Lost, NodeGone, Regenerated, WardenChanged, Watching
+from wsmonitor_server.stores.redis import scripts
+from wsmonitor_server.stores.redis.bus import Pace
+from wsmonitor_server.stores.redis.store import RedisStore
+
+from .redis_proxy import Proxy
+from .test_shared import Node, a_commit, until
+
+COMMIT = scripts.COMMIT.sha.encode()
+BEAT = scripts.BEAT.sha.encode()
+
+Start = Callable[..., RedisServer]
+Join = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A Redis of the test's own, which it may kill."""
+    made: list[RedisServer] = []
+
+    def started(*settings: str, port: int = 0) -> RedisServer:
+        server = RedisServer(tmp_path / f"redis-{len(made)}", *settings, port=port)
+        made.append(server)
+        return server.start()
+
+    yield started
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+async def join() -> AsyncIterator[Join]:
+    """A node of the store at a URL."""
+    nodes: list[Node] = []
+
+    async def joined(
+        url: str, *, pace: Pace | None = None, patience: float = 60.0, timeout: float = 60.0
+    ) -> Node:
+        store = RedisStore(url, pace=pace or Pace(every=0.1), patience=patience, timeout=timeout)
+        node = Node(store)
+        nodes.append(node)
+        await store.open()
+        return node
+
+    yield joined
+    for node in nodes:
+        await node.store.close()
+
+
+@pytest.fixture
+async def proxy(redis_server: RedisServer) -> AsyncIterator[Proxy]:
+    made = await Proxy(redis_server.socket).start()
+    yield made
+    await made.close()
+
+
+def through(proxy: Proxy, redis_url: str) -> str:
+    """The same store, by way of the proxy."""
+    return re.sub(r"^unix://[^?]+", f"unix://{proxy.socket}", redis_url)
+
+
+# -- lost answers
+
+
+async def test_a_commit_whose_answer_was_lost_is_made_once(join: Join, proxy: Proxy, redis_url: str) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    for version in range(3):
+        proxy.swallow = COMMIT
+        await node.store.commit([a_commit(node.store.epoch, version, version=version)])
+        assert proxy.swallowed == version + 1
+    await until(lambda: other.versions == [1, 2, 3])
+    await until(lambda: node.versions == [1, 2, 3])
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert (stored.version, stored.state.seq) == (3, 3)
+    assert not node.of(Regenerated)
+
+
+async def test_what_others_did_meanwhile_does_not_hide_that_it_was_made(
+    join: Join, proxy: Proxy, redis_url: str
+) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    epoch = node.store.epoch
+    await node.store.commit([a_commit(epoch)])
+    proxy.swallow, proxy.then_refuse = COMMIT, True
+    committing = asyncio.create_task(node.store.commit([a_commit(epoch, 1, version=1)]))
+    await until(lambda: 2 in other.versions)
+    await other.store.load("s~1")
+    await other.store.commit([a_commit(epoch, 2, version=2)])
+    proxy.refuse = False
+    await committing
+    await until(lambda: node.versions == [1, 2, 3])
+
+
+async def test_when_nobody_knows_that_is_said(join: Join, proxy: Proxy, redis_url: str) -> None:
+    node = await join(through(proxy, redis_url), patience=0.2)
+    await node.store.commit([a_commit(node.store.epoch)])
+    proxy.swallow, proxy.then_refuse = COMMIT, True
+    with pytest.raises(StoreError, match="cannot be reached") as caught:
+        await node.store.commit([a_commit(node.store.epoch, 1, version=1)])
+    assert not caught.value.outcome_known
+    assert not isinstance(caught.value, MovedError)
+    proxy.refuse = False
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert stored.state.seq == 2
+
+
+async def test_what_never_reached_redis_is_known_not_to_be_there(
+    join: Join, proxy: Proxy, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await join(through(proxy, redis_url), patience=0.2)
+    await node.store.commit([a_commit(node.store.epoch)])
+    proxy.refuse = True
+    proxy.cut()
+    # The bus finds out, and from then on no link trusts its connection.
+    await until(lambda: "the bus: " in caplog.text)
+    with pytest.raises(StoreError, match="cannot be reached") as caught:
+        await node.store.commit([a_commit(node.store.epoch, 1, version=1)])
+    assert caught.value.outcome_known
+    proxy.refuse = False
+    await node.store.commit([a_commit(node.store.epoch, 1, version=1)])
+
+
+async def test_a_redis_that_stands_still_is_not_waited_for_without_end(start: Start, join: Join) -> None:
+    server = start()
+    node = await join(server.url, patience=0.1, timeout=0.3)
+    await node.store.commit([a_commit(node.store.epoch)])
+    server.pause()
+    with pytest.raises(StoreError, match="no answer within") as caught:
+        await node.store.commit([a_commit(node.store.epoch, 1, version=1)])
+    assert not caught.value.outcome_known
+    sure = node.store.sure()
+    server.resume()
+    await until(lambda: node.store.sure() > sure)
+    # It had read the question, and did it when it went on.
+    await until(lambda: node.versions == [1, 2])
+    assert not node.of(Lost)
+
+
+# -- the bus
+
+
+async def test_after_a_cut_nothing_was_missed(join: Join, proxy: Proxy, redis_url: str) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    proxy.refuse = True
+    proxy.cut()
+    for version in range(3):
+        await other.store.commit([a_commit(other.store.epoch, version, version=version)])
+    proxy.refuse = False
+    await until(lambda: node.versions == [1, 2, 3])
+    assert not node.of(Lost)
+    assert not node.of(Regenerated)
+
+
+async def test_messages_that_were_cut_off_are_told_as_lost(
+    join: Join, proxy: Proxy, redis_server: RedisServer, redis_url: str
+) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    proxy.refuse = True
+    proxy.cut()
+    epoch = other.store.epoch
+    for version in range(3):
+        await other.store.commit([a_commit(epoch, version, version=version)])
+    prefix = redis_url.partition("prefix=")[2]
+    redis_server.say("XTRIM", f"{prefix}bus", "MAXLEN", "1")
+    proxy.refuse = False
+    await until(lambda: Lost() in node.told)
+    await until(lambda: node.versions == [3])
+    assert node.told.index(Lost()) < node.told.index(node.of(Committed)[0])
+    await node.store.load("s~1")
+    assert [one.version for one in await node.store.missed("s~1", 0) or ()] == [1, 2, 3]
+
+
+async def test_a_damaged_message_is_one_that_was_lost(
+    join: Join, redis_server: RedisServer, redis_url: str
+) -> None:
+    node = await join(redis_url)
+    await node.store.commit([a_commit(node.store.epoch)])
+    await until(lambda: node.versions == [1])
+    prefix = redis_url.partition("prefix=")[2]
+    number = redis_server.say("INCR", f"{prefix}bus:n").strip(":\r\n")
+    redis_server.say("XADD", f"{prefix}bus", f"{number}-0", "k", "nonsense")
+    await until(lambda: Lost() in node.told)
+    await node.store.commit([a_commit(node.store.epoch, 1, version=1)])
+    await until(lambda: node.versions == [1, 2])
+
+
+async def test_a_listener_s_fault_does_not_end_the_bus(
+    join: Join, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await join(redis_url)
+    told: list[int] = []
+
+    def faulty(message: object) -> None:
+        if isinstance(message, Committed):
+            told.append(message.version)
+            raise RuntimeError("a fault of the listener's")
+
+    node.store.listen(faulty)
+    for version in range(2):
+        await node.store.commit([a_commit(node.store.epoch, version, version=version)])
+    await until(lambda: told == [1, 2])
+    assert "a fault of the listener's" in caplog.text
+
+
+async def test_a_node_that_falls_silent_is_gone_and_comes_back_with_who_watches(
+    join: Join, proxy: Proxy, redis_url: str
+) -> None:
+    pace = Pace(every=0.05, gone=0.6)
+    node = await join(through(proxy, redis_url), pace=pace)
+    await until(lambda: node.of(WardenChanged) == [WardenChanged(True)])
+    other = await join(redis_url, pace=pace)
+    people = (("1", "Ann"),)
+    await node.store.tell_watching("s~1", people)
+    assert await other.store.watching("s~1") == {node.store.node: people}
+    proxy.refuse = True
+    proxy.cut()
+    await until(lambda: NodeGone(node.store.node) in other.told)
+    await until(lambda: other.of(WardenChanged) == [WardenChanged(True)])
+    # The one that was cut off gave its office up by itself.
+    assert node.of(WardenChanged)[-1] == WardenChanged(False)
+    assert await other.store.watching("s~1") == {}
+    assert await other.store.nodes() == {other.store.node}
+    await node.store.tell_watching("t~1", people)
+    proxy.refuse = False
+    for session in ("s~1", "t~1"):
+        told = Watching(session, node.store.node, people)
+        await until(lambda told=told: told in other.told[other.told.index(NodeGone(node.store.node)) :])
+        assert await other.store.watching(session) == {node.store.node: people}
+    assert await other.store.nodes() == {node.store.node, other.store.node}
+    assert len(node.of(WardenChanged)) == 2
+
+
+# -- another Redis, or one that has lost something
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_redis_that_was_killed_begins_a_new_epoch(start: Start, join: Join, kept: bool) -> None:
+    server = start(*(("--appendonly", "yes", "--appendfsync", "always") if kept else ()))
+    one, two = await join(server.url), await join(server.url)
+    epoch = one.store.epoch
+    await one.store.commit([a_commit(epoch, 0, 3)])
+    await two.store.load("s~1")
+    server.kill()
+    server.start()
+    for node in (one, two):
+        await until(lambda node=node: len(node.of(Regenerated)) == 1)
+    assert one.store.epoch == two.store.epoch != epoch
+    assert one.of(Regenerated) == two.of(Regenerated) == [Regenerated(one.store.epoch)]
+    with pytest.raises(MovedError):
+        await one.store.commit([a_commit(epoch, 3, version=1)])
+    loaded = [await node.store.load("s~1") for node in (one, two)]
+    if not kept:
+        assert loaded == [None, None]
+        return
+    first, second = loaded
+    assert first is not None
+    assert second is not None
+    # All agree on the session's new epoch; nothing of the history of the old one is in it.
+    assert first.state.epoch == second.state.epoch != epoch
+    assert (first.state.seq, first.history, first.version) == (3, [], 2)
+    assert first.state.digest == second.state.digest
+    await until(lambda: two.versions[-1:] == [2])
+    await two.store.commit([a_commit(second.state.epoch, 3, version=2)])
+    await until(lambda: one.versions[-1:] == [3])
+
+
+async def test_a_commit_that_met_the_kill_is_made_once_or_not_at_all(start: Start, join: Join) -> None:
+    server = start("--appendonly", "yes", "--appendfsync", "always")
+    node = await join(server.url)
+    epoch = node.store.epoch
+    await node.store.commit([a_commit(epoch)])
+    server.pause()
+    committing = asyncio.create_task(node.store.commit([a_commit(epoch, 1, version=1)]))
+    await asyncio.sleep(0)
+    server.kill()
+    server.start()
+    try:
+        await committing
+    except MovedError:
+        made = False
+    else:
+        made = True
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert (stored.state.seq == 2) == made
+    assert stored.state.epoch != epoch
+
+
+async def test_a_session_from_before_a_loss_is_not_confused_with_what_came_after(
+    start: Start, join: Join
+) -> None:
+    server = start("--appendonly", "no")
+    one, two = await join(server.url), await join(server.url)
+    epoch = one.store.epoch
+    await one.store.commit([a_commit(epoch)])
+    server.say("SAVE")
+    await one.store.commit([a_commit(epoch, 1, version=1)])
+    server.kill()
+    server.start()
+    for node in (one, two):
+        await until(lambda node=node: len(node.of(Regenerated)) == 1)
+    stored = await two.store.load("s~1")
+    assert stored is not None
+    # Version 2 again, after the loss of the first one.
+    assert (stored.version, stored.state.seq) == (2, 1)
+    with pytest.raises(MovedError):
+        await one.store.commit([a_commit(epoch, 2, version=2)])
+
+
+async def test_a_store_that_was_flushed_is_a_new_one(start: Start, join: Join) -> None:
+    server = start()
+    one, two = await join(server.url), await join(server.url)
+    epoch = one.store.epoch
+    await one.store.commit([a_commit(epoch)])
+    server.say("FLUSHALL")
+    for node in (one, two):
+        await until(lambda node=node: len(node.of(Regenerated)) == 1)
+    assert one.store.epoch == two.store.epoch != epoch
+    assert await one.store.load("s~1") is None
+    await one.store.commit([a_commit(one.store.epoch)])
+    await until(lambda: two.versions[-1:] == [1])
+
+
+async def test_scripts_that_were_flushed_are_loaded_again(start: Start, join: Join) -> None:
+    server = start()
+    node = await join(server.url)
+    for version in range(3):
+        await node.store.commit([a_commit(node.store.epoch, version, version=version)])
+        server.say("SCRIPT", "FLUSH")
+    await until(lambda: node.versions == [1, 2, 3])
+    assert not node.of(Regenerated)
+
+
+async def test_a_replica_takes_over(start: Start, join: Join, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wsmonitor_server.stores.redis")
+    port = free_port()
+    primary = start("--repl-diskless-sync-delay", "0", port=port)
+    replica = start("--replicaof", "127.0.0.1", str(port))
+    await until(lambda: "master_link_status:up" in replica.say("INFO", "replication"))
+    node = await join(primary.url, patience=0.5)
+    epoch = node.store.epoch
+    await node.store.commit([a_commit(epoch)])
+    await until(lambda: replica.say("EXISTS", "wsm:s:s~1:h").startswith(":1"))
+    with pytest.raises(ConfigurationError, match="read-only replica: give its primary's address"):
+        await join(replica.url)
+    primary.kill()
+    # The address leads to the other one now, as a proxy or a name would have it.
+    primary.socket.unlink(missing_ok=True)
+    primary.socket.symlink_to(replica.socket)
+    await until(lambda: "read-only replica" in caplog.text)
+    with pytest.raises(StoreError, match="read-only replica") as caught:
+        await node.store.commit([a_commit(epoch, 1, version=1)])
+    assert (caught.value.code, caught.value.outcome_known) == ("read_only", True)
+    replica.say("REPLICAOF", "NO", "ONE")
+    await until(lambda: len(node.of(Regenerated)) == 1)
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert stored.state.epoch != epoch
+    await node.store.commit([a_commit(stored.state.epoch, 1, version=stored.version)])
+
+
+async def test_a_primary_that_is_made_a_replica_and_primary_again_is_another(
+    start: Start, join: Join
+) -> None:
+    port = free_port()
+    server, other = start(), start("--repl-diskless-sync-delay", "0", port=port)
+    node = await join(server.url)
+    server.say("REPLICAOF", "127.0.0.1", str(port))
+    await until(lambda: "master_link_status:up" in server.say("INFO", "replication"))
+    server.say("REPLICAOF", "NO", "ONE")
+    other.kill()
+    await until(lambda: len(node.of(Regenerated)) == 1)
+
+
+# -- what Redis refuses
+
+
+async def test_no_memory_is_told_and_nothing_was_done(start: Start, join: Join) -> None:
+    server = start()
+    node = await join(server.url)
+    epoch = node.store.epoch
+    await node.store.commit([a_commit(epoch)])
+    await node.store.check(room=1 << 20)
+    server.say("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreError, match="memory limit") as caught:
+        await node.store.commit([a_commit(epoch, session="t~1"), a_commit(epoch, 1, version=1)])
+    assert (caught.value.code, caught.value.outcome_known) == ("read_only", True)
+    with pytest.raises(StoreError, match="memory limit"):
+        await node.store.check(room=1 << 20)
+    with pytest.raises(StoreError, match="memory limit"):
+        await node.store.check()
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert stored.state.seq == 1
+    server.say("CONFIG", "SET", "maxmemory", "0")
+    assert await node.store.load("t~1") is None
+    await node.store.commit([a_commit(epoch, session="t~1"), a_commit(epoch, 1, version=1)])
+
+
+async def test_room_is_looked_for_and_not_only_a_write(start: Start, join: Join) -> None:
+    server = start("--maxmemory", "64mb")
+    node = await join(server.url)
+    await node.store.check(room=1 << 20)
+    await node.store.check()
+    with pytest.raises(StoreError, match="memory limit"):
+        await node.store.check(room=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("--cluster-enabled", "yes"), "Redis Cluster, which is not supported"),
+        (("--maxmemory-policy", "allkeys-lru"), "set it to noeviction"),
+        (("--requirepass", "right"), "refuses the user or the password"),
+    ],
+)
+async def test_what_is_not_fit_is_refused_at_the_start(
+    start: Start, join: Join, settings: tuple[str, ...], words: str
+) -> None:
+    server = start(*settings)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        await join(server.url.replace("unix://", "unix://:wrong@") if "right" in settings else server.url)
+    assert str(server.socket) in str(caught.value)
+    assert "wrong" not in str(caught.value)
+
+
+async def test_a_missing_password_is_told(start: Start, join: Join) -> None:
+    with pytest.raises(ConfigurationError, match=r"refuses the user or the password .*required"):
+        await join(start("--requirepass", "right").url)
+
+
+async def test_the_right_password_a_user_and_a_database(start: Start, join: Join, tmp_path: Path) -> None:
+    server = start()
+    server.say("ACL", "SETUSER", "wsm", "on", ">pa~ss", "~wsm:*", "+@all", "-@dangerous", "+info")
+    server.say("ACL", "SETUSER", "default", "off")
+    (tmp_path / "password").write_text("pa~ss\n")
+    urls = [
+        server.url.replace("unix://", "unix://wsm:pa%7Ess@") + "?db=3",
+        server.url.replace("unix://", "unix://wsm@") + f"?db=3&password_file={tmp_path / 'password'}",
+    ]
+    one, two = [await join(url) for url in urls]
+    await one.store.commit([a_commit(one.store.epoch)])
+    await until(lambda: two.versions == [1])
+
+
+async def test_where_there_is_none_it_says_so(join: Join, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be reached"):
+        await join(f"unix://{tmp_path / 'nobody'}", patience=0.1)
+
+
+async def test_without_redis_py_it_says_how_to_get_it(
+    join: Join, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'wsmonitor\[redis\]'"):
+        await join(redis_url)
+
+
+async def test_a_permission_that_is_lacking_is_named(start: Start, join: Join) -> None:
+    server = start()
+    server.say("ACL", "SETUSER", "default", "-hset")
+    with pytest.raises(ConfigurationError, match="does not permit it"):
+        await join(server.url)
+
+
+# -- cost, and large sessions
+
+
+async def test_a_group_is_one_round_trip(join: Join, proxy: Proxy, redis_url: str) -> None:
+    node = await join(through(proxy, redis_url), pace=Pace(every=3600))
+    epoch = node.store.epoch
+    await node.store.commit([Commit("warm~1", epoch, 0)])
+    proxy.requests.clear()
+    await node.store.commit([a_commit(epoch, session=f"s~{number}") for number in range(5)])
+    asked = [request for request in proxy.requests if b"XREAD" not in request]
+    assert len(asked) == 1
+    assert asked[0].count(b"EVALSHA") == 1
+
+
+async def test_a_large_session_is_read_in_parts_while_it_changes(join: Join, redis_url: str) -> None:
+    one, two = await join(redis_url), await join(redis_url)
+    epoch = one.store.epoch
+    made = a_commit(epoch, 0, 5_000)
+    entities = dict(made.entities)
+    await one.store.commit([made])
+    loading = asyncio.create_task(two.store.load("s~1"))
+    head, version = 5_000, 1
+    while not loading.done():
+        made = a_commit(epoch, head, 3, version=version, first_kept=max(1, head - 1000))
+        await one.store.commit([made])
+        entities |= made.entities
+        head, version = head + 3, version + 1
+    stored = await loading
+    assert stored is not None
+    assert 1 <= stored.version <= version
+    assert len(stored.state) == 1 + stored.state.seq - stored.version
+    last = await two.store.load("s~1")
+    assert last is not None
+    assert (last.version, last.state.seq) == (version, head)
+    assert last.history[-1][0] == head
+    assert last.history[0][0] >= head - 3 - 1000
+    assert [seq for seq, _ in last.history] == list(range(last.history[0][0], head + 1))
+    assert last.size == sum(map(len, entities.values()))
+
+
+async def test_a_damaged_session_is_told_and_not_taken(
+    join: Join, redis_server: RedisServer, redis_url: str
+) -> None:
+    node = await join(redis_url)
+    prefix = redis_url.partition("prefix=")[2]
+    for session in ("a", "b", "c"):
+        await node.store.commit([a_commit(node.store.epoch, 0, 2, session=session)])
+    redis_server.say("HSET", f"{prefix}s:a:e", "chain:c2", "{")
+    redis_server.say("HSET", f"{prefix}s:b:h", "digest", "0" * 32)
+    redis_server.say("HSET", f"{prefix}s:c:e", "riddle:1", "{}")
+    for session, why in (("a", "chain"), ("b", "digest"), ("c", "riddle")):
+        with pytest.raises(StoreError, match=f"damaged.*{why}"):
+            await node.store.load(session)
