@@ -8,11 +8,13 @@ from .clock import Clock
 from .config import ServerConfig
 from .engine import SessionEngine
 from .stores.base import Store
+from .stores.bus import Shared
 from .stores.memory import MemoryStore
+from .stores.redis.address import SCHEMES
 
 
 def make_store(config: ServerConfig) -> Store:
-    """The store that *config* names.
+    """The store that *config* names, for one server alone.
 
     Raises:
         ConfigurationError: its directory cannot be used.
@@ -29,10 +31,21 @@ def make_store(config: ServerConfig) -> Store:
     return MemoryStore(log_records=config.limits.log_records)
 
 
+def make_shared(config: ServerConfig) -> Shared | None:
+    """The store that *config* names, where it is one that other servers use, too."""
+    if config.store.partition(":")[0] not in SCHEMES:
+        return None
+    from .stores.redis.store import RedisStore
+
+    return RedisStore(config.store, log_records=config.limits.log_records)
+
+
 def make_engine(config: ServerConfig, clock: Clock) -> SessionEngine:
     """The session side on that store."""
+    shared = make_shared(config)
     return SessionEngine(
-        make_store(config),
+        make_store(config) if shared is None else shared,
+        shared=shared,
         timing=config.timing,
         limits=config.limits,
         retention=config.retention,

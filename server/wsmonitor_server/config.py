@@ -19,6 +19,7 @@ from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, Limits, Timing
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .retention import Retention
+from .stores.redis.address import SCHEMES, parse
 
 DEFAULT_PORT: Final = 8765
 
@@ -48,7 +49,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         host: the address to listen at.
         port: 0 for any free one; a local server takes any free one whatever is said here.
-        store: ``memory`` or ``sqlite:PATH``; by default memory, for a local server SQLite in its data
+        store: ``memory``, ``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (also ``rediss://``, ``unix://``),
+            which any number of servers share; by default memory, for a local server SQLite in its data
             directory.
         synchronous: with ``full`` the SQLite store waits for the disk at every commit, so that the loss of
             power takes nothing back; with ``normal`` it is noticed, and begins a new epoch.
@@ -129,8 +131,7 @@ def validate(config: ServerConfig) -> None:
         )
     if config.insecure and config.tls_cert:
         raise ConfigurationError("insecure = true says that there is no TLS, and tls_cert that there is")
-    if config.store and re.fullmatch(r"memory|sqlite:.+", config.store) is None:
-        raise ConfigurationError(f"the store has to be `memory` or `sqlite:PATH`, not {config.store!r}")
+    _validate_store(config.store)
     auth = config.auth
     if sum(map(bool, (auth.key_file, auth.jwks_file, auth.jwks_url))) > 1:
         raise ConfigurationError("auth: give one of `key_file`, `jwks_file` and `jwks_url`")
@@ -150,6 +151,19 @@ def validate(config: ServerConfig) -> None:
         raise ConfigurationError("retention.interval has to be above 0")
     if not 0 <= config.drain_timeout < math.inf:
         raise ConfigurationError("drain_timeout has to be 0 or above")
+
+
+def _validate_store(store: str) -> None:
+    if not store or re.fullmatch(r"memory|sqlite:.+", store):
+        return
+    scheme, separator, _ = store.partition("://")
+    if not separator or scheme not in SCHEMES:
+        # What stands behind the scheme may have a password in it.
+        given = f"{scheme}://…" if separator else store
+        raise ConfigurationError(
+            f"the store has to be `memory`, `sqlite:PATH` or `redis://HOST:PORT`, not {given!r}"
+        )
+    parse(store)
 
 
 def _validate_origins(origins: tuple[str, ...]) -> None:

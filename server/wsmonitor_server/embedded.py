@@ -35,7 +35,7 @@ class EmbeddedServer:
     """A server in the running loop, from ``async with`` to its end.
 
     Args:
-        store: ``memory`` or ``sqlite:PATH``.
+        store: ``memory``, ``sqlite:PATH`` or ``redis://…``.
         key: the secret that tokens are signed with, 32 bytes or more; a random one by default.
         timing, limits: the protocol's defaults by default.
         host, port: where to listen; port 0 for any free one.

@@ -178,7 +178,7 @@ class MemoryNode:
     async def watching(self, session: str) -> dict[str, People]:
         self._reach()
         people = self.shared.people.get(session, {})
-        return {node: there for node, there in people.items() if node != self.node}
+        return {node: there for node, there in people.items() if there and node != self.node}
 
     async def tell_watching(self, session: str, people: People) -> None:
         self._reach()

@@ -8,6 +8,7 @@ import pytest
 
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.redis.address import parse
+from wsmonitor_server.stores.redis.link import advice
 
 
 def test_the_least_that_a_url_may_say() -> None:
@@ -26,6 +27,12 @@ def test_everything_that_it_may_say() -> None:
     assert dict(address.tls) == {"ssl_ca_certs": "/ca.pem", "ssl_certfile": "/c", "ssl_keyfile": "/k"}
     assert address.shown == "rediss://[::1]:7000/3"
     assert "p/w" not in repr(address)
+
+
+def test_an_unencrypted_way_to_another_machine_is_pointed_out() -> None:
+    assert "unencrypted" in advice(parse("redis://elsewhere"))[0]
+    for private in ("rediss://elsewhere", "redis://127.0.0.1", "redis://localhost", "unix:///socket"):
+        assert advice(parse(private)) == ()
 
 
 def test_a_unix_socket() -> None:

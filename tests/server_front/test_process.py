@@ -55,6 +55,7 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_a_signal(tmp_path: Path, h
     status, errors = finish(process, how)
     assert status == 0, errors
     assert "Traceback" not in errors
+    assert "hidden" not in errors
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
@@ -101,7 +102,10 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         (["--host", "192.0.2.1", "--behind-proxy"], "cannot listen at 192.0.2.1"),
         (["--port", "70000"], "0 to 65535"),
         (["--tls-cert", "x.pem"], "--tls-key"),
-        (["--store", "redis"], "`memory` or `sqlite:PATH`"),
+        (["--store", "redis"], "`memory`, `sqlite:PATH` or `redis://HOST:PORT`, not 'redis'"),
+        (["--store", "mysql://u:hidden@h"], "not 'mysql://…'"),
+        (["--store", "redis://u:hidden@h?x=1"], "unknown option 'x'"),
+        (["--store", "unix:///does/not/exist"], "Redis cannot be reached"),
         (["--config", "/does/not/exist.toml"], "cannot read"),
     ],
 )

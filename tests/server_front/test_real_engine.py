@@ -35,12 +35,20 @@ from wsmonitor_server.embedded import EmbeddedServer
 
 from .wire import Client, client
 
-pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite"])
+pytestmark = pytest.mark.parametrize("store", ["memory", "sqlite", "redis"])
 
 
 @pytest.fixture
-async def server(store: str, tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    where = "memory" if store == "memory" else f"sqlite:{tmp_path / 'store.sqlite3'}"
+def where(store: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The setting that leads to a store of this kind."""
+    if store == "redis":
+        url: str = request.getfixturevalue("redis_url")
+        return url
+    return "memory" if store == "memory" else f"sqlite:{tmp_path / 'store.sqlite3'}"
+
+
+@pytest.fixture
+async def server(where: str) -> AsyncIterator[EmbeddedServer]:
     timing = Timing(presence_interval=0.05)
     async with EmbeddedServer(store=where, timing=timing) as server:
         yield server
@@ -266,8 +274,7 @@ async def test_a_large_value_comes_back_as_it_was(server: EmbeddedServer) -> Non
         assert back == value
 
 
-async def test_a_slow_reader_syncs_and_agrees_again(store: str, tmp_path: Path) -> None:
-    where = "memory" if store == "memory" else f"sqlite:{tmp_path / 'slow.sqlite3'}"
+async def test_a_slow_reader_syncs_and_agrees_again(where: str) -> None:
     limits = Limits(outbox_messages=64, outbox_size=64 * 1024, history_events=100)
     async with (
         EmbeddedServer(store=where, limits=limits) as server,
@@ -292,12 +299,12 @@ async def test_a_slow_reader_syncs_and_agrees_again(store: str, tmp_path: Path) 
         assert (again.epoch, again.seq, again.digest) == server.engine.heads(["s~1"])["s~1"]
 
 
-async def test_after_a_restart_the_session_is_still_there(store: str, tmp_path: Path) -> None:
+async def test_after_a_restart_the_session_is_still_there(store: str, where: str) -> None:
     if store == "memory":
         async with EmbeddedServer() as server, client(server) as one:
             assert (await replica(one, "s~1")).seq == 0
         return
-    where, key = f"sqlite:{tmp_path / 'kept.sqlite3'}", "k" * 32
+    key = "k" * 32
     async with EmbeddedServer(store=where, key=key) as server, client(server) as one:
         publisher = Publisher(one, "s~1")
         await publisher.open()

@@ -10,7 +10,11 @@ import click
 @click.command("serve", short_help="Run a server.")
 @click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 for any free one.  [default: 8765]")
-@click.option("--store", metavar="STORE", help="memory, or sqlite:PATH.  [default: memory]")
+@click.option(
+    "--store",
+    metavar="STORE",
+    help="memory, sqlite:PATH, or redis://HOST:PORT, which any number of servers share.  [default: memory]",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -45,6 +49,7 @@ def serve_command(config_file: Path | None, data_dir: Path | None, verbose: bool
     Examples:
       wsmonitor serve
       wsmonitor serve --store sqlite:/var/lib/wsmonitor/store.sqlite3 --data-dir /var/lib/wsmonitor
+      wsmonitor serve --store redis://localhost:6379/0
       wsmonitor serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
 
     One server per user starts by itself when a program publishes; this command is for the others.

@@ -81,6 +81,7 @@ class BusReader:
         self._untold: set[str] = set()
         self._own: dict[tuple[str, bytes], bytes] = {}
         self._task: asyncio.Task[None] | None = None
+        self._lease: asyncio.TimerHandle | None = None
 
     # -- life
 
@@ -93,6 +94,8 @@ class BusReader:
         """Read nothing more, and say goodbye if Redis can be reached."""
         if self._task is None:
             return
+        if self._lease is not None:
+            self._lease.cancel()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -163,14 +166,22 @@ class BusReader:
             except Exception:
                 # The bus outlives every fault; what was not read is read again, or told as lost.
                 log.exception("the bus: a fault")
-            self._end_lease()
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(LONGEST_DELAY, 2 * delay)
 
+    def _renew_lease(self, began: float, *, mine: bool) -> None:
+        """Be the warden, or not, until Redis may give the lease to another: by the clock that runs here."""
+        if self._lease is not None:
+            self._lease.cancel()
+            self._lease = None
+        if mine:
+            left = self._pace.gone - (self._clock() - began)
+            self._lease = asyncio.get_running_loop().call_later(max(0.0, left), self._end_lease)
+        self._set_warden(mine=mine)
+
     def _end_lease(self) -> None:
-        """Who could not renew it in time has not got it any more, whatever Redis says later."""
-        if self._warden and self._clock() - self._beaten > self._pace.gone - 2 * self._pace.every:
-            self._set_warden(mine=False)
+        self._lease = None
+        self._set_warden(mine=False)
 
     def _set_warden(self, *, mine: bool) -> None:
         if mine != self._warden:
@@ -213,7 +224,7 @@ class BusReader:
         if fresh:
             # The others took this node for gone, or never knew it.
             self._untold.update(self._people)
-        self._set_warden(mine=bool(mine))
+        self._renew_lease(began, mine=bool(mine))
         return True
 
     async def _entry(self, number: int, entry: records.Fields) -> None:

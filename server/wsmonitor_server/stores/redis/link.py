@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from wsmonitor.host import is_loopback
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import StoreError
 
@@ -45,6 +46,13 @@ def library() -> Any:
             "the Redis store needs redis-py, which is not installed: pip install 'wsmonitor[redis]'"
         ) from exc
     return redis.asyncio
+
+
+def advice(address: Address) -> tuple[str, ...]:
+    """What whoever chose *address* should know."""
+    if address.scheme == "redis" and not is_loopback(address.host):
+        return ("what sessions say, and the password, travel unencrypted: rediss:// is with TLS",)
+    return ()
 
 
 def connection(address: Address) -> Any:

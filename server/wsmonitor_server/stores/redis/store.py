@@ -30,7 +30,7 @@ from . import reading, records, scripts
 from .address import parse
 from .bus import BusReader, Pace
 from .instance import Instance
-from .link import Link, look
+from .link import Link, advice, look
 from .values import RedisValues
 
 log = logging.getLogger(__name__)
@@ -162,8 +162,8 @@ class RedisStore:
         except BaseException:
             await self.close()
             raise
-        for advice in self._instance.advice:
-            log.warning("%s: %s", self._address.shown, advice)
+        for one in (*self._instance.advice, *advice(self._address)):
+            log.warning("%s: %s", self._address.shown, one)
 
     async def close(self) -> None:
         """Leave. Closing twice is harmless."""
