@@ -1,4 +1,4 @@
-"""kill -9 of a real server on SQLite while programs publish and others watch: lost 0, twice 0."""
+"""kill -9 of a real server while programs publish and others watch: lost 0, twice 0."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from tests.scale import many
 from wsmonitor.client import EventApplied, EventsReplayed, PublicationListener, Target, Update, connect
 from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
 from wsmonitor_server.auth import issue
 
 KEY = b"k" * 64
-KILLS = 3
 SESSIONS = 2
 OBSERVERS = 4
 
@@ -27,8 +29,7 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def start(folder: Path, port: int) -> subprocess.Popen[str]:
-    store = f"sqlite:{folder / 'store.sqlite3'}"
+def start(folder: Path, port: int, store: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "wsmonitor_server", "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--data-dir", str(folder), "--store", store],
@@ -82,12 +83,18 @@ def reached(condition: Callable[[], bool], patience: float = 30.0) -> None:
         pause.wait(0.01)
 
 
-def test_nothing_is_lost_and_nothing_told_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("store", "kills"), [("sqlite", 3), ("redis", many(1))])
+def test_nothing_is_lost_and_nothing_told_twice(
+    store: str, kills: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where = (
+        request.getfixturevalue("redis_url") if store == "redis" else f"sqlite:{tmp_path / 'store.sqlite3'}"
+    )
     (tmp_path / "key").write_bytes(KEY)
     (tmp_path / "key").chmod(0o600)
     port = free_port()
     url = f"ws://127.0.0.1:{port}"
-    process = start(tmp_path, port)
+    process = start(tmp_path, port, where)
     try:
         with ExitStack() as stack:
             names = [
@@ -118,7 +125,7 @@ def test_nothing_is_lost_and_nothing_told_twice(tmp_path: Path) -> None:
                         )
                     written += 1
 
-            for _ in range(KILLS):
+            for _ in range(kills):
                 # Everybody is back, so that nobody misses more than the history keeps.
                 for one in watching:
                     one.wait(lambda sub: sub.phase == "live", 60)
@@ -131,7 +138,7 @@ def test_nothing_is_lost_and_nothing_told_twice(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 write(50)
-                process = start(tmp_path, port)
+                process = start(tmp_path, port, where)
                 for link in links:
                     link.reconnect_now()
             for publication in publications:
