@@ -42,9 +42,10 @@ def floors(requirements: list[str]) -> dict[str, str]:
 
 
 def required() -> list[str]:
-    """What the project depends on."""
+    """What the project depends on, and what its servers may."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return list(table["project"]["dependencies"])
+    project = table["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["redis"]]
 
 
 def check() -> int:

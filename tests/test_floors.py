@@ -11,6 +11,7 @@ def test_every_dependency_has_a_lowest_version() -> None:
     found = floors(required())
     assert found["websockets"] == "14.2"
     assert found["PyJWT"] == "2.9"
+    assert found["redis"] == "5.0.1"
     assert len(found) == len(required())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import RedisServer, free_port
+from tests.security.certificates import Authority
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoreError
 from wsmonitor_server.stores.bus import Committed, Lost, NodeGone, Regenerated, WardenChanged, Watching
@@ -141,7 +142,7 @@ async def test_what_never_reached_redis_is_known_not_to_be_there(
 
 async def test_a_redis_that_stands_still_is_not_waited_for_without_end(start: Start, join: Join) -> None:
     server = start()
-    node = await join(server.url, patience=0.1, timeout=0.3)
+    node = await join(server.url, patience=0.1, timeout=2.0)
     await node.store.commit([a_commit(node.store.epoch)])
     server.pause()
     with pytest.raises(StoreError, match="no answer within") as caught:
@@ -459,6 +460,48 @@ async def test_the_right_password_a_user_and_a_database(start: Start, join: Join
     one, two = [await join(url) for url in urls]
     await one.store.commit([a_commit(one.store.epoch)])
     await until(lambda: two.versions == [1])
+
+
+async def test_over_tls_with_an_authority_of_one_s_own(start: Start, join: Join, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.certificate("127.0.0.1")
+    port = free_port()
+    server = start(
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", str(authority.file)),
+    )
+    if "tls-port" not in server.say("CONFIG", "GET", "tls-port"):
+        pytest.skip("needs a redis-server with TLS: apt-get install redis-server")
+    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}"
+    node = await join(url)
+    await node.store.commit([a_commit(node.store.epoch)])
+    await until(lambda: node.versions == [1])
+    # Not the name in the certificate; an authority that nobody knows; no TLS at its port.
+    for wrong in (
+        url.replace("127.0.0.1", "localhost"),
+        url.partition("?")[0],
+        url.replace("rediss", "redis").partition("?")[0],
+    ):
+        with pytest.raises(ConfigurationError, match="cannot be reached"):
+            await join(wrong, patience=0.1, timeout=10)
+
+
+async def test_who_waits_behind_others_for_a_redis_that_is_gone_does_not_wait_twice(
+    start: Start, join: Join
+) -> None:
+    server = start()
+    node = await join(server.url, patience=0.1, timeout=2.0)
+    await node.store.commit([a_commit(node.store.epoch)])
+    server.pause()
+    asked = [asyncio.create_task(node.store.tombstone(f"s~{number}")) for number in range(100)]
+    # One after the other they would take a minute.
+    done, waiting = await asyncio.wait(asked, timeout=30)
+    assert not waiting
+    for one in done:
+        with pytest.raises(StoreError, match="cannot be reached"):
+            one.result()
+    server.resume()
+    assert await node.store.tombstone("s~1") is None
 
 
 async def test_where_there_is_none_it_says_so(join: Join, tmp_path: Path) -> None:

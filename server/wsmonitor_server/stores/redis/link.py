@@ -135,6 +135,8 @@ class Link:
         self._clock = clock
         self._connection: Any = None
         self._lock = asyncio.Lock()
+        self._broken: StoreError | None = None  # what was wrong the last time, if anything was
+        self._broken_at = 0.0
         self._closed = False
 
     async def one(self, *command: Any, patience: float | None = None, again: bool = True) -> Any:
@@ -154,23 +156,34 @@ class Link:
         Raises:
             StoreError: with ``outcome_known`` false when they may have been done.
         """
-        give_up = self._clock() + (self._patience if patience is None else patience)
+        began = self._clock()
+        give_up = began + (self._patience if patience is None else patience)
         delay = FIRST_DELAY
         unknown = False
-        async with self._lock:
-            while True:
-                try:
-                    return await self._ask(commands)
-                except StoreError as exc:
-                    exc.outcome_known = not unknown
-                    raise
-                except _BrokenError as exc:
-                    unknown = unknown or exc.sent
-                    if (exc.sent and not again) or self._clock() + delay > give_up:
-                        exc.failure.outcome_known = not unknown
-                        raise exc.failure from exc
-                await asyncio.sleep(delay)
-                delay = min(LONGEST_DELAY, 2 * delay)
+        while True:
+            try:
+                async with self._lock:
+                    if self._broken is not None and began < self._broken_at and self._clock() > give_up:
+                        # It waited so long behind others that found no Redis: it would find none either.
+                        raise _BrokenError(self._broken, sent=False)
+                    replies = await self._ask(commands)
+                    self._broken = None
+                    return replies
+            except StoreError as exc:
+                exc.outcome_known = not unknown
+                raise
+            except _BrokenError as exc:
+                self._broken, self._broken_at = exc.failure, self._clock()
+                unknown = unknown or exc.sent
+                if (exc.sent and not again) or self._clock() + delay > give_up:
+                    raise StoreError(
+                        exc.failure.message,
+                        code=exc.failure.code,
+                        outcome_known=not unknown,
+                        place=exc.failure.place,
+                    ) from exc
+            await asyncio.sleep(delay)
+            delay = min(LONGEST_DELAY, 2 * delay)
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """One attempt. Raises `_BrokenError`, or `StoreError` for what another attempt would not change."""

@@ -24,7 +24,7 @@ import msgspec
 from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoredSession, StoreError
-from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated
+from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated, SessionRemoved
 
 from . import reading, records, scripts
 from .address import parse
@@ -38,7 +38,11 @@ log = logging.getLogger(__name__)
 _START: Final = 3.0
 """Seconds that a Redis may take to be there when a server starts."""
 
+_BUS_TIMEOUT: Final = 2.0
+"""Seconds that the bus waits for an answer: who hears nothing for longer takes nothing either."""
+
 _SCAN: Final = 1_000
+"""Fields that are read in one go."""
 
 _decode_command: Final = msgspec.json.Decoder(Command).decode
 _decode_log: Final = msgspec.json.Decoder(LogRecord).decode
@@ -83,7 +87,8 @@ class RedisStore:
         self._incarnations: dict[str, str] = {}
         # One for commits, one for what may take long, one for the bus, which waits.
         self._quick, self._slow, self._waiting = (
-            Link(self._address, self._meet, timeout=timeout, patience=patience, clock=clock) for _ in range(3)
+            Link(self._address, self._meet, timeout=seconds, patience=patience, clock=clock)
+            for seconds in (timeout, timeout, min(timeout, _BUS_TIMEOUT))
         )
         self._values = RedisValues(self._slow, self._about)
         self._loader = reading.Loader(
@@ -143,6 +148,8 @@ class RedisStore:
             self._tell(Regenerated(epoch))
 
     def _tell(self, message: Message) -> None:
+        if isinstance(message, SessionRemoved):
+            self._incarnations.pop(message.session, None)
         try:
             self._listener(message)
         except Exception:
