@@ -20,6 +20,7 @@ from . import (
     fanout,
     front_end,
     goals,
+    guard,
     kernels,
     million,
     neighbours,
@@ -51,6 +52,10 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     ),
     applying.NAME: ("events a second through the client, and what it costs at rest", applying.run),
     starting.NAME: ("import, and a server's start until it listens", starting.run),
+    guard.NAME: (
+        "what a delivery costs to what it costs the bare library: fails when it costs too much",
+        guard.run,
+    ),
     front_end.NAME: ("the observer's front-end in Chromium: long tasks, frames, first paint", front_end.run),
     recording.NAME: ("what recording costs a cell, as a front-end sees it", recording.run),
     notebook.NAME: (

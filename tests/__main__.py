@@ -3,7 +3,7 @@
 ``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
 only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, runs each
 notebook twenty times in a row, asks that the pure modules are run whole by their own tests, and runs
-what stands on the dependencies with their lowest versions;
+what stands on the dependencies with their lowest versions, and the benchmarks' regression guard;
 ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes to pytest, e.g.
 ``python -m tests --only tests -- tests/protocol -k digest``.
 
@@ -34,7 +34,7 @@ WORKERS = 4
 BROWSERS = 2
 """Of pytest in a browser, whose pages keep a core busy each."""
 
-NOT_EVERY_DAY = {"coverage", "floors"}
+NOT_EVERY_DAY = {"coverage", "floors", "guard"}
 """Stages that run with ``--all``, or when they are asked for."""
 
 MAIN_JOB = """
@@ -172,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "coverage": _coverage,
         "wheel": _wheel,
         "floors": floors.check,
+        "guard": lambda: _tool("benchmarks", "guard"),
     }
     unknown = set(options.only or ()) - set(stages)
     if unknown:

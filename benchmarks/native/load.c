@@ -187,7 +187,8 @@ static void turn_once(uint64_t deadline) {
 
 static void run_for(double seconds) {
     uint64_t end = now_ns() + (uint64_t)(seconds * 1e9);
-    while (now_ns() < end) turn_once(end);
+    do turn_once(end);
+    while (now_ns() < end);
 }
 
 static double own_cpu(void) {
@@ -286,8 +287,7 @@ static int drained(double seconds) {
 static void command_calibrate(const char *line) {
     size_t wanted = (size_t)argument(line, "size", 500);
     pad = 0;
-    /* In a stream the first stamp's place says nothing of a size, only the next one's. */
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         uint64_t before = world.counts.bytes, count = world.counts.deliveries;
         turn = 0;
         publish(now_ns());
@@ -298,7 +298,7 @@ static void command_calibrate(const char *line) {
             return;
         }
         seen_size = (size_t)((world.counts.bytes - before) / (world.counts.deliveries - count));
-        if (i == 1) {
+        if (i == 0) {
             pad = wanted > seen_size ? wanted - seen_size : 0;
             free(padding);
             padding = malloc(pad + 1);
@@ -309,7 +309,7 @@ static void command_calibrate(const char *line) {
 }
 
 static void measure(double warm, double seconds) {
-    run_for(warm);
+    if (warm > 0) run_for(warm);
     double user0, kernel0, user1, kernel1;
     memset(&world.counts, 0, sizeof world.counts);
     world.recording = 1;
@@ -332,11 +332,12 @@ static void measure(double warm, double seconds) {
     int complete = drained(20);
     printf("{\"generator\": \"C\", \"seconds\": %.4f, \"events\": %llu, \"deliveries\": %llu, \"per_second\": %.1f, "
            "\"offered\": %.1f, \"behind\": %llu, \"size\": %zu, \"gaps\": %llu, \"duplicates\": %llu, \"bad\": %llu, "
-           "\"lost\": %llu, \"complete\": %s, \"generator_cpu\": %.4f, \"server_user\": %.4f, \"server_kernel\": %.4f, ",
+           "\"lost\": %llu, \"complete\": %s, \"published\": %llu, \"delivered\": %llu, \"generator_cpu\": %.4f, \"server_user\": %.4f, \"server_kernel\": %.4f, ",
            took, (unsigned long long)published, (unsigned long long)got.deliveries, (double)got.deliveries / took, offered,
            (unsigned long long)behind, got.deliveries ? (size_t)(got.bytes / got.deliveries) : 0,
            (unsigned long long)world.counts.gaps, (unsigned long long)world.counts.duplicates,
            (unsigned long long)world.counts.bad, (unsigned long long)world.counts.lost, complete ? "true" : "false",
+           (unsigned long long)events, (unsigned long long)world.counts.deliveries,
            cpu / took, user1 - user0, kernel1 - kernel0);
     histogram_print(&got.latency);
     printf("}\n");

@@ -233,10 +233,11 @@ static void stream(struct connection *c, const unsigned char *data, size_t lengt
     if (c->state != LIVE || c->role != OBSERVER || length < STAMP_LENGTH) answer(c, data, length);
     if (c->state != LIVE || c->role != OBSERVER) return;
     bytes_add(&c->message, data, length);
+    world.counts.bytes += length;
     const unsigned char *at = (unsigned char *)c->message.data + c->message.from;
     const unsigned char *end = (unsigned char *)c->message.data + c->message.to, *stamp;
     while ((stamp = find_stamp(at, (size_t)(end - at), SIZE_MAX))) {
-        delivery(c, stamp, (size_t)(stamp + STAMP_LENGTH - at));
+        delivery(c, stamp, 0);
         at = stamp + STAMP_LENGTH;
     }
     if (end - at >= STAMP_LENGTH) at = end - STAMP_LENGTH + 1;
