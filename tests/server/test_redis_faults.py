@@ -14,7 +14,15 @@ from tests.redis_server import RedisServer, free_port
 from tests.security.certificates import Authority
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoreError
-from wsmonitor_server.stores.bus import Committed, Lost, NodeGone, Regenerated, WardenChanged, Watching
+from wsmonitor_server.stores.bus import (
+    Committed,
+    Lost,
+    NodeGone,
+    Regenerated,
+    SessionRemoved,
+    WardenChanged,
+    Watching,
+)
 from wsmonitor_server.stores.redis import scripts
 from wsmonitor_server.stores.redis.bus import Pace
 from wsmonitor_server.stores.redis.store import RedisStore
@@ -190,6 +198,48 @@ async def test_messages_that_were_cut_off_are_told_as_lost(
     assert node.told.index(Lost()) < node.told.index(node.of(Committed)[0])
     await node.store.load("s~1")
     assert [one.version for one in await node.store.missed("s~1", 0) or ()] == [1, 2, 3]
+
+
+async def test_a_large_commit_that_could_not_be_fetched_is_fetched_again(
+    join: Join, proxy: Proxy, redis_url: str
+) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    proxy.swallow = b"XRANGE"
+    made = a_commit(other.store.epoch, text="x" * 100_000)
+    await other.store.commit([made])
+    await until(lambda: node.versions == [1])
+    assert node.of(Committed)[0].events == (made.events[0][1],)
+    assert proxy.swallow is None
+    assert not node.of(Lost)
+
+
+async def test_a_large_commit_that_is_gone_when_it_is_fetched_was_lost(
+    join: Join, proxy: Proxy, redis_url: str
+) -> None:
+    other = await join(redis_url)
+    node = await join(through(proxy, redis_url))
+    proxy.refuse = True
+    proxy.cut()
+    await other.store.commit([a_commit(other.store.epoch, text="x" * 100_000)])
+    await other.store.remove("s~1", at=1)
+    proxy.refuse = False
+    await until(lambda: len(node.of(SessionRemoved)) == 1)
+    assert node.of(Lost) == [Lost()]
+
+
+async def test_a_bus_that_somebody_has_deleted_goes_on(
+    join: Join, redis_server: RedisServer, redis_url: str
+) -> None:
+    node = await join(redis_url)
+    for version in range(3):
+        await node.store.commit([a_commit(node.store.epoch, version, version=version)])
+    await until(lambda: node.versions == [1, 2, 3])
+    prefix = redis_url.partition("prefix=")[2]
+    redis_server.say("DEL", f"{prefix}bus", f"{prefix}bus:n")
+    await until(lambda: Lost() in node.told)
+    await node.store.commit([a_commit(node.store.epoch, 3, version=3)])
+    await until(lambda: node.versions == [1, 2, 3, 4])
 
 
 async def test_a_damaged_message_is_one_that_was_lost(
@@ -423,6 +473,16 @@ async def test_room_is_looked_for_and_not_only_a_write(start: Start, join: Join)
     await node.store.check()
     with pytest.raises(StoreError, match="memory limit"):
         await node.store.check(room=1 << 30)
+
+
+async def test_a_store_of_a_later_version_is_left_alone(
+    join: Join, redis_server: RedisServer, redis_url: str
+) -> None:
+    await join(redis_url)
+    prefix = redis_url.partition("prefix=")[2]
+    redis_server.say("HSET", f"{prefix}meta", "schema", "2")
+    with pytest.raises(ConfigurationError, match=r"newer wsmonitor .schema 2; this one knows up to 1"):
+        await join(redis_url)
 
 
 @pytest.mark.parametrize(

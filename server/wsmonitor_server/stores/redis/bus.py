@@ -19,6 +19,7 @@ from wsmonitor_server.stores.base import StoreError
 from wsmonitor_server.stores.bus import Lost, Message, People, SessionRemoved, WardenChanged
 
 from . import records
+from .instance import facts
 from .link import FIRST_DELAY, LONGEST_DELAY, Command, Link
 from .scripts import BEAT, INLINE, LEAVE, WATCH
 
@@ -215,12 +216,17 @@ class BusReader:
             self._sure = began
 
     async def _beat(self, began: float, reply: list[Any], replication: bytes) -> bool:
-        """What the sign of life found. False: the store is another now."""
-        fresh, mine, epoch = reply
-        if epoch.decode() != self._epoch() or self._replication() not in replication.decode():
+        """What the sign of life found. False: what was read with it is of another history."""
+        fresh, mine, epoch, number = reply
+        if epoch.decode() != self._epoch() or facts(replication)["master_replid"] != self._replication():
             await self._settle()
             return False
         self._beaten = began
+        if int(number) < self._position:
+            log.error("the bus: somebody has deleted its keys")
+            self.begin_at(int(number))
+            self._tell(Lost())
+            return False
         if fresh:
             # The others took this node for gone, or never knew it.
             self._untold.update(self._people)
@@ -231,9 +237,13 @@ class BusReader:
         if number != self._position + 1:
             log.warning("the bus: messages %d to %d are gone", self._position + 1, number - 1)
             self._tell(Lost())
-        self._position = number
+            self._position = number - 1
         if entry.get(b"k") == b"n":
+            # The store is another: the position is set with its epoch, if this node did not know it yet.
+            moved = self._moved
             await self._settle()
+            if moved == self._moved:
+                self._position = number
             return
         try:
             message = records.message(entry) or await self._large(entry)
@@ -242,6 +252,8 @@ class BusReader:
             message = Lost()
         if isinstance(message, SessionRemoved):
             self._people.pop(message.session, None)
+        # Only now: what could not be fetched is to be read again.
+        self._position = number
         self._tell(message)
 
     async def _large(self, entry: records.Fields) -> Message:

@@ -7,9 +7,6 @@ from typing import Final
 
 from wsmonitor_server.stores.base import StoreError
 
-SECTIONS: Final = ("server", "replication", "cluster", "memory", "persistence")
-"""Of INFO, that `judge` reads."""
-
 _OLDEST: Final = 7
 
 

@@ -18,7 +18,7 @@ from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import StoreError
 
 from .address import Address
-from .instance import SECTIONS, Instance, UnfitError, facts, judge
+from .instance import Instance, UnfitError, facts, judge
 from .scripts import Script
 
 FIRST_DELAY: Final = 0.05
@@ -302,8 +302,5 @@ def _spelled(command: Command) -> Command:
 
 async def look(made: Any, place: str) -> Instance:
     """Ask the Redis at the other end of a new connection what it is. Raises `UnfitError`."""
-    said: dict[str, str] = {}
-    for section in SECTIONS:
-        await made.send_command("INFO", section, check_health=False)
-        said |= facts(await made.read_response())
-    return judge(said, place)
+    await made.send_command("INFO", check_health=False)
+    return judge(facts(await made.read_response()), place)

@@ -28,6 +28,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
+SCHEMA: Final = 1
+"""The version of all this. What a later program has written, this one would not keep whole."""
+
 BUS_KEPT: Final = 10_000
 """Messages that the bus keeps, about: who is further behind is told that it has lost some."""
 
@@ -108,15 +111,15 @@ end
 SETTLE: Final = Script(
     _COMMON
     + """
--- run id, replication id, a new epoch if one is needed -> the store's epoch, the bus's last number.
+-- run id, replication id, a new epoch if one is needed, schema -> the epoch, the bus's last number, schema
 -- Another Redis than the last time may have lost something: the first node to see that names the epoch.
-local known = redis.call('HMGET', P .. 'meta', 'epoch', 'run_id', 'replid')
-if known[1] and known[2] == ARGV[3] and known[3] == ARGV[4] then
-  return {known[1], redis.call('GET', P .. 'bus:n') or '0'}
-end
-redis.call('HSET', P .. 'meta', 'epoch', ARGV[5], 'run_id', ARGV[3], 'replid', ARGV[4], 'schema', '1')
+local known = redis.call('HMGET', P .. 'meta', 'epoch', 'run_id', 'replid', 'schema')
+local number = redis.call('GET', P .. 'bus:n') or '0'
+if known[4] and tonumber(known[4]) > tonumber(ARGV[6]) then return {'', number, known[4]} end
+if known[1] and known[2] == ARGV[3] and known[3] == ARGV[4] then return {known[1], number, ARGV[6]} end
+redis.call('HSET', P .. 'meta', 'epoch', ARGV[5], 'run_id', ARGV[3], 'replid', ARGV[4], 'schema', ARGV[6])
 if known[1] then tell('k', 'n') end
-return {ARGV[5], redis.call('GET', P .. 'bus:n') or '0'}
+return {ARGV[5], redis.call('GET', P .. 'bus:n') or '0', ARGV[6]}
 """
 )
 
@@ -372,7 +375,7 @@ BEAT: Final = Script(
     + _NODES
     + """
 -- milliseconds until silence counts as the end, milliseconds of the lease
--- -> 1 when the node was not among the living, 1 when it is the warden, the store's epoch
+-- -> 1 when it was not among the living, 1 when it is the warden, the store's epoch, the bus's last number
 local now = milliseconds()
 local fresh = redis.call('ZSCORE', P .. 'nodes', node) and 0 or 1
 redis.call('ZADD', P .. 'nodes', now + tonumber(ARGV[3]), node)
@@ -382,7 +385,7 @@ if not warden or warden == node then
   redis.call('SET', P .. 'warden', node, 'PX', ARGV[4])
   mine = 1
 end
-return {fresh, mine, epoch()}
+return {fresh, mine, epoch(), redis.call('GET', P .. 'bus:n') or '0'}
 """
 )
 

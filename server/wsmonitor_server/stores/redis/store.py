@@ -29,7 +29,7 @@ from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated,
 from . import reading, records, scripts
 from .address import parse
 from .bus import BusReader, Pace
-from .instance import Instance
+from .instance import Instance, UnfitError
 from .link import Link, advice, look
 from .values import RedisValues
 
@@ -118,14 +118,18 @@ class RedisStore:
         found = await look(connection, self._address.shown)
         if self.epoch and found.same(self._instance):
             return
-        reply = await self._settled(connection, found)
-        self._instance = found
-        self._adopt(reply[0].decode(), int(reply[1]))
-
-    async def _settled(self, connection: Any, found: Instance) -> Any:
-        arguments = (*self._about, found.run_id, found.replid, self._token_hex(8))
+        arguments = (*self._about, found.run_id, found.replid, self._token_hex(8), scripts.SCHEMA)
         await connection.send_command("EVAL", scripts.SETTLE.text, 0, *arguments)
-        return await connection.read_response()
+        epoch, number, schema = await connection.read_response()
+        if not epoch:
+            raise UnfitError(
+                f"the store was written by a newer wsmonitor (schema {int(schema)}; this one knows up to "
+                f"{scripts.SCHEMA}): upgrade, or use another prefix",
+                place=self._address.shown,
+                lasting=True,
+            )
+        self._instance = found
+        self._adopt(epoch.decode(), int(number))
 
     async def _settle(self) -> None:
         """Look again at what is there. Raises `StoreError`."""
@@ -263,7 +267,11 @@ class RedisStore:
             elif not commit.version:
                 self._incarnations[commit.session] = ident
         if reply[0].decode() != epoch:
-            await self._settle()
+            try:
+                await self._settle()
+            except StoreError as exc:
+                # The bus finds out, too. What became of the group is known.
+                log.warning("it cannot be told which Redis this is: %s", exc)
         if moved:
             raise MovedError(moved)
 
