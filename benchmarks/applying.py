@@ -31,7 +31,7 @@ from wsmonitor.client.core import ClientCore
 from wsmonitor.protocol.changes import SessionChange
 from wsmonitor.protocol.defaults import SUBPROTOCOL
 
-from .pinned import cores, cpu, on_core
+from .pinned import cores, cpu, on_core, start_on
 from .server_process import serve as serve_ours
 
 NAME: Final = "apply"
@@ -161,10 +161,7 @@ def through_socket(count: int) -> tuple[float, float]:
     """Events a second through a socket to a callback, and the client's processor time for one in µs."""
     pair = cores()
     command = [sys.executable, "-m", "benchmarks.applying", "flood", str(count)]
-    with (
-        on_core(pair[0] if pair else None),
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-    ):
+    with start_on(pair[0] if pair else None, command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             url = process.stdout.readline().strip()
@@ -184,6 +181,7 @@ def through_socket(count: int) -> tuple[float, float]:
                             done.set()
 
             with (
+                on_core(pair[1] if pair else None),
                 connect(Target(url=url, token="t")) as connection,
                 connection.subscribe("s", update),
             ):

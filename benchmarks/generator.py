@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .cache import compiled
-from .pinned import cores, on_core
+from .pinned import cores, start_on
 
 
 class Running(Protocol):
@@ -41,6 +41,7 @@ class Generator:
 
     def __init__(self, process: subprocess.Popen[str], *, native: bool) -> None:
         self._process = process
+        self.pid = process.pid
         self.native = native
 
     def __call__(self, command: str, **arguments: float) -> dict[str, Any]:
@@ -89,10 +90,8 @@ def generate(server: Running, *, native: bool = True) -> Iterator[Generator]:
             tokens = Path(folder) / "tokens"
             tokens.write_text("\n".join(server.tokens) + "\n", "ascii")
             command += ["--tokens", str(tokens)]
-        with (
-            on_core(pair[1] if pair else None),
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
-        ):
+        core = pair[1] if pair else None
+        with start_on(core, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             try:
                 yield Generator(process, native=program is not None)
             finally:

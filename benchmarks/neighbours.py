@@ -29,7 +29,7 @@ from wsmonitor.protocol.defaults import SUBPROTOCOL
 from .generator import Generator, generate
 from .peers import PEERS
 from .peers.base import Server
-from .pinned import cores, memory, on_core
+from .pinned import cores, memory, on_core, start_on
 
 NAME: Final = "neighbours"
 OBSERVERS: Final = 100
@@ -162,16 +162,16 @@ def read_bare() -> float:
     """Bytes a second of as many pages through the bare library."""
     pair = cores()
     command = [sys.executable, "-m", "benchmarks.neighbours"]
-    with (
-        on_core(pair[0] if pair else None),
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-    ):
+    with start_on(pair[0] if pair else None, command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             port = int(process.stdout.readline())
-            with connect(
-                f"ws://127.0.0.1:{port}/", compression=None, ping_interval=None, max_size=None
-            ) as socket:
+            with (
+                on_core(pair[1] if pair else None),
+                connect(
+                    f"ws://127.0.0.1:{port}/", compression=None, ping_interval=None, max_size=None
+                ) as socket,
+            ):
                 digest = hashlib.sha256()
                 begin = time.perf_counter()
                 for _ in range(0, VALUE, PAGE):

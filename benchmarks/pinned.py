@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 
+@cache
 def cores() -> tuple[int, int] | None:
     """Two cores, the server's and the generator's; None where the system has one only, or cannot tell."""
     if not hasattr(os, "sched_getaffinity"):
@@ -28,6 +32,13 @@ def on_core(core: int | None) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def start_on(core: int | None, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start *command* on *core* alone, in text mode; *options* are those of `subprocess.Popen`."""
+    # Not longer than for the start: whatever this thread starts next is to have its own core.
+    with on_core(core):
+        return subprocess.Popen(command, text=True, **options)
 
 
 def memory(pid: int) -> int:

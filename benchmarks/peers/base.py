@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pinned import cores, on_core
+from benchmarks.pinned import cores, start_on
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,13 @@ class Peer(ABC):
         pair = cores()
         with tempfile.TemporaryDirectory(prefix="wsmonitor-bench-") as name:
             folder = Path(name)
-            with (
-                on_core(pair[0] if pair else None),
-                subprocess.Popen(
-                    self.command(folder),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                    env=self.environment(),
-                ) as process,
-            ):
+            with start_on(
+                pair[0] if pair else None,
+                self.command(folder),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=self.environment(),
+            ) as process:
                 try:
                     port = self.listening(process)
                     yield Server(port, process.pid, script or self.script(), self.tokens(folder, clients))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from benchmarks.generator import generate, native_generator
 from benchmarks.peers import PEERS, Server
+from benchmarks.pinned import cores
+from tests.conftest import ELSEWHERE
 
 OBSERVERS = 6
 TOPICS = 2
@@ -43,6 +47,14 @@ def test_all_observers_get_every_event_once(name: str, native: bool) -> None:
         assert got["p50_ms"] <= got["p99_ms"] <= got["max_ms"]
         again = load("storm", pause=0)
         assert (again["live"], again["lost"]) == (OBSERVERS + 1, 0)
+
+
+def test_server_and_generator_have_a_core_each(native: bool) -> None:
+    if (pair := cores()) is None:
+        pytest.skip(f"{ELSEWHERE}one core only, or a system that does not tell")
+    with PEERS["websockets broadcast()"].start(1) as server, generate(server, native=native) as load:
+        assert os.sched_getaffinity(server.pid) == {pair[0]}
+        assert os.sched_getaffinity(load.pid) == {pair[1]}
 
 
 def test_changes_are_counted_when_they_are_acknowledged(native: bool) -> None:
