@@ -19,9 +19,12 @@ from typing import Any, Final
 
 from .generator import generate
 from .peers import PEERS, Peer
+from .pinned import Others
 
 NAME: Final = "fanout"
 FLOOR: Final = "floor"
+QUIET: Final = 0.05
+"""Of both cores: what others may have of them in a measurement that counts as undisturbed."""
 BROADCAST: Final = "websockets broadcast()"
 
 
@@ -67,8 +70,11 @@ SCENES: Final = {
 }
 
 
-def measure(peer: Peer, scene: Scene, seconds: float) -> list[dict[str, Any]]:
+def measure(peer: Peer, scene: Scene, seconds: float, patience: int = 1) -> list[dict[str, Any]]:
     """One round of one peer: a fresh server, all loads of the scene.
+
+    What other processes had of the two cores is measured, too. A load that was disturbed is repeated, up to
+    *patience* times in all, and the least disturbed counts: its figures are not looked at for that.
 
     Raises:
         RuntimeError: the server or the generator did not do what it should; the message says what.
@@ -79,11 +85,16 @@ def measure(peer: Peer, scene: Scene, seconds: float) -> list[dict[str, Any]]:
         load("open", count=scene.observers)
         for one in scene.loads:
             load("calibrate", size=one.size)
-            if one.under_way:
-                got = load("closed", window=one.under_way, seconds=seconds)
-            else:
-                got = load("paced", rate=one.rate * scene.topics / scene.observers, seconds=seconds)
-            rows.append({"server": peer.name, "scene": scene.name, "load": one.name} | got)
+            tries: list[dict[str, Any]] = []
+            while len(tries) < patience and (not tries or tries[-1]["others"] > QUIET):
+                others = Others(server.pid, load.pid)
+                if one.under_way:
+                    got = load("closed", window=one.under_way, seconds=seconds)
+                else:
+                    got = load("paced", rate=one.rate * scene.topics / scene.observers, seconds=seconds)
+                tries.append(got | {"others": others.share()})
+            quietest = min(tries, key=lambda got: float(got["others"]))
+            rows.append({"server": peer.name, "scene": scene.name, "load": one.name} | quietest)
     return rows
 
 
@@ -102,7 +113,7 @@ def chosen(peers: Sequence[str] | None) -> list[Peer]:
 
 
 def measure_all(
-    peers: Iterable[Peer], scenes: Iterable[Scene], rounds: int, seconds: float
+    peers: Iterable[Peer], scenes: Iterable[Scene], rounds: int, seconds: float, patience: int
 ) -> list[dict[str, Any]]:
     """All rounds, raw; peers by turns. A peer that fails is told of, and the others go on."""
     raw = []
@@ -111,7 +122,7 @@ def measure_all(
         for number in range(rounds):
             for peer in peers[number % len(peers) :] + peers[: number % len(peers)]:
                 try:
-                    rows = measure(peer, scene, seconds)
+                    rows = measure(peer, scene, seconds, patience)
                 except RuntimeError as exc:
                     sys.stderr.write(f"{peer.name}, {scene.name} observers: {exc}\n")
                     continue
@@ -161,6 +172,7 @@ def summary(raw: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 ),
                 "server's core": f"{statistics.median(busy):.0%}",
                 "generator's core": f"{middle('generator_cpu'):.0%}",
+                "others'": f"{middle('others'):.0%}",
                 "generator": rows[0]["generator"],
                 "rounds": len(rows),
             }
@@ -203,6 +215,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="observers")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="only these servers")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default 2)")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=3,
+        help="measure so often until others leave the cores alone (default 3)",
+    )
 
 
 def run(
@@ -211,6 +229,7 @@ def run(
     scenes: Sequence[str] = tuple(SCENES),
     peers: Sequence[str] | None = None,
     seconds: float = 2.0,
+    patience: int = 3,
 ) -> list[dict[str, Any]]:
     """*rounds* rounds of all scenes and peers; a row for each scene, load and server."""
-    return summary(measure_all(chosen(peers), [SCENES[name] for name in scenes], rounds, seconds))
+    return summary(measure_all(chosen(peers), [SCENES[name] for name in scenes], rounds, seconds, patience))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -39,6 +40,35 @@ def start_on(core: int | None, command: Sequence[str], **options: Any) -> subpro
     # Not longer than for the start: whatever this thread starts next is to have its own core.
     with on_core(core):
         return subprocess.Popen(command, text=True, **options)
+
+
+class Others:
+    """How much of the two cores everybody else had since this was made.
+
+    Args:
+        pids: the processes that are not others.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self._begin = time.monotonic()
+        self._used = self._now()
+
+    def share(self) -> float:
+        """Of both cores, 0 to 1; 0 where it cannot be told."""
+        took = time.monotonic() - self._begin
+        return max(0.0, self._now() - self._used) / (2 * took) if cores() and took else 0.0
+
+    def _now(self) -> float:
+        pair = cores() or ()
+        names = {f"cpu{core}" for core in pair}
+        busy = 0
+        for line in Path("/proc/stat").read_text("ascii").splitlines() if pair else ():
+            name, *fields = line.split()
+            if name in names:
+                # user, nice, system, and then after idle and waiting: interrupts, and what a host took
+                busy += sum(map(int, fields[:3])) + sum(map(int, fields[5:8]))
+        return busy / os.sysconf("SC_CLK_TCK") - sum(cpu(pid) for pid in self._pids if pid and pair)
 
 
 def memory(pid: int) -> int:
