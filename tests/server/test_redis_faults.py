@@ -20,6 +20,7 @@ from wsmonitor_server.stores.bus import (
     NodeGone,
     Regenerated,
     SessionRemoved,
+    TokenRevoked,
     WardenChanged,
     Watching,
 )
@@ -331,6 +332,27 @@ async def test_a_redis_that_was_killed_begins_a_new_epoch(start: Start, join: Jo
     await until(lambda: two.versions[-1:] == [2])
     await two.store.commit([a_commit(second.state.epoch, 3, version=2)])
     await until(lambda: one.versions[-1:] == [3])
+
+
+async def test_what_was_revoked_does_not_come_back_with_a_redis_that_forgot_it(
+    start: Start, join: Join
+) -> None:
+    server = start()
+    one = await join(server.url)
+    await one.store.revoke("before", 7)
+    two = await join(server.url)
+    assert await two.store.revoked() == {"before": 7}
+    await one.store.revoke("now", 8)
+    await one.store.revoke("old", 1)
+    await until(lambda: len(two.of(TokenRevoked)) == 2)
+    for node in (one, two):
+        await node.store.forget_revocations(before=5)
+    server.kill()
+    server.start()
+    await until(lambda: len(two.of(Regenerated)) == 1)
+    told = {TokenRevoked("before", 7), TokenRevoked("now", 8)}
+    await until(lambda: told <= set(two.of(TokenRevoked)[2:]))
+    assert await two.store.revoked() == {"before": 7, "now": 8}
 
 
 async def test_a_commit_that_met_the_kill_is_made_once_or_not_at_all(start: Start, join: Join) -> None:

@@ -49,6 +49,7 @@ class BusReader:
         settle: finds out what Redis this is and what that means; called when that may have changed.
         replication: the replication id of the Redis that was met last.
         broken: called when Redis could not be asked.
+        errand: called after each answer; raises `StoreError`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class BusReader:
         settle: Callable[[], Awaitable[None]],
         replication: Callable[[], str],
         broken: Callable[[], Awaitable[None]],
+        errand: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         pace: Pace,
     ) -> None:
@@ -71,6 +73,7 @@ class BusReader:
         self._settle = settle
         self._replication = replication
         self._broken = broken
+        self._errand = errand
         self._clock = clock
         self._pace = pace
         self._position = 0
@@ -159,6 +162,7 @@ class BusReader:
             try:
                 await self._turn(block=BLOCK)
                 await self._tell_people()
+                await self._errand()
                 delay = FIRST_DELAY
                 continue
             except StoreError as exc:

@@ -24,7 +24,7 @@ import msgspec
 from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoredSession, StoreError
-from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated, SessionRemoved
+from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated, SessionRemoved, TokenRevoked
 
 from . import reading, records, scripts
 from .address import parse
@@ -85,6 +85,8 @@ class RedisStore:
         self._instance = Instance()
         self._listener: Callable[[Message], None] = lambda message: None
         self._incarnations: dict[str, str] = {}
+        self._revocations: dict[str, int] = {}  # all that this node has heard of
+        self._revoked_under = ""  # the epoch under which Redis is known to have them
         # One for commits, one for what may take long, one for the bus, which waits.
         self._quick, self._slow, self._waiting = (
             Link(self._address, self._meet, timeout=seconds, patience=patience, clock=clock)
@@ -107,6 +109,7 @@ class RedisStore:
             settle=self._settle,
             replication=lambda: self._instance.replid,
             broken=self._doubt,
+            errand=self._revoke_again,
             clock=clock,
             pace=pace or Pace(),
         )
@@ -154,6 +157,8 @@ class RedisStore:
     def _tell(self, message: Message) -> None:
         if isinstance(message, SessionRemoved):
             self._incarnations.pop(message.session, None)
+        elif isinstance(message, TokenRevoked):
+            self._revocations[message.jti] = message.expires
         try:
             self._listener(message)
         except Exception:
@@ -166,6 +171,7 @@ class RedisStore:
         """Connect, and be one of the nodes. Raises `ConfigurationError`."""
         try:
             await self._slow.one("PING", patience=min(_START, self._patience))
+            self._revoked_under = self.epoch
             await self._bus.start()
         except StoreError as exc:
             await self.close()
@@ -344,17 +350,37 @@ class RedisStore:
     async def revoke(self, jti: str, expires: int) -> None:
         """See `Store.revoke`."""
         await self._quick.one(scripts.REVOKE, *self._about, jti, expires)
+        self._revocations[jti] = expires
 
     async def revoked(self) -> dict[str, int]:
         """See `Store.revoked`."""
         found: dict[str, int] = {}
         async for lines in self._scan("revoked"):
             found |= {jti.decode(): int(expires) for jti, expires in lines.items()}
+        self._revocations |= found
         return found
 
     async def forget_revocations(self, *, before: int) -> None:
         """See `Store.forget_revocations`."""
         await self._forget("revoked", lambda expires: 0 < expires < before)
+        self._revocations = {
+            jti: expires for jti, expires in self._revocations.items() if not 0 < expires < before
+        }
+
+    async def _revoke_again(self) -> None:
+        """A Redis that has lost something must not let tokens come back that are known here to be revoked.
+
+        Raises:
+            StoreError: it is tried again.
+        """
+        epoch, known = self.epoch, dict(self._revocations)
+        if self._revoked_under == epoch:
+            return
+        there = await self.revoked()
+        missing = [(scripts.REVOKE, *self._about, *one) for one in known.items() if one[0] not in there]
+        for first in range(0, len(missing), _SCAN):
+            await self._slow.many(missing[first : first + _SCAN])
+        self._revoked_under = epoch
 
     # -- many nodes
 
