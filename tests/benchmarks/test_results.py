@@ -13,6 +13,7 @@ from benchmarks import fanout, goals, plot, results
 ROW = {
     "observers": "1000", "load": "20 under way", "server": "wsmonitor", "deliveries/s": 100,
     "to broadcast()": 2.0, "user µs": 1.0, "kernel µs": 2.0, "p50 ms": 1.0, "p99 ms": 2.0, "missing": 0,
+    "others'": "3%",
 }  # fmt: skip
 
 
@@ -24,8 +25,16 @@ def _goal(what: str, folder: Path) -> dict[str, object]:
 def test_a_goal_is_reached_missed_or_not_measured(tmp_path: Path) -> None:
     what = "burst of 20, 1,000 observers: to NATS"
     assert _goal(what, tmp_path)["measured"] == "not measured yet"
-    results.keep("fanout", "1000", "x", [ROW, ROW | {"server": "NATS", "deliveries/s": 50}], tmp_path)
-    assert _goal(what, tmp_path) == {"what": what, "goal": "≥ 1.2 ×", "measured": "2 ×", "reached": "yes"}
+    results.keep(
+        "fanout", "1000", "x", [ROW, ROW | {"server": "NATS", "deliveries/s": 50, "kernel µs": 5.0}], tmp_path
+    )
+    assert _goal(what, tmp_path) == {
+        "what": what,
+        "goal": "≥ 1.2 ×",
+        "measured": "2 ×",
+        "reached": "yes",
+        "besides": "by processor time 2 ×; others had 3% of the cores",
+    }
     results.keep("fanout", "1000", "x", [ROW, ROW | {"server": "NATS", "deliveries/s": 99}], tmp_path)
     assert _goal(what, tmp_path)["reached"] == "no"
 
