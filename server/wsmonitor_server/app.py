@@ -110,7 +110,7 @@ class Server:
         self._secret = secret
         # Bound once: these two are called for every frame of every connection.
         self.frame: Callable[[bytes], bytes] = frame_text
-        self.frame_shared: Callable[[bytes], bytes] = FrameCache().frame
+        self.frame_shared: Callable[[tuple[bytes, ...]], list[tuple[bytes, int]]] = FrameCache().chunks
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
         self._dirty: list[Connection] = []

@@ -17,14 +17,14 @@ from .lanes import Lanes
 from .logs import fields
 from .peer import Peer
 from .replies import error_info
-from .transport import CLOSE_GRACE, HandshakeRequest, WebSocketTransport
+from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, WebSocketTransport
 
 if TYPE_CHECKING:
     from .app import Server
 
 _LOG: Final = logging.getLogger("wsmonitor_server.connection")
 
-CHUNK: Final = 64 * 1024
+CHUNK: Final = FrameCache.CHUNK
 """Bytes of one write. Larger frames go alone."""
 
 CLOSE_AFTER_UPGRADE: Final = 1.0
@@ -185,7 +185,7 @@ class Connection:
             frames = peer.outbox.take_control() if holding else peer.outbox.take(CHUNK)
             if not frames:
                 break
-            self._server.counters["frames_out_total"] += len(frames)
+            self._server.counters["frames_out_total"] += peer.outbox.count
             transport.write(frames)
         if not peer.outbox.bulk_waiting:
             self._wake()

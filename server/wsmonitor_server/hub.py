@@ -148,10 +148,11 @@ class Feed:
                 self.state.drop(kind, ident)
             self.state.seq = event.seq
             self._keep(Kept(event.seq, event.encoded, self.state.digest))
-        # A listener that goes away while it is told must not disturb the others.
-        for subscriber in list(self.subscribers.values()):
-            for event in events:
-                subscriber.event(self.topic, event.seq, event.encoded)
+        if events and self.subscribers:
+            told = tuple(event.encoded for event in events)
+            # A listener that goes away while it is told must not disturb the others.
+            for subscriber in list(self.subscribers.values()):
+                subscriber.tell(self.topic, self.state.seq, told)
         self._trim()
 
     def _keep(self, kept: Kept) -> None:

@@ -36,6 +36,9 @@ class Outbox:
         size: bound of the state class, in bytes.
         control_messages: bound of the control class, in frames.
         control_size: bound of the control class, in bytes.
+
+    Attributes:
+        count: how many frames the last `take` gave.
     """
 
     __slots__ = (
@@ -46,6 +49,7 @@ class Outbox:
         "control_messages",
         "control_size",
         "control_waiting",
+        "count",
         "messages",
         "size",
         "state_count",
@@ -57,7 +61,8 @@ class Outbox:
         self.size = size
         self.control_messages = control_messages
         self.control_size = control_size
-        self._queue: deque[tuple[Lane | None, bytes]] = deque()
+        self.count = 0
+        self._queue: deque[tuple[Lane | None, bytes, int]] = deque()
         self._lanes: dict[Lane, None] = {}  # in order, so that the same load always has the same victim
         self.state_count = 0
         self.state_size = 0
@@ -68,32 +73,34 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def put_state(self, lane: Lane, frame: bytes) -> bool:
-        """Queue a live event of *lane*'s subscription. False: the bound is passed (see `victim`)."""
-        length = len(frame)
-        self._put(lane, frame)
-        self.state_count += 1
-        self.state_size += length
+    def put_state(self, lane: Lane, frames: bytes, count: int = 1) -> bool:
+        """Queue live events of *lane*'s subscription: *count* frames, joined, which stay together.
+
+        False: the bound is passed (see `victim`).
+        """
+        self._put(lane, frames, count)
+        self.state_count += count
+        self.state_size += len(frames)
         return self.state_count <= self.messages and self.state_size <= self.size
 
     def put_control(self, frame: bytes) -> bool:
         """Queue a message that must not be lost. False: the bound is passed."""
-        self._queue.append((None, frame))
+        self._queue.append((None, frame, 1))
         self.control_count += 1
         self.control_waiting += len(frame)
         return not self.control_overflow
 
     def put_bulk(self, lane: Lane, frame: bytes) -> None:
         """Queue a page of *lane*, a bulk one. The caller has seen to it that no other waits."""
-        self._put(lane, frame)
+        self._put(lane, frame, 1)
         self.bulk_waiting += len(frame)
 
-    def _put(self, lane: Lane, frame: bytes) -> None:
-        self._queue.append((lane, frame))
+    def _put(self, lane: Lane, frames: bytes, count: int) -> None:
+        self._queue.append((lane, frames, count))
         if lane.count == 0:
             self._lanes[lane] = None
-        lane.count += 1
-        lane.size += len(frame)
+        lane.count += count
+        lane.size += len(frames)
 
     @property
     def state_overflow(self) -> bool:
@@ -123,41 +130,47 @@ class Outbox:
         return dropped
 
     def take(self, limit: int) -> list[bytes]:
-        """The next frames: at least one if any waits, and no more than *limit* bytes beyond the first."""
+        """What is to be sent next: a piece, if any waits, and no more than *limit* bytes beyond it."""
         frames: list[bytes] = []
         taken = 0
         queue = self._queue
         if self.bulk_waiting + self.control_waiting + self.state_size <= limit:
             # All of it: the usual case, without the bookkeeping of each frame.
-            frames = [frame for _, frame in queue]
+            frames = [entry[1] for entry in queue]
+            self.count = (
+                self.control_count + self.state_count + sum(lane.count for lane in self._lanes if lane.bulk)
+            )
             self.clear()
             return frames
+        self.count = 0
         while queue:
-            lane, frame = queue[0]
+            lane, frame, count = queue[0]
             length = len(frame)
             if frames and taken + length > limit:
                 break
             queue.popleft()
             taken += length
+            self.count += count
             frames.append(frame)
             if lane is None:
                 self.control_count -= 1
                 self.control_waiting -= length
                 continue
-            lane.count -= 1
+            lane.count -= count
             lane.size -= length
             if lane.count == 0:
                 self._lanes.pop(lane, None)
             if lane.bulk:
                 self.bulk_waiting -= length
             else:
-                self.state_count -= 1
+                self.state_count -= count
                 self.state_size -= length
         return frames
 
     def take_control(self) -> list[bytes]:
         """Only what must not be lost, before what waits of sessions; that stays."""
-        frames = [frame for lane, frame in self._queue if lane is None]
+        frames = [frame for lane, frame, _ in self._queue if lane is None]
+        self.count = len(frames)
         if frames:
             self._queue = deque(entry for entry in self._queue if entry[0] is not None)
             self.control_count = self.control_waiting = 0

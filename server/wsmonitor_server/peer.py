@@ -15,7 +15,7 @@ Every message in and every flush out is preceded by the check that the token sti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -111,8 +111,10 @@ class Services(Protocol):
     def frame(self, payload: bytes) -> bytes:
         """*payload* as a WebSocket frame."""
 
-    def frame_shared(self, payload: bytes) -> bytes:
-        """The same, made once for a *payload* object that goes to many."""
+    def frame_shared(self, payloads: tuple[bytes, ...]) -> Sequence[tuple[bytes, int]]:
+        """*payloads*, which go to many, as frames: joined to chunks, each with the number of frames in it.
+
+        Made once for the same tuple."""
 
     async def authenticate(self, token: str) -> Credential:
         """Verify a token; raises `AuthError`."""
@@ -314,9 +316,15 @@ class Peer:
         """Tell the client of an error."""
         self.send(Error(error=info, request=request))
 
-    def queue_event(self, subscription: Subscription, encoded: bytes) -> None:
-        """Queue a live event; on overflow the greediest subscription is muted."""
-        if not self.outbox.put_state(subscription.lane, self.services.frame_shared(encoded)):
+    def queue_events(self, subscription: Subscription, encoded: tuple[bytes, ...]) -> None:
+        """Queue live events that others get, too; on overflow the greediest subscription is muted."""
+        for frames, count in self.services.frame_shared(encoded):
+            self._queue(subscription, frames, count)
+            if subscription.phase != "live":
+                return  # it was the one
+
+    def _queue(self, subscription: Subscription, frames: bytes, count: int) -> None:
+        if not self.outbox.put_state(subscription.lane, frames, count):
             # A burst of one loop turn is not slowness: what the socket takes at once does not count.
             self.wire.flush_now()
             while self.outbox.state_overflow:
@@ -327,7 +335,7 @@ class Peer:
 
     def queue_loose(self, subscription: Subscription, message: ServerMessage) -> None:
         """Queue a message that may be dropped together with the subscription's events."""
-        self.queue_event(subscription, encode(message))
+        self._queue(subscription, self.services.frame(encode(message)), 1)
 
     def close(self, code: int, reason: str, *, flush: bool = True) -> None:
         """Close the connection from our side."""
@@ -421,7 +429,7 @@ class Peer:
             head = self._heads([subscription.topic]).get(subscription.topic)
             batch = subscription.batch(head, str(self.services.clock.wall_ns())) if head is not None else None
             if batch is not None:
-                self.queue_event(subscription, encode(batch))
+                self.queue_loose(subscription, batch)
             elif not early:
                 # The head is ahead of what the hub has told: the rest follows within this turn.
                 subscription.batch_due = now + subscription.interval

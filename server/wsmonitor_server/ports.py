@@ -53,8 +53,9 @@ class Subscriber(Protocol):
     name: str  # for the presence list
     instance: str  # one per process, so that two subscriptions of one process count once
 
-    def event(self, topic: str, seq: int, encoded: bytes) -> None:
-        """Queue one committed event (the very same bytes for all). Must not raise and must not block."""
+    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+        """Queue committed events, the last of which is *seq*. All subscribers are given the very same tuple.
+        Must not raise and must not block."""
 
     def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
     def removed(self, topic: str, reason: str) -> None: ...

@@ -83,15 +83,17 @@ class Subscription:
 
     # -- what the hub calls
 
-    def event(self, topic: str, seq: int, encoded: bytes) -> None:
-        """Queue one committed event."""
+    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+        """Queue committed events, the last of which is *seq*."""
         if self.phase != "live":
             return
-        if self.latest:
-            self._fold(seq, encoded)
-        else:
+        if not self.latest:
             self.seq = seq
-            self._peer.queue_event(self, encoded)
+            self._peer.queue_events(self, encoded)
+            return
+        for at, one in enumerate(encoded, seq - len(encoded) + 1):
+            if self.phase == "live":  # until it has become too much
+                self._fold(at, one)
 
     def presence(self, topic: str, count: int, names: Sequence[str]) -> None:
         """Tell who watches. Presence may be lost like an event: the next one replaces it."""

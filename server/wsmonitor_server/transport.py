@@ -15,7 +15,7 @@ import contextlib
 import logging
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -55,34 +55,51 @@ def frame_text(payload: bytes) -> bytes:
 
 
 class FrameCache:
-    """Frames an event once, however many connections get it.
+    """Frames events once, however many connections get them.
 
-    The hub gives the very same bytes objects to all subscribers of a topic, so identity is enough. The cache
-    is emptied when it has become large: what is asked for again is framed again.
+    The hub gives the very same tuple to all subscribers of a topic, so identity is enough. The cache is
+    emptied when it has become large: what is asked for again is framed again.
     """
 
-    __slots__ = ("_frames", "_size")
+    __slots__ = ("_chunks", "_size")
 
     MAX_SIZE: Final = 4 * 1024 * 1024
+    CHUNK: Final = 64 * 1024
+    """Bytes of frames that are joined. Larger ones go alone."""
 
     def __init__(self) -> None:
-        self._frames: dict[int, tuple[bytes, bytes]] = {}
+        self._chunks: dict[int, tuple[tuple[bytes, ...], list[tuple[bytes, int]]]] = {}
         self._size = 0
 
-    def frame(self, payload: bytes) -> bytes:
-        """*payload* as a text frame; the same object again for the same *payload* object."""
-        known = self._frames.get(id(payload))
-        # The entry holds the payload, so that its id cannot become another object's.
+    def chunks(self, payloads: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
+        """*payloads* as text frames, joined, with their numbers; the same list for the same tuple."""
+        known = self._chunks.get(id(payloads))
+        # The entry holds the payloads, so that their id cannot become another tuple's.
         if known is not None:
             return known[1]
-        framed = frame_text(payload)
+        if len(payloads) == 1:
+            chunks = [(frame_text(payloads[0]), 1)]
+        else:
+            chunks = list(self._join(payloads))
         # Both copies and the dictionary's own share.
-        self._size += 2 * len(payload) + 200
+        size = 2 * sum(map(len, payloads)) + 200
+        self._size += size
         if self._size > self.MAX_SIZE:
-            self._frames.clear()
-            self._size = 2 * len(payload) + 200
-        self._frames[id(payload)] = (payload, framed)
-        return framed
+            self._chunks.clear()
+            self._size = size
+        self._chunks[id(payloads)] = (payloads, chunks)
+        return chunks
+
+    def _join(self, payloads: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
+        waiting: list[bytes] = []
+        size = 0
+        for frame in map(frame_text, payloads):
+            if waiting and size + len(frame) > self.CHUNK:
+                yield b"".join(waiting), len(waiting)
+                waiting, size = [], 0
+            waiting.append(frame)
+            size += len(frame)
+        yield b"".join(waiting), len(waiting)
 
 
 class HandshakeRequest:

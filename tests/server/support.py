@@ -53,6 +53,10 @@ class Listener:
         self.resets = 0
         self.generation = 0
 
+    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+        for at, one in enumerate(encoded, seq - len(encoded) + 1):
+            self.event(topic, at, one)
+
     def event(self, topic: str, seq: int, encoded: bytes) -> None:
         event = decode_event(encoded)
         assert (event.topic, event.seq) == (topic, seq)

@@ -29,9 +29,9 @@ class Ear:
         self.name = self.instance = "x"
         self.heard: list[bytes] = []
 
-    def event(self, topic: str, seq: int, encoded: bytes) -> None:
-        assert decode_event(encoded).topic == topic
-        self.heard.append(encoded)
+    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+        assert {decode_event(one).topic for one in encoded} == {topic}
+        self.heard.extend(encoded)
 
     def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
     def removed(self, topic: str, reason: str) -> None: ...

@@ -27,6 +27,10 @@ class Ear:
         self.instance = instance
         self.heard: list[tuple[object, ...]] = []
 
+    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+        for at, one in enumerate(encoded, seq - len(encoded) + 1):
+            self.event(topic, at, one)
+
     def event(self, topic: str, seq: int, encoded: bytes) -> None:
         self.heard.append(("event", topic, seq, encoded))
 

@@ -122,7 +122,7 @@ class FakeEngine:
         state.apply(event)
         encoded = encode(event)
         for subscriber in list(self.attached.get(topic, [])):
-            subscriber.event(topic, event.seq, encoded)
+            subscriber.tell(topic, event.seq, (encoded,))
         return encoded
 
     async def start(self) -> None: ...

@@ -111,7 +111,8 @@ class FakeServices:
     def frame(self, payload: bytes) -> bytes:
         return payload
 
-    frame_shared = frame
+    def frame_shared(self, payloads: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
+        return [(payload, 1) for payload in payloads]
 
     async def authenticate(self, token: str) -> Credential:
         try:

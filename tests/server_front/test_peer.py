@@ -374,7 +374,7 @@ async def test_a_batch_that_is_behind_the_server_waits_another_interval() -> Non
     assert beat.heads == {}, "of what waits in a batch nothing is claimed"
     assert subscription.batch_due == machine.clock.monotonic() + 5, "a heartbeat puts nothing off"
     machine.engine.attached = attached
-    subscription.event("s", 2, encoded)
+    subscription.tell("s", 2, (encoded,))
     machine.clock.advance(15)
     machine.peer.heard()
     machine.peer.handle_timeout()
@@ -403,9 +403,9 @@ async def test_of_several_subscriptions_the_one_with_most_waiting_gives_way() ->
     machine = Machine(limits={"outbox_size": 20_000})
     small, large = await machine.watch("small"), await machine.watch("large")
     machine.wire.taking = False
-    machine.peer.queue_event(small, chain_event(1, topic="small", size=2_000))
+    machine.peer.queue_events(small, (chain_event(1, topic="small", size=2_000),))
     for seq in range(1, 30):
-        large.event("large", seq, chain_event(seq, topic="large", size=1_000))
+        large.tell("large", seq, (chain_event(seq, topic="large", size=1_000),))
     assert (small.phase, large.phase) == ("live", "muted")
     told = machine.sent()
     assert [one.topic for one in told if isinstance(one, Event)] == ["small"]
@@ -416,7 +416,7 @@ async def test_a_burst_that_the_socket_takes_at_once_is_no_slowness() -> None:
     machine = Machine(limits={"outbox_messages": 10})
     subscription = await machine.watch()
     for seq in range(1, 101):
-        subscription.event("s", seq, chain_event(seq))
+        subscription.tell("s", seq, (chain_event(seq),))
     assert subscription.phase == "live"
     assert [one.seq for one in machine.sent() if isinstance(one, Event)] == list(range(1, 101))
 
@@ -447,7 +447,7 @@ async def test_who_watches_is_told_among_the_events_and_goes_with_them() -> None
     machine = Machine()
     subscription = await machine.watch()
     subscription.presence("s", 1, ["ada"])
-    subscription.event("s", 1, chain_event(1))
+    subscription.tell("s", 1, (chain_event(1),))
     subscription.mute("too_slow")
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
 

@@ -29,7 +29,7 @@ def event(seq: int, ident: str = "c", *, name: str = "n", drop: list[tuple[str, 
 
 def tell(subscription: Subscription, *events: bytes) -> None:
     for seq, encoded in enumerate(events, subscription.seq + 1):
-        subscription.event("s", seq, encoded)
+        subscription.tell("s", seq, (encoded,))
 
 
 def batch_of(machine: Machine, subscription: Subscription) -> Batch | None:
@@ -162,14 +162,14 @@ async def test_what_goes_and_what_comes_back_stand_in_a_batch_once_as_they_ended
 async def test_a_batch_that_grows_beyond_what_may_wait_is_given_up_and_told() -> None:
     machine, subscription = await latest(outbox_size=2_000)
     for seq in range(1, 100):
-        subscription.event("s", seq, event(seq, "a", name="x" * 100))
+        subscription.tell("s", seq, (event(seq, "a", name="x" * 100),))
     assert subscription.phase == "live", "one entity, however often it changes, is one"
     for seq in range(100, 120):
-        subscription.event("s", seq, event(seq, f"b{seq}", name="x" * 100))
-        subscription.event("s", seq, event(seq, "z", drop=[("chain", f"b{seq}")]))
+        subscription.tell("s", seq, (event(seq, f"b{seq}", name="x" * 100),))
+        subscription.tell("s", seq, (event(seq, "z", drop=[("chain", f"b{seq}")]),))
     assert subscription.phase == "live", "what went does not count"
     for seq in range(120, 140):
-        subscription.event("s", seq, event(seq, f"b{seq}", name="x" * 100))
+        subscription.tell("s", seq, (event(seq, f"b{seq}", name="x" * 100),))
     assert subscription.phase == "muted"
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
     assert subscription.batch_due is None

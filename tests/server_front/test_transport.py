@@ -19,20 +19,31 @@ def test_a_frame_is_the_librarys_frame(length: int) -> None:
     assert frame_text(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
-def test_the_very_same_bytes_are_framed_once() -> None:
+def test_the_very_same_events_are_framed_once() -> None:
     cache = FrameCache()
-    first, second = bytes(bytearray(b"event one")), bytes(bytearray(b"event two"))
-    framed = cache.frame(first)
-    cache.frame(second)
-    assert cache.frame(first) is framed
-    assert framed == frame_text(first)
+    first, second = (tuple(map(str.encode, ("event one", "event two"))) for _ in range(2))
+    framed = cache.chunks(first)
+    assert cache.chunks(second) is not framed
+    assert cache.chunks(first) is framed
+    assert framed == [(frame_text(b"event one") + frame_text(b"event two"), 2)]
+
+
+def test_events_are_joined_to_chunks_and_what_is_larger_goes_alone() -> None:
+    cache = FrameCache()
+    third = b"x" * (FrameCache.CHUNK // 3)  # with its head, too much for three of them
+    large = b"y" * 2 * FrameCache.CHUNK
+    chunks = cache.chunks((third, third, third, large, third, b"z"))
+    assert [count for _, count in chunks] == [2, 1, 1, 2]
+    assert all(len(data) <= FrameCache.CHUNK for data, count in chunks if count > 1)
+    together = b"".join(map(frame_text, (third, third, third, large, third, b"z")))
+    assert b"".join(data for data, _ in chunks) == together
 
 
 def test_the_cache_is_bounded_and_forgets_correctly() -> None:
     cache = FrameCache()
     for number in range(3_000):
         payload = f"{number:05}".encode() * 400
-        assert cache.frame(payload) == frame_text(payload)
+        assert cache.chunks((payload,)) == [(frame_text(payload), 1)]
         assert cache._size <= FrameCache.MAX_SIZE
 
 
