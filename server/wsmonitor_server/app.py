@@ -101,6 +101,7 @@ class Server:
         )
         self.tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
+        self.frames_out = 0
         self.draining = False
         self.stopped = False
         self.stop_requested = asyncio.Event()
@@ -113,7 +114,7 @@ class Server:
         self.frame_shared: Callable[[tuple[bytes, ...]], list[tuple[bytes, int]]] = FrameCache().chunks
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
-        self._dirty: list[Connection] = []
+        self.dirty: list[Connection] = []
         self._shaking: set[asyncio.Task[None]] = set()
         self._turned_away = 0
         self._told_at = -TELL_EVERY
@@ -326,15 +327,15 @@ class Server:
         if self.connections:
             await self._gone.wait()
 
-    def flush_later(self, connection: Connection) -> None:
-        """Flush *connection* at the end of this loop turn, together with all others that have something."""
-        if not self._dirty:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._dirty.append(connection)
+    def flush_at_the_end_of_the_turn(self) -> None:
+        """Flush those that will be `dirty` then, each with all that it has by then."""
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
+        # The same list, since connections hold on to it; who comes meanwhile is flushed in the next turn.
+        waiting = self.dirty[:]
+        self.dirty.clear()
+        for connection in waiting:
             connection.flush_now()
 
     def _on_revocation(self, jti: str) -> None:
@@ -434,6 +435,7 @@ class Server:
                 for peer in self.peers
             ),
             **self.counters,
+            "frames_out_total": self.frames_out,
         }
 
     # -- pages

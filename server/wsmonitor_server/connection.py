@@ -171,7 +171,10 @@ class Connection:
     def flush_soon(self) -> None:
         if not self._dirty:
             self._dirty = True
-            self._server.flush_later(self)
+            waiting = self._server.dirty
+            if not waiting:
+                self._server.flush_at_the_end_of_the_turn()
+            waiting.append(self)
 
     def flush_now(self) -> None:
         """Write what the socket takes; whole frames, in as few writes as there are chunks."""
@@ -179,17 +182,18 @@ class Connection:
         peer, transport = self.peer, self.transport
         if peer is None or not transport.open:
             return
-        may_send = not peer.outbox or peer.still_valid()
-        holding = self._server.engine.holding
-        while may_send and not transport.paused:
-            frames = peer.outbox.take_control() if holding else peer.outbox.take(CHUNK)
-            if not frames:
-                break
-            self._server.counters["frames_out_total"] += peer.outbox.count
-            transport.write(frames)
-        if not peer.outbox.bulk_waiting:
+        outbox = peer.outbox
+        if outbox and peer.still_valid():
+            holding = self._server.engine.holding
+            while outbox and not transport.paused:
+                frames = outbox.take_control() if holding else outbox.take(CHUNK)
+                if not frames:
+                    break
+                self._server.frames_out += outbox.count
+                transport.write(frames)
+        if self._drained and not outbox.bulk_waiting:
             self._wake()
-        if self._ending is not None and not peer.outbox:
+        if self._ending is not None and not outbox:
             (code, reason, until), self._ending = self._ending, None
             # What the kernel has taken needs no patience of ours.
             more = until - self._loop.time() if transport.buffered() else 0.0

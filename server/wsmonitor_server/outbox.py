@@ -78,9 +78,14 @@ class Outbox:
 
         False: the bound is passed (see `victim`).
         """
-        self._put(lane, frames, count)
+        length = len(frames)
+        self._queue.append((lane, frames, count))
+        if lane.count == 0:
+            self._lanes[lane] = None
+        lane.count += count
+        lane.size += length
         self.state_count += count
-        self.state_size += len(frames)
+        self.state_size += length
         return self.state_count <= self.messages and self.state_size <= self.size
 
     def put_control(self, frame: bytes) -> bool:
@@ -92,15 +97,12 @@ class Outbox:
 
     def put_bulk(self, lane: Lane, frame: bytes) -> None:
         """Queue a page of *lane*, a bulk one. The caller has seen to it that no other waits."""
-        self._put(lane, frame, 1)
-        self.bulk_waiting += len(frame)
-
-    def _put(self, lane: Lane, frames: bytes, count: int) -> None:
-        self._queue.append((lane, frames, count))
+        self._queue.append((lane, frame, 1))
         if lane.count == 0:
             self._lanes[lane] = None
-        lane.count += count
-        lane.size += len(frames)
+        lane.count += 1
+        lane.size += len(frame)
+        self.bulk_waiting += len(frame)
 
     @property
     def state_overflow(self) -> bool:
@@ -131,11 +133,16 @@ class Outbox:
 
     def take(self, limit: int) -> list[bytes]:
         """What is to be sent next: a piece, if any waits, and no more than *limit* bytes beyond it."""
+        queue = self._queue
+        if len(queue) == 1:
+            # The usual case, for each observer of each commit.
+            _, frame, self.count = queue[0]
+            self.clear()
+            return [frame]
         frames: list[bytes] = []
         taken = 0
-        queue = self._queue
         if self.bulk_waiting + self.control_waiting + self.state_size <= limit:
-            # All of it: the usual case, without the bookkeeping of each frame.
+            # All of it, without the bookkeeping of each piece.
             frames = [entry[1] for entry in queue]
             self.count = (
                 self.control_count + self.state_count + sum(lane.count for lane in self._lanes if lane.bulk)

@@ -318,24 +318,27 @@ class Peer:
 
     def queue_events(self, subscription: Subscription, encoded: tuple[bytes, ...]) -> None:
         """Queue live events that others get, too; on overflow the greediest subscription is muted."""
+        put, lane = self.outbox.put_state, subscription.lane
         for frames, count in self.services.frame_shared(encoded):
-            self._queue(subscription, frames, count)
-            if subscription.phase != "live":
-                return  # it was the one
-
-    def _queue(self, subscription: Subscription, frames: bytes, count: int) -> None:
-        if not self.outbox.put_state(subscription.lane, frames, count):
-            # A burst of one loop turn is not slowness: what the socket takes at once does not count.
-            self.wire.flush_now()
-            while self.outbox.state_overflow:
-                victim = self.outbox.victim()
-                # Only who is subscribed has anything waiting: who ends takes it along.
-                next(one for one in self.subscriptions.values() if one.lane is victim).mute("too_slow")
+            if not put(lane, frames, count):
+                self._overflow()
+                if subscription.phase != "live":
+                    return  # it was the one
         self.wire.flush_soon()
+
+    def _overflow(self) -> None:
+        # A burst of one loop turn is not slowness: what the socket takes at once does not count.
+        self.wire.flush_now()
+        while self.outbox.state_overflow:
+            victim = self.outbox.victim()
+            # Only who is subscribed has anything waiting: who ends takes it along.
+            next(one for one in self.subscriptions.values() if one.lane is victim).mute("too_slow")
 
     def queue_loose(self, subscription: Subscription, message: ServerMessage) -> None:
         """Queue a message that may be dropped together with the subscription's events."""
-        self._queue(subscription, self.services.frame(encode(message)), 1)
+        if not self.outbox.put_state(subscription.lane, self.services.frame(encode(message))):
+            self._overflow()
+        self.wire.flush_soon()
 
     def close(self, code: int, reason: str, *, flush: bool = True) -> None:
         """Close the connection from our side."""
@@ -379,7 +382,8 @@ class Peer:
 
     def still_valid(self) -> bool:
         """Whether the token holds now; when not, the connection is closed and nothing more is sent."""
-        problem = self.services.auth.problem(self.credential, self.services.clock.wall_ns() / 1e9)
+        services = self.services
+        problem = services.auth.problem(self.credential, services.clock.wall_ns() / 1e9)
         if problem is None:
             return True
         self.outbox.clear()

@@ -302,8 +302,9 @@ class WebSocketTransport(asyncio.Protocol):
 
     def write(self, frames: list[bytes]) -> None:
         """Write whole frames, in one call. Nothing happens when the connection is not open."""
-        if self.open:
-            self._raw_write(frames[0] if len(frames) == 1 else b"".join(frames))
+        transport = self._transport
+        if transport is not None and self._protocol.state is State.OPEN:
+            transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""
