@@ -150,7 +150,7 @@ class Outbox:
             self.clear()
             return frames
         self.count = 0
-        while queue:
+        while True:  # not all of it: there is something that has no room any more
             lane, frame, count = queue[0]
             length = len(frame)
             if frames and taken + length > limit:

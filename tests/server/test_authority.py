@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from wsmonitor.protocol.changes import (
@@ -19,15 +20,17 @@ from wsmonitor.protocol.changes import (
     StepChange,
     Unreadable,
 )
-from wsmonitor.protocol.codec import encode_record
+from wsmonitor.protocol.codec import decode_event, encode, encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Command, Link, LogRecord, Progress, Step, Value
+from wsmonitor.protocol.errors import ProtocolError
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TRANSITIONS, may_follow
 from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.facts import Facts
-from wsmonitor_server.hub import Feed
+from wsmonitor_server.hub import Feed, Numbered
 from wsmonitor_server.merge import Rejection, _check, context_of
+from wsmonitor_server.stores.base import ProducerPosition
 
 from .support import check_batch, large_value, text_value
 
@@ -682,3 +685,86 @@ def test_what_is_taken_back_may_have_come_and_gone_meanwhile() -> None:
     desk.authority.rollback()
     assert plain_facts(vars(desk.authority.facts)) == before
     assert "r" not in desk.authority.facts.producers
+
+
+class Twin:
+    """Two authorities of one session, at two nodes: what the first commits, the second adopts."""
+
+    def __init__(self, **limits: int) -> None:
+        self.desk = Desk(**limits)
+        self.feed = Feed("s", SessionState("s", "e"), self.desk.limits)
+        self.other = Authority(self.feed, {}, self.desk.limits)
+        self.adopt([kept.encoded for kept in self.desk.feed.history], self.desk.authority.positions)
+
+    def adopt(
+        self, events: list[bytes], producers: dict[str, ProducerPosition], **more: Any
+    ) -> list[Numbered]:
+        adopted = self.other.adopt(events, producers, **more)
+        assert (self.feed.state.digest, self.feed.state.seq) == (self.desk.state.digest, self.desk.state.seq)
+        assert self.other.positions == self.desk.authority.positions
+        assert not self.other.uncommitted
+        assert self.other.size == self.desk.authority.size
+        return adopted
+
+    def take(self, *changes: Change) -> None:
+        before = self.desk.state.seq
+        self.desk.take(*changes)
+        events = self.desk.feed.since(before)
+        told = self.adopt(events, dict(self.desk.authority.positions))
+        assert [one.encoded for one in told] == events
+
+
+def test_what_another_node_has_committed_becomes_the_head() -> None:
+    twin = Twin()
+    twin.take(a_session(), a_step("a"), a_step("b", state="running"))
+    twin.take(a_step("a", state="succeeded"), SkippedChange(first=5, last=7, count=3))
+    twin.desk.numbers["p"] = 8
+    twin.take(a_step("a", state="running"))  # refused: it moves the position, and makes no event
+    # From here on it is judged by the same facts: who owns what, and what is open.
+    assert twin.other.owned_open("p") == twin.desk.authority.owned_open("p")
+    twin.other.publish("p", 9, [a_step("b", state="succeeded")], NOW)
+    batch = twin.other.take_batch()
+    assert batch is not None
+    check_batch(twin.other, batch)
+
+
+def test_values_and_old_commands_that_another_node_has_let_go_of_are_let_go_of() -> None:
+    twin = Twin()
+    value = large_value(b"x" * 10)
+    twin.desk.take(a_session())
+    twin.desk.authority.publish("p", 2, [a_step(output=value)], NOW, uploaded={value.sha256})
+    twin.desk.commit()
+    twin.desk.take(producer="q")
+    twin.desk.numbers["p"] = 3
+    twin.adopt(twin.desk.feed.since(2), dict(twin.desk.authority.positions), retired=2)
+    assert twin.other.retired == 2
+    twin.take(a_step(output=text_value("small")))
+    assert list(twin.other._released) == [value.sha256]
+    twin.adopt([], {}, released={value.sha256})
+    assert not twin.other._released
+
+
+def test_what_does_not_follow_the_head_is_not_adopted() -> None:
+    twin = Twin()
+    twin.desk.take(a_session(), a_step())
+    events = twin.desk.feed.since(2)
+    before = twin.feed.state.digest
+    again = encode(msgspec.structs.replace(decode_event(events[0]), epoch="another"))
+    unknown = encode(msgspec.structs.replace(decode_event(events[0]), kind="of a later version"))
+    for wrong in (events[1:], [events[0], events[0]], [again], [unknown]):
+        with pytest.raises(ProtocolError, match="does not follow"):
+            twin.other.adopt(wrong, {})
+        assert not twin.other.uncommitted
+        assert twin.feed.state.digest == before
+    twin.adopt(events, dict(twin.desk.authority.positions))
+
+
+def test_a_batch_is_on_its_way_until_it_is_committed_or_thrown_away() -> None:
+    desk = Desk()
+    assert not desk.authority.committing
+    desk.authority.publish("p", 1, [a_session()], NOW)
+    assert not desk.authority.committing
+    desk.authority.take_batch()
+    assert desk.authority.committing
+    desk.authority.rollback()
+    assert not desk.authority.committing

@@ -288,3 +288,34 @@ def test_a_topic_that_is_removed_is_told_to_all() -> None:
     made.remove()
     assert (made.used, syncing.closed) == (False, 1)
     assert ear.heard == syncing.subscriber.heard == [("removed", "s", "removed")]
+
+
+def test_who_watches_at_other_nodes_counts_once() -> None:
+    presence = Presence(3)
+    presence.elsewhere = {
+        "n1": (("i1", "ada"), ("i2", "bob")),
+        "n2": (("i2", "bob"), ("#0", "eve"), ("#1", "")),
+    }
+    assert presence.who([Ear("ada", "i1"), Ear("ada", "i3"), Ear("mal")]) == (6, ("ada", "ada", "bob"))
+    assert Presence.here([Ear("ada", "i1"), Ear("ada", "i1"), Ear("mal")]) == {"i1": "ada", "#2": "mal"}
+
+
+def test_who_is_connected_here_is_given_when_it_is_told() -> None:
+    made = feed()
+    ear = listening(made, Ear("ada", "i1"))
+    made.presence.elsewhere = {"n1": (("i2", "bob"),)}
+    assert made.tell_presence(0.0, 1.0) == (("i1", "ada"),)
+    assert ear.heard == [("presence", "s", 2, ("ada", "bob"))]
+    assert made.tell_presence(9.0, 1.0) is None
+
+
+def test_a_feed_that_begins_anew_with_a_history_goes_on_from_it() -> None:
+    source, made = feed(5), feed(2)
+    ear = listening(made, Ear())
+    made.restart(source.state, [(kept.seq, kept.encoded) for kept in source.history])
+    assert ear.heard == [("reset", "s")]
+    assert (made.state.seq, made.first_kept) == (5, 1)
+    assert made.since(3) == source.since(3)
+    assert made.history_size == source.history_size
+    made.append([numbered(6)])
+    assert made.first_kept == 1

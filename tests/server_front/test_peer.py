@@ -495,3 +495,22 @@ async def test_who_does_not_read_at_the_servers_end_gets_what_waits_and_nothing_
     assert machine.peer.phase == "closed"
     assert machine.engine.attached == {"s": []}, "and watches no more"
     assert [type(one) for one in machine.sent()] == [Draining]
+
+
+async def test_what_is_told_at_once_beyond_what_may_wait_mutes_who_does_not_read() -> None:
+    machine = Machine(limits={"outbox_messages": 10})
+    subscription = await machine.watch()
+    machine.wire.taking = False
+    subscription.tell("s", 30, tuple(chain_event(seq) for seq in range(1, 31)))
+    assert subscription.phase == "muted"
+    assert [type(one) for one in machine.sent()] == [Resync]
+
+
+async def test_a_loose_message_may_be_the_one_that_is_too_much() -> None:
+    machine = Machine(limits={"outbox_messages": 2})
+    subscription = await machine.watch()
+    machine.wire.taking = False
+    for count in range(1, 4):
+        subscription.presence("s", count, ["ada"])
+    assert subscription.phase == "muted"
+    assert [type(one) for one in machine.sent()] == [Resync]

@@ -221,3 +221,11 @@ async def test_a_new_sync_begins_without_what_the_old_one_had_gathered() -> None
     batch = batch_of(machine, subscription)
     assert batch is not None
     assert (batch.from_, len(batch.entities)) == (5, 1)
+
+
+async def test_one_telling_may_be_more_than_may_wait() -> None:
+    machine, subscription = await latest(outbox_size=2_000)
+    subscription.tell("s", 40, tuple(event(seq, f"b{seq}", name="x" * 100) for seq in range(1, 41)))
+    assert subscription.phase == "muted"
+    assert machine.sent() == [Resync(topic="s", reason="too_slow")]
+    assert subscription.batch_due is None, "nothing is folded for one that was told to come again"
