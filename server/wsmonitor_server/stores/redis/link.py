@@ -21,6 +21,9 @@ from .address import Address
 from .instance import Instance, UnfitError, facts, judge
 from .scripts import Script
 
+CLOSING: Final = 1.0
+"""Seconds for a connection to end in order, when the store is closed."""
+
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 1.0
 
@@ -215,6 +218,8 @@ class Link:
             async with asyncio.timeout(self._timeout):
                 if self._connection is None:
                     self._connection = await self._connected()
+                    if self._closed:
+                        raise StoreError("the store is closed")
             sent = True
             async with asyncio.timeout(self._timeout):
                 wire = self._connection.pack_commands([_spelled(one) for one in commands])
@@ -283,7 +288,12 @@ class Link:
     async def close(self) -> None:
         """Ask nothing any more."""
         self._closed = True
-        await self._drop()
+        gone, self._connection = self._connection, None
+        if gone is not None:
+            # Until it is closed, and not only told to: the loop may end right after this.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSING):
+                    await gone.disconnect()
 
 
 def _kind(reply: object) -> str:
