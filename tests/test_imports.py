@@ -8,7 +8,7 @@ import sys
 import pytest
 
 NOTEBOOK = {"ipywidgets", "anywidget", "IPython", "traitlets", "ipykernel"}
-HEAVY = {"jwt", "cryptography", "websockets", "rich", "click", "jupyter_core", "pandas"}
+HEAVY = {"jwt", "cryptography", "websockets", "rich", "click", "jupyter_core", "pandas", "redis"}
 
 
 def _loaded(statement: str) -> set[str]:
@@ -27,6 +27,10 @@ def test_importing_a_package_loads_nothing_of_the_notebook(package: str) -> None
 def test_importing_wsmonitor_loads_no_heavy_library() -> None:
     before = _loaded("pass")
     assert not (_loaded("import wsmonitor") - before) & HEAVY
+
+
+def test_redis_py_is_loaded_by_a_server_that_has_its_store_there_alone() -> None:
+    assert "redis" not in _loaded("import wsmonitor_server.assembly, wsmonitor_server.config")
 
 
 def test_the_protocol_package_needs_no_clock_loop_or_socket_library() -> None:

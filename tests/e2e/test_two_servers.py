@@ -108,6 +108,31 @@ def test_who_is_connected_to_the_other_server_notices_nothing_of_a_kill(servers:
         assert scene.watching[0].position == scene.watching[1].position
 
 
+def test_two_programs_publish_into_one_session_by_way_of_two_servers(servers: list[ServerProcess]) -> None:
+    with ExitStack() as stack:
+        scene = Scene(servers, stack)
+        other = Owner()
+        second = scene.links[2].publication("s~1", "p2", other)
+        second.submit(ChainChange(id="c2", name="c2", state="running"))
+        begun = [one.position for one in scene.watching]
+        for number in range(500):
+            scene.write(1)
+            second.submit(StepChange(id=f"m{number}", chain="c2", name="m"))
+        scene.written += 500
+        assert second.flush(90)
+        scene.settle()
+        assert other.wrong == []
+        first, last = (one.position for one in scene.watching)
+        assert first == last
+        assert len({one.snapshot().digest for one in scene.watching}) == 1
+        for seen, one, position in zip(scene.seen, scene.watching, begun, strict=True):
+            assert one.position is not None
+            assert position is not None
+            seqs = [seq for _, seq in seen.positions if seq > position[1]]
+            assert seqs == list(range(position[1] + 1, one.position[1] + 1)), "each once, in order"
+            assert one.counters.mismatches == 0
+
+
 def test_a_redis_that_is_killed_is_seen_as_a_reset_and_loses_nothing_that_it_kept(
     servers: list[ServerProcess], redis: RedisServer
 ) -> None:
