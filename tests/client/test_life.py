@@ -55,11 +55,14 @@ def _stopped(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
         return
-    eventually(lambda: not Path(f"/proc/{pid}/stat").exists() or _ended(pid))
+    eventually(lambda: _ended(pid))
 
 
 def _ended(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went while it was being read
+        return True
 
 
 @pytest.fixture
