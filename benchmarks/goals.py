@@ -118,6 +118,11 @@ def _each(name: str, column: str, one: dict[str, Any], other: dict[str, Any]) ->
     return lambda results: results.median(name, column, **one) / results.median(name, column, **other)
 
 
+def _storm_by_cost(other: str) -> Callable[[Results], str]:
+    ratio = _each("storm", "server's CPU s", {"server": OURS}, {"server": other})
+    return lambda results: f"by processor time {number(ratio(results))} ×"
+
+
 def _flat(results: Results) -> float:
     costs = [
         results.median("publish", "CPU µs", server=OURS, load=f"single changes, {count:,} sessions")
@@ -233,6 +238,7 @@ GOALS: Final = (
         False,
         "×",
         _each("storm", "seconds", {"server": OURS}, {"server": BARE}),
+        _storm_by_cost(BARE),
     ),
     Goal(
         "storm, 1,000 × 100 KB: to Socket.IO",
@@ -240,6 +246,7 @@ GOALS: Final = (
         False,
         "×",
         _each("storm", "seconds", {"server": OURS}, {"server": "Socket.IO"}),
+        _storm_by_cost("Socket.IO"),
     ),
     Goal("a stalled reader: the others' p99", 1.1, False, "×", lambda results: results.beside("stopped")),
     Goal(

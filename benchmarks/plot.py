@@ -15,7 +15,8 @@ WIDTH: Final = 300  # of one panel, with what stands beside it
 HEIGHT: Final = 250
 LEFT: Final = 52
 TOP: Final = 34
-LOW: Final = 1e4
+COLUMN: Final = 215  # of the legend
+LOW: Final = 1e3
 HIGH: Final = 1e7
 COLOURS: Final = (
     "#0b62c4", "#6fa8e8", "#111111", "#777777", "#c43d0b", "#2e8b57",
@@ -53,11 +54,13 @@ def _panel(number: int, scene: str) -> list[str]:
 
 
 def draw(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The SVG; scales are logarithmic upwards. Servers have the order, and the colours, of the rows."""
+    """The SVG: a panel for each scene that was measured, logarithmic upwards; servers in the rows' order."""
     found = {(row["observers"], row["server"], row["load"]): row["deliveries/s"] for row in rows}
     servers = list(dict.fromkeys(server for _, server, _ in found))
+    scenes = [scene for scene in SCENES if any(one == scene for one, _, _ in found)]
+    columns = max(1, len(scenes) * WIDTH // COLUMN)
     body: list[str] = []
-    for number, scene in enumerate(SCENES):
+    for number, scene in enumerate(scenes):
         body += _panel(number, scene)
         for index, server in enumerate(servers):
             points = [
@@ -74,12 +77,12 @@ def draw(rows: Iterable[Mapping[str, Any]]) -> str:
             )
             body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{wide}" fill="{colour}"/>' for x, y in points]
     for index, server in enumerate(servers):
-        x = LEFT + index % 4 * 215
-        y = TOP + HEIGHT + 56 + index // 4 * 18
+        x = LEFT + index % columns * COLUMN
+        y = TOP + HEIGHT + 56 + index // columns * 18
         colour = COLOURS[index % len(COLOURS)]
         body.append(f'<rect x="{x}" y="{y - 9}" width="16" height="8" fill="{colour}"/>')
         body.append(_text(x + 22, y, server, "start"))
-    width, height = len(SCENES) * WIDTH, TOP + HEIGHT + 64 + (len(servers) + 3) // 4 * 18
+    width, height = len(scenes) * WIDTH, TOP + HEIGHT + 64 - (-len(servers) // columns) * 18
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" font-family="sans-serif" role="img">\n'

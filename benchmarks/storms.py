@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from .fanout import chosen
 from .generator import generate
+from .pinned import Others
 
 NAME: Final = "storm"
 CLIENTS: Final = 1_000
@@ -30,7 +31,9 @@ def run(*, rounds: int, peers: list[str] | None = None) -> list[dict[str, Any]]:
             with peer.start(CLIENTS + 1, peer.storm_script()) as server, generate(server) as load:
                 load("publisher")
                 load("open", count=CLIENTS)
+                others = Others(server.pid, load.pid)
                 got = load("storm")
+                share = others.share()
             rows.append(
                 {
                     "server": peer.name,
@@ -39,6 +42,7 @@ def run(*, rounds: int, peers: list[str] | None = None) -> list[dict[str, Any]]:
                     "server's CPU s": round(got["server_user"] + got["server_kernel"], 2),
                     "p50 ms": round(got["p50_ms"], 1),
                     "p99 ms": round(got["p99_ms"], 1),
+                    "others'": f"{share:.0%}",
                     "generator": f"{got['generator_cpu']:.0%}",
                 }
             )
