@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .fanout import chosen
 from .generator import generate
-from .pinned import memory
+from .pinned import cpu, memory
 
 NAME: Final = "connections"
 BATCH: Final = 1_000
@@ -35,7 +35,9 @@ def run(*, rounds: int, peers: list[str] | None = None) -> list[dict[str, Any]]:
                 before, held = memory(server.pid), 0
                 for target in STEPS:
                     while held < target:
+                        spent = cpu(server.pid)
                         got = load("open", count=BATCH, timeout=120)
+                        spent = cpu(server.pid) - spent
                         held += BATCH
                     time.sleep(2)  # what is freed with a delay is not the connections'
                     used = memory(server.pid) - before
@@ -44,6 +46,7 @@ def run(*, rounds: int, peers: list[str] | None = None) -> list[dict[str, Any]]:
                             "server": peer.name,
                             "held": held,
                             "handshakes/s": round(BATCH / got["seconds"]),
+                            "CPU µs": round(spent / BATCH * 1e6),
                             "p99 ms": round(got["p99_ms"], 1),
                             "KB each": round(used / held / 1000, 1),
                             "MB": round(used / 1e6, 1),

@@ -123,6 +123,16 @@ def _storm_by_cost(other: str) -> Callable[[Results], str]:
     return lambda results: f"by processor time {number(ratio(results))} ×"
 
 
+def _handshakes_by_cost(one: tuple[str, int], other: tuple[str, int]) -> Callable[[Results], str]:
+    def told(results: Results) -> str:
+        costs = [
+            results.median("connections", "CPU µs", server=server, held=held) for server, held in (other, one)
+        ]
+        return f"by processor time {number(costs[0] / costs[1])} ×"
+
+    return told
+
+
 def _flat(results: Results) -> float:
     costs = [
         results.median("publish", "CPU µs", server=OURS, load=f"single changes, {count:,} sessions")
@@ -224,6 +234,7 @@ GOALS: Final = (
         True,
         "×",
         _each("connections", "handshakes/s", {"server": OURS, "held": 1000}, {"server": BARE, "held": 1000}),
+        _handshakes_by_cost((OURS, 1000), (BARE, 1000)),
     ),
     Goal(
         "handshakes at 9,000 held to those at 1,000",
@@ -231,6 +242,7 @@ GOALS: Final = (
         True,
         "×",
         _each("connections", "handshakes/s", {"server": OURS, "held": 9000}, {"server": OURS, "held": 1000}),
+        _handshakes_by_cost((OURS, 9000), (OURS, 1000)),
     ),
     Goal(
         "storm, 1,000 × 100 KB: to bare websockets",
