@@ -16,7 +16,8 @@ def keep(name: str, part: str, command: str, rows: list[dict[str, Any]], folder:
     folder.mkdir(exist_ok=True)
     parts = load(name, folder)
     parts[part] = {"measured": describe(), "command": command, "rows": rows}
-    text = json.dumps(parts, indent=1, ensure_ascii=False, sort_keys=True)
+    # Parts in order, rows as they are: their order is that of the table's columns.
+    text = json.dumps(dict(sorted(parts.items())), indent=1, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n", "utf-8")
 
 
