@@ -242,7 +242,7 @@ def at_rest(seconds: float) -> float:
             process.stdin.flush()
             if process.stdout.readline() != "ready\n":
                 raise RuntimeError("the resting client did not get live")
-            time.sleep(2)
+            time.sleep(2)  # what getting there cost is not what rest costs
             before = cpu(process.pid)
             time.sleep(seconds)
             return (cpu(process.pid) - before) / seconds

@@ -96,9 +96,6 @@ class SessionEngine:
         self._sessions: dict[str, LoadedSession] = {}
         self._loading: dict[str, asyncio.Task[LoadedSession]] = {}
         self._known: set[str] = set()
-        self._nameless: dict[
-            str, float
-        ] = {}  # sessions without a session entity, and since when they are known
         self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines()
@@ -125,6 +122,7 @@ class SessionEngine:
                 sessions=self._sessions,
                 known=self._known,
                 changed=self._changed,
+                listed=self._arm_directory,
                 forget=self._forget,
                 revoked=self._take_revocation,
                 attend=self._begin_to_attend,
@@ -379,7 +377,8 @@ class SessionEngine:
             if self._nodes is not None:
                 self._nodes.retry(loaded)
         if loaded.behind:
-            self._arm(loaded)
+            # What is due can only be done behind what is being read: then it is armed again.
+            self._deadlines.set(loaded.id, loaded.retry_at or now + 1.0)
             return
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)

@@ -67,6 +67,7 @@ class Nodes:
     Args:
         sessions: those in memory, by id; ``known``: the ids of all that there are.
         changed: to be called when a session has something to commit, or other deadlines.
+        listed: to be called when the directory may have other deadlines.
         forget: takes a session that was removed out of memory, and tells all who use it.
         revoked: a token is revoked from now on: jti and expiry.
         attend: load these sessions, so that their producers are watched.
@@ -85,6 +86,7 @@ class Nodes:
         sessions: dict[str, LoadedSession],
         known: set[str],
         changed: Callable[[LoadedSession], None],
+        listed: Callable[[], None],
         forget: Callable[[LoadedSession], None],
         revoked: Callable[[str, int], None],
         attend: Callable[[list[str]], None],
@@ -99,6 +101,7 @@ class Nodes:
         self._sessions = sessions
         self._known = known
         self._changed = changed
+        self._listed = listed
         self._forget = forget
         self._revoked = revoked
         self._attend = attend
@@ -198,6 +201,7 @@ class Nodes:
         if message.listing is not None:
             # In the bus's order, this node's own included: an older line must not come after a newer one.
             self._directory.update(message.listing, self._clock.monotonic(), self._clock.wall_ns())
+            self._listed()
         if (news := self._arriving.get(session)) is not None:
             news.append(message)
         if message.node != self.node and (loaded := self._sessions.get(session)) is not None:
@@ -211,6 +215,7 @@ class Nodes:
         else:
             self._known.discard(session)
             self._directory.remove(session, self._clock.wall_ns())
+            self._listed()
 
     def _watched(self, session: str, node: str, people: People) -> None:
         loaded = self._sessions.get(session)
@@ -393,6 +398,7 @@ class Nodes:
             self._known.add(listing.id)
             if listing.state != "absent":
                 self._directory.update(listing, now, now_ns)
+        self._listed()
         for session in [one for one in self._known if one not in there and one not in self._sessions]:
             self._removed(session)
         for loaded in list(self._sessions.values()):

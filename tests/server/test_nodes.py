@@ -13,6 +13,7 @@ from tests.scale import many
 from wsmonitor.protocol.changes import ChainChange, CommandChange, LogChange, SessionChange, StepChange
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.entities import CommandSpec, LogRecord
+from wsmonitor.protocol.ids import directory_topic
 from wsmonitor.protocol.messages import CommandRequest
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.ports import Refusal
@@ -240,13 +241,18 @@ async def test_a_session_that_is_removed_is_removed_at_all_nodes(cluster: Cluste
     await cluster.settle()
     watching = Listener()
     await watching.sync(cluster.engines["b"], S)
+    for engine in cluster.engines.values():
+        lines = Listener()
+        await lines.sync(engine, directory_topic())
+        assert lines.replica is not None
+        assert list(lines.replica.listings) == [S]
     await cluster.engines["b"].remove(S)
     await cluster.settle()
     assert (publisher.fences, publisher.removals) == (1, 1)
     assert watching.removals == ["removed"]
     for engine in cluster.engines.values():
         lines = Listener()
-        await lines.sync(engine, "wsmonitor:sessions")
+        await lines.sync(engine, directory_topic())
         assert lines.replica is not None
         assert not lines.replica.listings
 
@@ -459,6 +465,41 @@ async def test_what_is_sent_again_in_part_is_taken_again_behind_another_nodes_co
     assert one.acks[-1] == 8
     state = (await cluster.stores["b"].load(S)).state  # type: ignore[union-attr]
     assert sorted(state.steps) == [*(f"p1-{number}" for number in range(6)), "p2-0"]
+
+
+async def test_counts_in_the_directory_come_to_all_nodes_without_a_further_change(cluster: Cluster) -> None:
+    publisher = await begin(cluster.engines["a"])
+    await cluster.settle()
+    lists = [Listener(), Listener()]
+    for listener, engine in zip(lists, cluster.engines.values(), strict=True):
+        await listener.sync(engine, directory_topic())
+    await publisher.put(*steps(publisher, 0, 3))
+    await cluster.wait(3)
+    for listener in lists:
+        assert listener.replica is not None
+        assert sum(listener.replica.listings[S].counts.values()) == 3
+
+
+async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster) -> None:
+    engine, store = cluster.engines["b"], cluster.stores["b"]
+    await begin(engine)
+    await cluster.settle()
+    loaded = engine._sessions[S]
+    store.cut = True
+    engine._commit_moved(loaded)
+    await turns(20)
+    assert loaded.behind
+    cluster.shared.clock.advance(30)  # its program's silence is due by now, and so is the next look
+    engine.handle_timeout()
+    await turns(20)
+    for _ in range(3):
+        engine.handle_timeout()
+        due = engine._deadlines.next()
+        assert due is not None
+        assert due > cluster.shared.clock.monotonic(), "nothing is looked at again and again"
+    store.heal()
+    await cluster.wait(3)
+    assert not loaded.behind
 
 
 async def test_one_program_at_two_nodes_at_once_has_one_holder(cluster: Cluster) -> None:
