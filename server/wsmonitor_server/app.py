@@ -31,13 +31,14 @@ from .clock import Clock, SystemClock
 from .config import ServerConfig
 from .connection import Connection
 from .doorway import Doorway
+from .framing import Framed, frame_text
 from .logs import fields
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
 from .stores.base import StoreError
 from .tls import TlsGate, tls_context
-from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, frame_text
+from .transport import CLOSE_GRACE, HandshakeRequest
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -109,12 +110,13 @@ class Server:
         self.port = 0
         self._rng = rng if rng is not None else random.Random()
         self._secret = secret
-        # Bound once: these two are called for every frame of every connection.
         self.frame: Callable[[bytes], bytes] = frame_text
-        self.frame_shared: Callable[[tuple[bytes, ...]], list[tuple[bytes, int]]] = FrameCache().chunks
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
-        self.dirty: list[Connection] = []
+        self._turn = 0
+        self._turn_ends = False
+        self._dirty: list[Connection] = []
+        self._framed: list[Framed] = []
         self._shaking: set[asyncio.Task[None]] = set()
         self._turned_away = 0
         self._told_at = -TELL_EVERY
@@ -327,14 +329,30 @@ class Server:
         if self.connections:
             await self._gone.wait()
 
-    def flush_at_the_end_of_the_turn(self) -> None:
-        """Flush those that will be `dirty` then, each with all that it has by then."""
-        asyncio.get_running_loop().call_soon(self._flush)
+    def framed(self, payloads: tuple[bytes, ...]) -> Framed:
+        wall = None if self.engine.holding else self.clock.wall_ns() / 1e9
+        framed = Framed(payloads, self._turn, wall)
+        self._framed.append(framed)
+        self._end_turn()
+        return framed
+
+    def flush_soon(self, connection: Connection) -> None:
+        """Flush *connection* at the end of this turn of the loop, with all that it has by then."""
+        self._dirty.append(connection)
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        # The same list, since connections hold on to it; who comes meanwhile is flushed in the next turn.
-        waiting = self.dirty[:]
-        self.dirty.clear()
+        self._turn += 1
+        self._turn_ends = False
+        framed, self._framed = self._framed, []
+        self.frames_out += sum(one.frames_written for one in framed)
+        # Who comes meanwhile is flushed in the next turn.
+        waiting, self._dirty = self._dirty, []
         for connection in waiting:
             connection.flush_now()
 

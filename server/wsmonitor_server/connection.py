@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 from wsmonitor.protocol.close_codes import CloseCode
 
 from .auth import AuthError, Credential
+from .framing import CHUNK
 from .http import Answer, Page, Upgrade, classify, error_answer, unreadable
 from .lanes import Lanes
 from .logs import fields
 from .peer import Peer
 from .replies import error_info
-from .transport import CLOSE_GRACE, FrameCache, HandshakeRequest, WebSocketTransport
+from .transport import CLOSE_GRACE, HandshakeRequest, WebSocketTransport
 
 if TYPE_CHECKING:
     from .app import Server
 
 _LOG: Final = logging.getLogger("wsmonitor_server.connection")
-
-CHUNK: Final = FrameCache.CHUNK
-"""Bytes of one write. Larger frames go alone."""
 
 CLOSE_AFTER_UPGRADE: Final = 1.0
 """Seconds that a refused browser's connection may stay open for the close frame."""
@@ -152,6 +150,10 @@ class Connection:
     def oversize(self) -> bytes:
         return self.peer.oversize() if self.peer is not None else b"{}"
 
+    def stopped(self) -> None:
+        if self.peer is not None:
+            self.peer.straight = None
+
     def writable(self) -> None:
         self.flush_soon()
 
@@ -171,10 +173,8 @@ class Connection:
     def flush_soon(self) -> None:
         if not self._dirty:
             self._dirty = True
-            waiting = self._server.dirty
-            if not waiting:
-                self._server.flush_at_the_end_of_the_turn()
-            waiting.append(self)
+            self.stopped()
+            self._server.flush_soon(self)
 
     def flush_now(self) -> None:
         """Write what the socket takes; whole frames, in as few writes as there are chunks."""
@@ -191,6 +191,8 @@ class Connection:
                     break
                 self._server.frames_out += outbox.count
                 transport.write(frames)
+        if not outbox and peer.phase != "closed":
+            peer.straight = transport.sink
         if self._drained and not outbox.bulk_waiting:
             self._wake()
         if self._ending is not None and not outbox:

@@ -20,6 +20,7 @@ from wsmonitor.protocol.entities import Entity
 from wsmonitor.protocol.messages import HistoryPage
 from wsmonitor.protocol.reducer import SessionState
 
+from .framing import Delivery
 from .ports import Subscriber
 from .snapshot import Snapshot
 from .stores.bus import People
@@ -149,10 +150,10 @@ class Feed:
             self.state.seq = event.seq
             self._keep(Kept(event.seq, event.encoded, self.state.digest))
         if events and self.subscribers:
-            told = tuple(event.encoded for event in events)
+            delivery = Delivery(tuple(event.encoded for event in events))
             # A listener that goes away while it is told must not disturb the others.
             for subscriber in list(self.subscribers.values()):
-                subscriber.tell(self.topic, self.state.seq, told)
+                subscriber.tell(self.topic, self.state.seq, delivery)
         self._trim()
 
     def _keep(self, kept: Kept) -> None:

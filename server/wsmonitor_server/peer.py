@@ -40,6 +40,7 @@ from wsmonitor.protocol.messages import (
 )
 
 from .auth import Authenticator, Credential
+from .framing import Framed
 from .limiter import TokenBucket
 from .outbox import Lane, Outbox
 from .ports import Clock, Engine
@@ -111,10 +112,8 @@ class Services(Protocol):
     def frame(self, payload: bytes) -> bytes:
         """*payload* as a WebSocket frame."""
 
-    def frame_shared(self, payloads: tuple[bytes, ...]) -> Sequence[tuple[bytes, int]]:
-        """*payloads*, which go to many, as frames: joined to chunks, each with the number of frames in it.
-
-        Made once for the same tuple."""
+    def framed(self, payloads: tuple[bytes, ...]) -> Framed:
+        """*payloads*, which go to many in this turn of the loop, as frames."""
 
     async def authenticate(self, token: str) -> Credential:
         """Verify a token; raises `AuthError`."""
@@ -146,6 +145,13 @@ class Peer:
         credential: from the handshake.
         services: what all connections share.
         wire: this connection's I/O.
+
+    Attributes:
+        straight: writes events without a detour over the outbox; set by the wire while nothing waits and the
+            connection takes something. A token that is revoked, or whose keys are rotated, closes
+            the connection at that moment, so that only its time has to be looked at before.
+        expires: when the token ends (seconds since 1970).
+        turn: the turn of the loop in which `straight` was used last.
     """
 
     __slots__ = (
@@ -158,6 +164,7 @@ class Peer:
         "_next_beat",
         "_requests",
         "credential",
+        "expires",
         "hello",
         "ident",
         "limits",
@@ -165,7 +172,9 @@ class Peer:
         "phase",
         "round_trip",
         "services",
+        "straight",
         "subscriptions",
+        "turn",
         "wire",
     )
 
@@ -175,6 +184,9 @@ class Peer:
         now = services.clock.monotonic()
         self.ident = ident
         self.credential = credential
+        self.expires: float = credential.claims.exp
+        self.straight: Callable[[bytes], None] | None = None
+        self.turn = -1
         self.services = services
         self.wire = wire
         self.limits = limits = services.limits
@@ -316,10 +328,13 @@ class Peer:
         """Tell the client of an error."""
         self.send(Error(error=info, request=request))
 
-    def queue_events(self, subscription: Subscription, encoded: tuple[bytes, ...]) -> None:
-        """Queue live events that others get, too; on overflow the greediest subscription is muted."""
+    def queue_events(self, subscription: Subscription, chunks: Sequence[tuple[bytes, int]]) -> None:
+        """Queue live events that others get, too: joined frames, each chunk with their number.
+
+        On overflow the greediest subscription is muted.
+        """
         put, lane = self.outbox.put_state, subscription.lane
-        for frames, count in self.services.frame_shared(encoded):
+        for frames, count in chunks:
             if not put(lane, frames, count):
                 self._overflow()
                 if subscription.phase != "live":
@@ -397,6 +412,7 @@ class Peer:
         """A refresh: *credential* in place of the one before; what it does not cover ends."""
         patterns_changed = credential.claims.sessions != self.credential.claims.sessions
         self.credential = credential
+        self.expires = credential.claims.exp
         for subscription in list(self.subscriptions.values()):
             subscription.claims = credential.claims
             if not self._requests.may_watch(subscription.topic):
@@ -555,6 +571,8 @@ class Peer:
     def _enter(self, phase: Phase) -> None:
         if phase in TRANSITIONS[self.phase]:
             self.phase = phase
+            if phase == "closed":
+                self.straight = None
         elif phase != self.phase:
             raise AssertionError(f"a connection cannot go from {self.phase} to {phase}")
 

@@ -27,6 +27,8 @@ from wsmonitor.protocol.messages import (
     SyncPage,
 )
 
+from .framing import Delivery
+
 
 class Clock(Protocol):
     """Where the time comes from."""
@@ -53,9 +55,9 @@ class Subscriber(Protocol):
     name: str  # for the presence list
     instance: str  # one per process, so that two subscriptions of one process count once
 
-    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
-        """Queue committed events, the last of which is *seq*. All subscribers are given the very same tuple.
-        Must not raise and must not block."""
+    def tell(self, topic: str, seq: int, delivery: Delivery) -> None:
+        """Send or queue committed events, the last of which is *seq*. All subscribers are given the same
+        *delivery*. Must not raise and must not block."""
 
     def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
     def removed(self, topic: str, reason: str) -> None: ...

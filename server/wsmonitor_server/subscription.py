@@ -11,6 +11,7 @@ from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.messages import Batch, Presence, Removed, Resync
 
+from .framing import Delivery
 from .outbox import Lane
 from .ports import Sync
 
@@ -83,14 +84,28 @@ class Subscription:
 
     # -- what the hub calls
 
-    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
-        """Queue committed events, the last of which is *seq*."""
+    def tell(self, topic: str, seq: int, delivery: Delivery) -> None:
+        """Send or queue committed events, the last of which is *seq*.
+
+        The one code that runs for each observer of each commit.
+        """
         if self.phase != "live":
             return
         if not self.latest:
             self.seq = seq
-            self._peer.queue_events(self, encoded)
+            peer = self._peer
+            framed = delivery.framed
+            if framed is None:
+                framed = delivery.framed = peer.services.framed(delivery.payloads)
+            write = peer.straight
+            if write is not None and peer.turn != framed.turn and peer.expires > framed.valid:
+                peer.turn = framed.turn
+                framed.written += 1
+                write(framed.data)
+            else:
+                peer.queue_events(self, framed.chunks)
             return
+        encoded = delivery.payloads
         for at, one in enumerate(encoded, seq - len(encoded) + 1):
             if self.phase == "live":  # until it has become too much
                 self._fold(at, one)

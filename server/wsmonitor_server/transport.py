@@ -2,7 +2,7 @@
 
 `WebSocketTransport` is an `asyncio.Protocol` around the library's sans-IO ``ServerProtocol``: the library
 parses the handshake and the frames that come in, answers pings, and runs the closing handshake. What
-goes out is framed here, by `frame_text`, because an event has to be framed once for all who get it,
+goes out is framed by us, in `framing`, because an event has to be framed once for all who get it,
 and because everything of one loop turn has to go into one write. That is allowed by the framing's
 rules as long as no extension is negotiated (none is offered), the connection is open, and no
 fragmented message is being sent (none ever is).
@@ -14,8 +14,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -30,6 +29,8 @@ from websockets.typing import Subprotocol
 from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.defaults import SUBPROTOCOL
 
+from .framing import frame_text
+
 HIGH_WATER: Final = 64 * 1024
 """Bytes that may wait in the user-space send buffer before writing pauses."""
 
@@ -42,64 +43,6 @@ MAX_UNREAD: Final = 64 * 1024
 # The library logs whole requests at DEBUG, tokens included: this level keeps that out of every log.
 _LOG: Final = logging.getLogger("wsmonitor_server.websockets")
 _LOG.setLevel(logging.WARNING)
-
-
-def frame_text(payload: bytes) -> bytes:
-    """*payload* as one unmasked text frame (RFC 6455, 5.2)."""
-    length = len(payload)
-    if length < 126:
-        return struct.pack("!BB", 0x81, length) + payload
-    if length < 65536:
-        return struct.pack("!BBH", 0x81, 126, length) + payload
-    return struct.pack("!BBQ", 0x81, 127, length) + payload
-
-
-class FrameCache:
-    """Frames events once, however many connections get them.
-
-    The hub gives the very same tuple to all subscribers of a topic, so identity is enough. The cache is
-    emptied when it has become large: what is asked for again is framed again.
-    """
-
-    __slots__ = ("_chunks", "_size")
-
-    MAX_SIZE: Final = 4 * 1024 * 1024
-    CHUNK: Final = 64 * 1024
-    """Bytes of frames that are joined. Larger ones go alone."""
-
-    def __init__(self) -> None:
-        self._chunks: dict[int, tuple[tuple[bytes, ...], list[tuple[bytes, int]]]] = {}
-        self._size = 0
-
-    def chunks(self, payloads: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
-        """*payloads* as text frames, joined, with their numbers; the same list for the same tuple."""
-        known = self._chunks.get(id(payloads))
-        # The entry holds the payloads, so that their id cannot become another tuple's.
-        if known is not None:
-            return known[1]
-        if len(payloads) == 1:
-            chunks = [(frame_text(payloads[0]), 1)]
-        else:
-            chunks = list(self._join(payloads))
-        # Both copies and the dictionary's own share.
-        size = 2 * sum(map(len, payloads)) + 200
-        self._size += size
-        if self._size > self.MAX_SIZE:
-            self._chunks.clear()
-            self._size = size
-        self._chunks[id(payloads)] = (payloads, chunks)
-        return chunks
-
-    def _join(self, payloads: tuple[bytes, ...]) -> Iterator[tuple[bytes, int]]:
-        waiting: list[bytes] = []
-        size = 0
-        for frame in map(frame_text, payloads):
-            if waiting and size + len(frame) > self.CHUNK:
-                yield b"".join(waiting), len(waiting)
-                waiting, size = [], 0
-            waiting.append(frame)
-            size += len(frame)
-        yield b"".join(waiting), len(waiting)
 
 
 class HandshakeRequest:
@@ -146,6 +89,9 @@ class Handler(Protocol):
     def binary(self) -> None: ...
     def oversize(self) -> bytes:
         """A message above the limit: the payload to send before the connection is closed with 1009."""
+
+    def stopped(self) -> None:
+        """`WebSocketTransport.sink` is None from now on: the send buffer is full, or it is over."""
 
     def writable(self) -> None:
         """The send buffer has room again."""
@@ -226,6 +172,8 @@ class WebSocketTransport(asyncio.Protocol):
             self._raw_write(frame_text(self._handler.oversize()))
         if self._answered or not self._requested:
             self._write_library()
+        if self._protocol.state is not State.OPEN:
+            self._handler.stopped()
 
     def eof_received(self) -> bool | None:
         if self._requested and not self._answered and self._transport is not None:
@@ -234,10 +182,12 @@ class WebSocketTransport(asyncio.Protocol):
             return self._transport.can_write_eof()
         self._protocol.receive_eof()
         self._write_library()
+        self._handler.stopped()
         return None
 
     def pause_writing(self) -> None:
         self.paused = True
+        self._handler.stopped()
 
     def resume_writing(self) -> None:
         self.paused = False
@@ -299,6 +249,14 @@ class WebSocketTransport(asyncio.Protocol):
     def open(self) -> bool:
         """Whether frames may be written."""
         return self._protocol.state is State.OPEN and self._transport is not None
+
+    @property
+    def sink(self) -> Callable[[bytes], None] | None:
+        """What writes whole frames at once, until `Handler.stopped`; None when nothing may be written."""
+        transport = self._transport
+        if transport is None or self.paused or self._protocol.state is not State.OPEN:
+            return None
+        return transport.write
 
     def write(self, frames: list[bytes]) -> None:
         """Write whole frames, in one call. Nothing happens when the connection is not open."""

@@ -19,6 +19,7 @@ from wsmonitor.protocol.reducer import SessionState, decode_entity
 from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.ports import ProducerHandle
 from wsmonitor_server.stores.base import Store
 from wsmonitor_server.stores.memory import MemoryStore
@@ -53,7 +54,8 @@ class Listener:
         self.resets = 0
         self.generation = 0
 
-    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+    def tell(self, topic: str, seq: int, delivery: Delivery) -> None:
+        encoded = delivery.payloads
         for at, one in enumerate(encoded, seq - len(encoded) + 1):
             self.event(topic, at, one)
 

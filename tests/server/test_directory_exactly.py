@@ -13,6 +13,7 @@ from wsmonitor.protocol.entities import ErrorInfo, Listing
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor_server.deadlines import Deadlines
 from wsmonitor_server.directory import CONFLATE, UNUSED, Directory
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.hub import Feed
 from wsmonitor_server.replies import error_info, not_available, refusal
 from wsmonitor_server.retention import Retention, expired
@@ -29,7 +30,8 @@ class Ear:
         self.name = self.instance = "x"
         self.heard: list[bytes] = []
 
-    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+    def tell(self, topic: str, seq: int, delivery: Delivery) -> None:
+        encoded = delivery.payloads
         assert {decode_event(one).topic for one in encoded} == {topic}
         self.heard.extend(encoded)
 

@@ -13,6 +13,7 @@ from wsmonitor.protocol.digest import entity_hash
 from wsmonitor.protocol.entities import Step
 from wsmonitor.protocol.messages import Event, HistoryPage
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.hub import SHARE_DISTANCE, Feed, Numbered, Presence
 
 from .support import claims
@@ -27,7 +28,8 @@ class Ear:
         self.instance = instance
         self.heard: list[tuple[object, ...]] = []
 
-    def tell(self, topic: str, seq: int, encoded: tuple[bytes, ...]) -> None:
+    def tell(self, topic: str, seq: int, delivery: Delivery) -> None:
+        encoded = delivery.payloads
         for at, one in enumerate(encoded, seq - len(encoded) + 1):
             self.event(topic, at, one)
 

@@ -24,6 +24,7 @@ from wsmonitor.protocol.messages import (
     SyncPage,
 )
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.ports import ProducerEvents, Subscriber
 from wsmonitor_server.replies import not_available, refusal
 
@@ -122,7 +123,7 @@ class FakeEngine:
         state.apply(event)
         encoded = encode(event)
         for subscriber in list(self.attached.get(topic, [])):
-            subscriber.tell(topic, event.seq, (encoded,))
+            subscriber.tell(topic, event.seq, Delivery((encoded,)))
         return encoded
 
     async def start(self) -> None: ...

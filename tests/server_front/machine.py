@@ -24,6 +24,7 @@ from wsmonitor.protocol.messages import (
 )
 from wsmonitor_server.auth import AuthError, Credential
 from wsmonitor_server.clock import ManualClock
+from wsmonitor_server.framing import Framed
 from wsmonitor_server.peer import Peer
 from wsmonitor_server.subscription import Subscription
 
@@ -106,13 +107,16 @@ class FakeServices:
         self.tokens: dict[str, Credential] = {}
         self.faults: list[str] = []
         self.stops = 0
+        self.turn = 0
         self.welcomed: list[Peer] = []
 
     def frame(self, payload: bytes) -> bytes:
         return payload
 
-    def frame_shared(self, payloads: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
-        return [(payload, 1) for payload in payloads]
+    def framed(self, payloads: tuple[bytes, ...]) -> Framed:
+        framed = Framed(payloads, self.turn, self.clock.wall_ns() / 1e9)
+        framed.chunks = [(payload, 1) for payload in payloads]
+        return framed
 
     async def authenticate(self, token: str) -> Credential:
         try:

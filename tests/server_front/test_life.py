@@ -56,8 +56,18 @@ async def test_no_event_leaves_after_expiry(engine: FakeEngine, clock: ManualClo
         clock.advance(59.9)
         engine.emit("s1", Chain(id="a", name="in time"))
         assert (await one.expect(Event)).seq == 1
-        engine.emit("s1", Chain(id="b", name="queued before, flushed after"))
+        engine.emit("s1", Chain(id="b", name="in time, too"))
+        engine.emit("s1", Chain(id="c", name="queued before, flushed after"))
         clock.advance(0.1)
+        assert (await one.expect(Event)).seq == 2
+        assert await one.closed() == 4003
+
+
+async def test_an_event_after_expiry_ends_the_connection(engine: FakeEngine, clock: ManualClock) -> None:
+    async with serving(engine, clock) as server, client(server, ttl=60) as one:
+        await one.subscribe("s1")
+        clock.advance(60)
+        engine.emit("s1", Chain(id="a", name="too late"))
         assert await one.closed() == 4003
 
 

@@ -29,6 +29,7 @@ from wsmonitor.protocol.messages import (
 )
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.embedded import EmbeddedServer
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.lanes import MAX_WAITING
 from wsmonitor_server.outbox import Lane
 from wsmonitor_server.peer import _IMMEDIATE, TRANSITIONS
@@ -374,7 +375,7 @@ async def test_a_batch_that_is_behind_the_server_waits_another_interval() -> Non
     assert beat.heads == {}, "of what waits in a batch nothing is claimed"
     assert subscription.batch_due == machine.clock.monotonic() + 5, "a heartbeat puts nothing off"
     machine.engine.attached = attached
-    subscription.tell("s", 2, (encoded,))
+    subscription.tell("s", 2, Delivery((encoded,)))
     machine.clock.advance(15)
     machine.peer.heard()
     machine.peer.handle_timeout()
@@ -403,9 +404,9 @@ async def test_of_several_subscriptions_the_one_with_most_waiting_gives_way() ->
     machine = Machine(limits={"outbox_size": 20_000})
     small, large = await machine.watch("small"), await machine.watch("large")
     machine.wire.taking = False
-    machine.peer.queue_events(small, (chain_event(1, topic="small", size=2_000),))
+    machine.peer.queue_events(small, [(chain_event(1, topic="small", size=2_000), 1)])
     for seq in range(1, 30):
-        large.tell("large", seq, (chain_event(seq, topic="large", size=1_000),))
+        large.tell("large", seq, Delivery((chain_event(seq, topic="large", size=1_000),)))
     assert (small.phase, large.phase) == ("live", "muted")
     told = machine.sent()
     assert [one.topic for one in told if isinstance(one, Event)] == ["small"]
@@ -416,7 +417,7 @@ async def test_a_burst_that_the_socket_takes_at_once_is_no_slowness() -> None:
     machine = Machine(limits={"outbox_messages": 10})
     subscription = await machine.watch()
     for seq in range(1, 101):
-        subscription.tell("s", seq, (chain_event(seq),))
+        subscription.tell("s", seq, Delivery((chain_event(seq),)))
     assert subscription.phase == "live"
     assert [one.seq for one in machine.sent() if isinstance(one, Event)] == list(range(1, 101))
 
@@ -447,7 +448,7 @@ async def test_who_watches_is_told_among_the_events_and_goes_with_them() -> None
     machine = Machine()
     subscription = await machine.watch()
     subscription.presence("s", 1, ["ada"])
-    subscription.tell("s", 1, (chain_event(1),))
+    subscription.tell("s", 1, Delivery((chain_event(1),)))
     subscription.mute("too_slow")
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
 
@@ -501,7 +502,7 @@ async def test_what_is_told_at_once_beyond_what_may_wait_mutes_who_does_not_read
     machine = Machine(limits={"outbox_messages": 10})
     subscription = await machine.watch()
     machine.wire.taking = False
-    subscription.tell("s", 30, tuple(chain_event(seq) for seq in range(1, 31)))
+    subscription.tell("s", 30, Delivery(tuple(chain_event(seq) for seq in range(1, 31))))
     assert subscription.phase == "muted"
     assert [type(one) for one in machine.sent()] == [Resync]
 

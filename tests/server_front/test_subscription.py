@@ -8,6 +8,7 @@ import pytest
 from wsmonitor.protocol.codec import encode, encode_record
 from wsmonitor.protocol.entities import Chain
 from wsmonitor.protocol.messages import Batch, Event, Presence, Removed, Resync
+from wsmonitor_server.framing import Delivery
 from wsmonitor_server.subscription import Subscription
 
 from .machine import Machine
@@ -29,7 +30,7 @@ def event(seq: int, ident: str = "c", *, name: str = "n", drop: list[tuple[str, 
 
 def tell(subscription: Subscription, *events: bytes) -> None:
     for seq, encoded in enumerate(events, subscription.seq + 1):
-        subscription.tell("s", seq, (encoded,))
+        subscription.tell("s", seq, Delivery((encoded,)))
 
 
 def batch_of(machine: Machine, subscription: Subscription) -> Batch | None:
@@ -162,14 +163,14 @@ async def test_what_goes_and_what_comes_back_stand_in_a_batch_once_as_they_ended
 async def test_a_batch_that_grows_beyond_what_may_wait_is_given_up_and_told() -> None:
     machine, subscription = await latest(outbox_size=2_000)
     for seq in range(1, 100):
-        subscription.tell("s", seq, (event(seq, "a", name="x" * 100),))
+        subscription.tell("s", seq, Delivery((event(seq, "a", name="x" * 100),)))
     assert subscription.phase == "live", "one entity, however often it changes, is one"
     for seq in range(100, 120):
-        subscription.tell("s", seq, (event(seq, f"b{seq}", name="x" * 100),))
-        subscription.tell("s", seq, (event(seq, "z", drop=[("chain", f"b{seq}")]),))
+        subscription.tell("s", seq, Delivery((event(seq, f"b{seq}", name="x" * 100),)))
+        subscription.tell("s", seq, Delivery((event(seq, "z", drop=[("chain", f"b{seq}")]),)))
     assert subscription.phase == "live", "what went does not count"
     for seq in range(120, 140):
-        subscription.tell("s", seq, (event(seq, f"b{seq}", name="x" * 100),))
+        subscription.tell("s", seq, Delivery((event(seq, f"b{seq}", name="x" * 100),)))
     assert subscription.phase == "muted"
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
     assert subscription.batch_due is None
@@ -225,7 +226,7 @@ async def test_a_new_sync_begins_without_what_the_old_one_had_gathered() -> None
 
 async def test_one_telling_may_be_more_than_may_wait() -> None:
     machine, subscription = await latest(outbox_size=2_000)
-    subscription.tell("s", 40, tuple(event(seq, f"b{seq}", name="x" * 100) for seq in range(1, 41)))
+    subscription.tell("s", 40, Delivery(tuple(event(seq, f"b{seq}", name="x" * 100) for seq in range(1, 41))))
     assert subscription.phase == "muted"
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
     assert subscription.batch_due is None, "nothing is folded for one that was told to come again"
