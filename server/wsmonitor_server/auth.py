@@ -2,8 +2,9 @@
 
 A token is a JWT (RFC 7519), validated as RFC 8725 asks: the algorithms are the server's choice, never
 the token's; ``exp aud iss jti sub`` are required; audience and issuer have to be the server's. Its
-signature is verified once, at the handshake or at a refresh. What comes of it, a `Credential`, is checked
-on every message and on every flush against the wall clock, revocation and key generation.
+signature is verified once, at the handshake or at a refresh (who comes back with the same token: `verified`).
+What comes of it, a `Credential`, is checked on every message and on every flush against the wall clock,
+revocation and key generation.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .replies import error_info
+from .verified import Known, Verified
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -69,9 +71,14 @@ class KeySource(Protocol):
     """Where the keys are that tokens are verified with."""
 
     algorithms: frozenset[str]
+    remote: bool
+    """Whether `wants_fetch` may ever say so."""
 
     def find(self, header: dict[str, Any]) -> Any:
-        """The key for a token with this header, or None when it is not at hand."""
+        """The key for a token with this header, or None when it is not at hand.
+
+        The same object as long as it is the same key.
+        """
 
     def fetch(self) -> None:
         """Get the keys again. May block; called off the loop."""
@@ -84,6 +91,7 @@ class SecretKey:
     """One shared secret, for HS256."""
 
     algorithms = SECRET_ALGORITHMS
+    remote = False
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < MIN_SECRET_BYTES:
@@ -97,9 +105,16 @@ class SecretKey:
                 "For tokens of a pair's private key give `auth.jwks_file` or `auth.jwks_url`"
             )
         self._secret = secret
+        self._key: PyJWK | None = None
 
-    def find(self, header: dict[str, Any]) -> bytes:
-        return self._secret
+    def find(self, header: dict[str, Any]) -> PyJWK:
+        if self._key is None:
+            from jwt import PyJWK
+
+            # Made once: of bytes, the library would look at each token whether they could be PEM or DER.
+            written = base64.urlsafe_b64encode(self._secret).rstrip(b"=").decode()
+            self._key = PyJWK({"kty": "oct", "k": written, "alg": "HS256"})
+        return self._key
 
     def fetch(self) -> None:
         """There is nothing to get."""
@@ -125,7 +140,7 @@ class KeySet:
     ) -> None:
         self.algorithms = algorithms
         self._load = load
-        self._remote = remote
+        self.remote = remote
         self._keys: dict[tuple[str, str], PyJWK] = {}
         self._fetched: float | None = None
 
@@ -138,7 +153,7 @@ class KeySet:
         return None
 
     def wants_fetch(self, header: dict[str, Any], now: float) -> bool:
-        if not self._remote:
+        if not self.remote:
             return False
         age = None if self._fetched is None else now - self._fetched
         if age is None or age > JWKS_LIFETIME or (age > REFETCH_AFTER and self.find(header) is None):
@@ -246,14 +261,18 @@ class Authenticator:
         self._audience = audience
         self._issuer = issuer
         self._generation = 1
+        self._verified = Verified()
 
     def rotate(self, keys: KeySource) -> None:
         """Use other keys from now on: every credential of before is void."""
         self._keys = keys
         self._generation += 1
+        self._verified.clear()
 
     def wants_fetch(self, token: str, now: float) -> bool:
         """Whether `fetch` should run first (off the loop), at *now* (monotonic seconds)."""
+        if not self._keys.remote:
+            return False
         try:
             return self._keys.wants_fetch(self._header(token), now)
         except AuthError:
@@ -269,8 +288,25 @@ class Authenticator:
         Raises:
             AuthError: it is not valid here and now.
         """
+        # What is no token by its form is not looked for: it may be as long as it likes.
+        known = self._verified.find(token) if token.isascii() and len(token) <= MAX_TOKEN_LENGTH else None
+        if known is None or self._keys.find(known.header) is not known.key:
+            known = self._verify(token)
+            self._verified.put(token, known)
+        claims = known.claims
+        if claims.nbf > wall + SKEW or claims.iat > wall + SKEW:
+            raise AuthError("unauthorized", "the token is not valid yet")
+        credential = Credential(claims, self._generation)
+        problem = self.problem(credential, wall)
+        if problem is not None:
+            raise AuthError(problem.code, problem.message)
+        return credential
+
+    def _verify(self, token: str) -> Known:
+        """All of it that is the same at any time."""
         import jwt
 
+        seen = self._verified.header(token)
         header = self._header(token)
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._keys.algorithms:
@@ -291,7 +327,7 @@ class Authenticator:
                 issuer=self._issuer,
                 options={
                     "require": ["exp", "aud", "iss", "jti", "sub"],
-                    # The times are checked below, against the clock that was passed in.
+                    # The times are checked against the clock that was passed in.
                     "verify_exp": False,
                     "verify_nbf": False,
                     "verify_iat": False,
@@ -302,21 +338,16 @@ class Authenticator:
         except RecursionError as exc:
             # Its words are as long as the stack.
             raise AuthError("unauthorized", "the token is nested too deeply") from exc
-        _refuse_other_spellings(token)
-        _refuse_repeated(token)
+        parts = token.split(".")
+        _refuse_other_spellings(parts if seen is None else parts[1:])
+        _refuse_repeated(parts[:2] if seen is None else parts[1:2])
         try:
             claims = msgspec.convert(payload, Claims)
             # A lone surrogate passes through JSON's escapes, and could not be written anywhere.
             msgspec.json.encode(claims)
         except (msgspec.ValidationError, UnicodeError) as exc:
             raise AuthError("unauthorized", f"the token's claims are not valid: {exc}") from exc
-        if claims.nbf > wall + SKEW or claims.iat > wall + SKEW:
-            raise AuthError("unauthorized", "the token is not valid yet")
-        credential = Credential(claims, self._generation)
-        problem = self.problem(credential, wall)
-        if problem is not None:
-            raise AuthError(problem.code, problem.message)
-        return credential
+        return Known(header, key, claims)
 
     def problem(self, credential: Credential, wall: float) -> ErrorInfo | None:
         """Why *credential* no longer holds at *wall* (seconds since 1970); None while it does."""
@@ -329,8 +360,7 @@ class Authenticator:
             return error_info("token_revoked", "the token has been revoked")
         return None
 
-    @staticmethod
-    def _header(token: str) -> dict[str, Any]:
+    def _header(self, token: str) -> dict[str, Any]:
         import jwt
 
         if not token:
@@ -340,6 +370,9 @@ class Authenticator:
         if not token.isascii():
             # What a header's odd bytes are decoded to cannot be encoded again.
             raise AuthError("unauthorized", "the token is not a JWT")
+        seen = self._verified.header(token)
+        if seen is not None:
+            return seen
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.exceptions.PyJWTError, ValueError, RecursionError) as exc:
@@ -353,35 +386,38 @@ class Authenticator:
         return header
 
 
-def _refuse_other_spellings(token: str) -> None:
-    """Refuse a token whose parts are not written as RFC 7515 (2) has it: each can be written in one way only.
+def _refuse_other_spellings(parts: Sequence[str]) -> None:
+    """Refuse a token whose *parts* are not written as RFC 7515 (2) has it, in which each has one form only.
 
     Raises:
         AuthError: spare bits are set, or there are letters that a decoder passes over.
     """
-    for part in token.split("."):
+    for part in parts:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
             raise AuthError("unauthorized", "the token is not written as a JWT is")
 
 
-def _refuse_repeated(token: str) -> None:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise AuthError("unauthorized", "the token names a claim or a header parameter twice")
+    return found
+
+
+_decoder: Final = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _refuse_repeated(parts: Sequence[str]) -> None:
     """Refuse a token of which two readers could read two different things (RFC 7519, 4; RFC 8725, 3.7).
 
     Raises:
-        AuthError: a name stands twice in one of its objects, or it is not in UTF-8.
+        AuthError: a name stands twice in one of the objects in *parts*, or one is not in UTF-8.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise AuthError("unauthorized", "the token names a claim or a header parameter twice")
-        return found
-
-    for part in token.split(".")[:2]:
+    for part in parts:
         data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
         try:
-            json.loads(data.decode("utf-8"), object_pairs_hook=once)
+            _decoder.decode(data.decode("utf-8"))
         except ValueError as exc:
             raise AuthError("unauthorized", "the token is not written in UTF-8") from exc
         except RecursionError as exc:

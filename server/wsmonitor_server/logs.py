@@ -28,10 +28,17 @@ def fields(**values: object) -> dict[str, Any]:
 class Formatter(logging.Formatter):
     """The line's form."""
 
-    default_msec_format = "%s.%03d"
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self._second = -1
+        self._written = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        # A storm of connections has thousands of lines of one second.
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._written = second, super().formatTime(record, "%Y-%m-%d %H:%M:%S")
+        return f"{self._written}.{int(record.msecs):03d}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
@@ -46,6 +53,8 @@ class Formatter(logging.Formatter):
 def _quoted(text: str) -> str:
     # JSON leaves line separators beyond ASCII as they are; a viewer may break lines at them.
     encoded = msgspec.json.encode(text).decode()
+    if encoded.isprintable():
+        return encoded
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in encoded)
 
 
@@ -68,3 +77,15 @@ def configure(path: Path | None, *, verbose: bool) -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
+
+
+def skip_what_is_not_logged() -> None:
+    """Do not find out for each line which file and line of the source it comes from: no line has it.
+
+    For the whole process, so only where that is the server's own.
+    """
+    # As https://docs.python.org/3/howto/logging.html#optimization has it: half of what a line costs.
+    logging._srcfile = None
+    logging.logThreads = False
+    logging.logProcesses = False
+    logging.logMultiprocessing = False

@@ -50,6 +50,7 @@ def run(config: ServerConfig, announce: Callable[[str], None], *, verbose: bool 
     Raises:
         ConfigurationError: the message says what is wrong with which setting.
     """
+    logs.skip_what_is_not_logged()
     if config.local:
         try:
             with LocalHome.open(config) as home:

@@ -48,3 +48,28 @@ def test_the_file_is_rotated(logger: logging.Logger, tmp_path: Path, monkeypatch
     assert set(sizes) == {"server.log", "server.log.1"}
     assert all(size <= 10_000 for size in sizes.values())
     assert "line 999" in (tmp_path / "server.log").read_text()
+
+
+def test_each_line_has_its_own_time(logger: logging.Logger) -> None:
+    """Also those of one second, for which the text is made once."""
+    formatter = logs.Formatter()
+    times = []
+    for created in (1_000.25, 1_000.75, 1_001.0, 1_000.5):
+        record = logger.makeRecord("wsmonitor_server", logging.INFO, "", 0, "x", (), None)
+        record.created, record.msecs = created, created % 1 * 1000
+        times.append(formatter.format(record).split(" INFO ")[0])
+    assert [time[-4:] for time in times] == [".250", ".750", ".000", ".500"]
+    assert times[0][:-4] == times[1][:-4] == times[3][:-4] != times[2][:-4]
+
+
+def test_lines_of_the_servers_own_process_look_the_same(
+    logger: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
+    logs.configure(tmp_path / "server.log", verbose=False)
+    logger.warning("a %s", "line", extra=logs.fields(connection="c1"))
+    logs.skip_what_is_not_logged()
+    logger.warning("a %s", "line", extra=logs.fields(connection="c1"))
+    lines = (tmp_path / "server.log").read_text("utf-8").splitlines()
+    assert [line.split(" WARNING ")[1] for line in lines] == ["wsmonitor_server a line connection=c1"] * 2
