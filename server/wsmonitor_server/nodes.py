@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from wsmonitor.protocol.errors import WsMonitorError
+from wsmonitor.protocol.reducer import SessionState
 
 from .clock import Clock
 from .directory import Directory
@@ -310,6 +311,8 @@ class Nodes:
         try:
             missed = None if whole else await self._store.missed(loaded.id, loaded.version)
             stored = None if missed else await self._store.load(loaded.id)
+            gone = not missed and stored is None and loaded.version > 0
+            removed = gone and await self._store.tombstone(loaded.id) is not None
         except StoreError as exc:
             log.error("session %s cannot be read: %s", loaded.id, exc)
             # Looked at again by `retry`; nothing of it is sent or taken until then.
@@ -322,9 +325,11 @@ class Nodes:
             return
         if missed:
             self._adopt(loaded, missed)
-        elif stored is None and loaded.version:
+        elif removed or (gone and loaded.authority.epoch == self._store.epoch):
             self._forget(loaded)
             return
+        elif gone:
+            self._lose(loaded)
         else:
             self._replace(loaded, stored)
         if loaded.redo and not loaded.behind:
@@ -354,12 +359,26 @@ class Nodes:
         if continued:
             self._producers.adopted(loaded, (), stored.producers)
         else:
-            lost = refusal(
-                "store_failed", "the store may have lost what it had: send it again", session=loaded.id
-            )
-            loaded.resolve(lost)
-            self._producers.fail(loaded, lost.info)
+            self._ask_again(loaded)
         loaded.watch_over(self.ours, self._clock.monotonic())
+
+    def _lose(self, loaded: LoadedSession) -> None:
+        """The store has lost the session; nobody has removed it. It begins anew, with what is asserted."""
+        loaded.authority.restart(SessionState(loaded.id, self._store.epoch), {})
+        loaded.version = 0
+        self._ask_again(loaded)
+        if not loaded.news:
+            self._known.discard(loaded.id)
+            self._directory.remove(loaded.id, self._clock.wall_ns())
+            self._listed()
+
+    def _ask_again(self, loaded: LoadedSession) -> None:
+        """Who publishes is to come again, and to assert what it owns."""
+        lost = refusal(
+            "store_failed", "the store may have lost what it had: send it again", session=loaded.id
+        )
+        loaded.resolve(lost)
+        self._producers.fail(loaded, lost.info)
 
     # -- doubt
 

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.__main__ import table, write
 from benchmarks.machine import describe
 
+from .cluster import FAULTS, cluster, suffer
 from .cycles import KINDS
 from .isolation import isolate
 from .kills import kill_producers, kill_servers
@@ -69,6 +70,19 @@ def isolated(deliveries: int, seed: int) -> tuple[list[dict[str, Any]], int]:
     return [row], len(tally.foreign)
 
 
+def shared(rounds: int, seed: int) -> tuple[list[dict[str, Any]], int]:
+    """The table of what is seen of faults of several servers on one Redis."""
+    rows, violations = [], 0
+    with tempfile.TemporaryDirectory(prefix="wsmonitor-faults-") as folder, cluster(Path(folder)) as made:
+        for number, kind in enumerate(FAULTS):
+            sights = suffer(made, kind, rounds, seed + number, log)
+            rows.append(sights.row())
+            violations += len(sights.notes)
+            for note in sights.notes:
+                print(note)
+    return rows, violations
+
+
 def left(cycles: int) -> tuple[list[dict[str, Any]], int]:
     """The table of what *cycles* cycles of each kind have left, on both sides."""
     rows, wrong = [], 0
@@ -96,6 +110,7 @@ def main() -> int:
     parser.add_argument("--server", type=int, default=0, metavar="N", help="kill -9 of the server, N times")
     parser.add_argument("--producers", type=int, default=0, metavar="N", help="kill -9 of producers")
     parser.add_argument("--half-open", type=int, default=0, metavar="N", help="links that die (needs root)")
+    parser.add_argument("--cluster", type=int, default=0, metavar="N", help="servers on one Redis, N of each")
     parser.add_argument("--isolation", type=int, default=0, metavar="N", help="N deliveries, foreign bytes")
     parser.add_argument("--leaks", type=int, default=0, metavar="N", help="what N cycles of each kind leave")
     parser.add_argument("--seed", type=int, help="of the random moments (default: a new one, which is told)")
@@ -111,6 +126,10 @@ def main() -> int:
         rows, found = broken(options, seed)
         violations += found
         tables["faults"] = (f"{asked} --seed {seed}", rows)
+    if options.cluster:
+        rows, found = shared(options.cluster, seed)
+        violations += found
+        tables["cluster-faults"] = (f"--cluster {options.cluster} --seed {seed}", rows)
     if options.isolation:
         rows, found = isolated(options.isolation, seed)
         violations += found

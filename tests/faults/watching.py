@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
@@ -24,7 +24,7 @@ from wsmonitor.protocol.entities import Entity, Step
 from wsmonitor.protocol.messages import Event
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 
-from .server import TIMING, ServerProcess
+from .server import TIMING
 
 PATIENCE: Final = 120.0
 """Seconds until something that must happen counts as not happening."""
@@ -34,13 +34,23 @@ CLIENT_TIMING: Final = Timing(
 )
 
 
+class Place(Protocol):
+    """Where observers and producers connect to: a server, or what stands in front of several."""
+
+    @property
+    def url(self) -> str: ...
+    def token(self, sub: str, role: str = "admin") -> str:
+        """A token for all sessions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event as an observer was told of it: its seq, whose change it was (or ""), the change's number."""
+    """An event as an observer was told of it: its place, whose change it was (or ""), the change's number."""
 
     seq: int
     producer: str
     number: int
+    epoch: str = ""
 
 
 class Watch:
@@ -57,7 +67,7 @@ class Watch:
 
     def __init__(
         self,
-        server: ServerProcess,
+        server: Place,
         session: str,
         name: str,
         *,
@@ -110,11 +120,12 @@ class Watch:
             if number <= self._numbers.get(entity.id, 0):
                 self.broken.append(f"{entity.id} went from {self._numbers[entity.id]} to {number}")
             self._numbers[entity.id] = number
-        self.told.append(Told(event.seq, producer, number))
+        self.told.append(Told(event.seq, producer, number, event.epoch))
 
     def _synced(self, epoch: str, seq: int, previous: tuple[str, int] | None, reset: str) -> None:
         if reset:
             self.resets.append(reset)
+            self._numbers.clear()
         elif previous is not None and previous[0] != epoch and previous[1] > 0:
             self.broken.append(f"another epoch, {previous} to {epoch}, was not announced")
         elif previous is not None and previous[0] == epoch and seq < previous[1]:

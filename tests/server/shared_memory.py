@@ -75,6 +75,13 @@ class SharedMemory:
         self.commits.clear()
         self.tell(Regenerated(epoch))
 
+    def forget(self) -> None:
+        """As after a start without its data: nothing is there."""
+        self.memory = MemoryStore(token_hex=self.token_hex)
+        self.versions.clear()
+        self.commits.clear()
+        self.tell(Regenerated(self.memory.epoch))
+
 
 class MemoryNode:
     """One node's way to it.

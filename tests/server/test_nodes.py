@@ -377,6 +377,70 @@ async def test_a_store_that_may_have_lost_something_begins_a_new_epoch_at_all_no
     cluster.agree()
 
 
+async def test_a_store_that_has_lost_everything_has_removed_nothing(cluster: Cluster) -> None:
+    """Who publishes asserts what it owns, under a new epoch; nobody is told that somebody removed it."""
+    publisher = await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["b"], S)
+    before = cluster.agree()[S][0]
+    cluster.shared.forget()
+    await cluster.settle()
+    await cluster.wait(1)
+    assert (watching.resets, watching.removals) == (1, [])
+    assert (publisher.fences, publisher.removals) == (0, 0)
+    assert [one.code for one in publisher.failures] == ["store_failed"]
+    for engine in cluster.engines.values():
+        lines = Listener()
+        await lines.sync(engine, directory_topic())
+        assert lines.replica is not None
+        assert not lines.replica.listings
+    await watching.sync(cluster.engines["b"], S, watching.position())
+    again = await begin(cluster.engines["b"])
+    assert again.opened is not None
+    assert not again.opened.known
+    assert again.opened.epoch != before
+    await cluster.settle()
+    assert watching.replica is not None
+    assert (watching.replica.epoch, list(watching.replica.chains)) == (again.opened.epoch, ["c"])
+    assert cluster.agree()[S][0] == again.opened.epoch
+
+
+async def test_what_is_asserted_elsewhere_after_a_loss_comes_to_all_nodes(cluster: Cluster) -> None:
+    await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["b"], S)
+    cluster.stores["b"].cut = True
+    cluster.shared.forget()
+    await cluster.settle()
+    again = await begin(cluster.engines["a"])
+    cluster.stores["b"].heal()
+    await cluster.wait(3)
+    assert again.opened is not None
+    assert (watching.resets, watching.removals) == (1, [])
+    await watching.sync(cluster.engines["b"], S, watching.position())
+    await again.put(*steps(again, 0, 1))
+    await cluster.settle()
+    assert watching.replica is not None
+    assert list(watching.replica.steps) == ["p1-0"]
+    assert cluster.agree()[S][0] == again.opened.epoch
+
+
+async def test_what_was_removed_while_a_node_was_cut_off_is_removed_there_too(cluster: Cluster) -> None:
+    publisher = await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    cluster.stores["a"].cut = True
+    await cluster.engines["b"].remove(S)
+    await cluster.settle()
+    cluster.stores["a"].heal()
+    await cluster.wait(3)
+    assert watching.removals == ["removed"]
+    assert publisher.removals == 1
+
+
 async def test_an_observer_goes_on_at_another_node_where_it_was(cluster: Cluster) -> None:
     publisher = await begin(cluster.engines["a"])
     await cluster.settle()
