@@ -13,7 +13,7 @@ import logging
 import platform
 import random
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -21,22 +21,21 @@ from wsmonitor._version import __version__
 from wsmonitor.host import is_loopback
 from wsmonitor.protocol.close_codes import CloseCode
 from wsmonitor.protocol.defaults import PROTOCOL_MAJOR, PROTOCOL_MINOR
-from wsmonitor.protocol.discovery import CHALLENGE_PATH, proof
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import ConfigurationError
 
-from . import http
 from .auth import Authenticator, Credential, KeySource
 from .clock import Clock, SystemClock
 from .config import ServerConfig
 from .connection import Connection
 from .doorway import Doorway
 from .framing import Framed, frame_text
+from .lag import LagProbe
 from .logs import fields
+from .pages import Pages, connection_measures, open_files, plain
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
-from .stores.base import StoreError
 from .tls import TlsGate, tls_context
 from .transport import CLOSE_GRACE, HandshakeRequest
 
@@ -52,16 +51,6 @@ LOOK_EVERY: Final = 0.1
 
 TELL_EVERY: Final = 10.0
 """Seconds between two lines in the log about what strangers can make happen often."""
-
-
-def open_files() -> int:
-    """How many files and sockets the system lets this process have."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return 1_000_000
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if soft == resource.RLIM_INFINITY else soft
 
 
 class Server:
@@ -102,14 +91,15 @@ class Server:
         )
         self.tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
+        self.counted: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by the value of their label
         self.frames_out = 0
+        self.bytes_out = 0
         self.draining = False
         self.stopped = False
         self.stop_requested = asyncio.Event()
         self.host = ""
         self.port = 0
         self._rng = rng if rng is not None else random.Random()
-        self._secret = secret
         self.frame: Callable[[bytes], bytes] = frame_text
         self._by_subject: Counter[str] = Counter()
         self._numbers = 0
@@ -126,9 +116,8 @@ class Server:
         self._gone = asyncio.Event()
         self._started_at = self.clock.monotonic()
         self._last_active = self._started_at
-        self.pages = ("/healthz", "/readyz") + (
-            (("/metrics",) if config.metrics else ()) + ((CHALLENGE_PATH,) if secret else ())
-        )
+        self.lag = LagProbe(self.clock.monotonic)
+        self.pages = Pages(self, secret)
 
     # -- life
 
@@ -149,6 +138,7 @@ class Server:
         self.engine.on_revocation(self._on_revocation)
         self.engine.on_degraded(self._on_degraded)
         self._last_active = self.clock.monotonic()
+        self.lag.start()
         _LOG.info("listening", extra=fields(url=self.url, version=__version__, instance=self.instance))
 
     async def _listen(self) -> None:
@@ -178,6 +168,16 @@ class Server:
         scheme = "wss" if self.config.tls_cert else "ws"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since it was made."""
+        return self.clock.monotonic() - self._started_at
+
+    @property
+    def store_kind(self) -> str:
+        """``memory``, ``sqlite`` or the scheme of an address."""
+        return self.config.store.partition(":")[0] or "memory"
 
     async def drain(self) -> None:
         """Stop: tell each client when to come back, finish what was begun, commit, close (rule 19).
@@ -209,6 +209,8 @@ class Server:
         if self.tasks:
             await asyncio.wait(self.tasks)
         self.stopped = True
+        self.lag.stop()
+        await self.pages.readiness.stop()
         try:
             await self.engine.stop()
         finally:
@@ -351,6 +353,7 @@ class Server:
         self._turn_ends = False
         framed, self._framed = self._framed, []
         self.frames_out += sum(one.frames_written for one in framed)
+        self.bytes_out += sum(one.written * len(one.data) for one in framed)
         # Who comes meanwhile is flushed in the next turn.
         waiting, self._dirty = self._dirty, []
         for connection in waiting:
@@ -428,74 +431,16 @@ class Server:
             "protocol": f"{PROTOCOL_MAJOR}.{PROTOCOL_MINOR}",
             "instance": self.instance,
             "epoch": self.engine.epoch,
-            "uptime": round(self.clock.monotonic() - self._started_at, 3),
+            "uptime": round(self.uptime, 3),
             "draining": self.draining,
         }
         if full:
             info |= {
                 "url": self.url,
                 "python": platform.python_version(),
-                "store": self.config.store.partition(":")[0] or "memory",
+                "store": self.store_kind,
                 "local": self.config.local,
-                **self._measures(),
+                **plain(connection_measures(self)),
                 "engine": self.engine.status(),
             }
         return info
-
-    def _measures(self) -> dict[str, int]:
-        return {
-            "connections": len(self.peers),
-            "handshakes": len(self.door),
-            "subscriptions": sum(len(peer.subscriptions) for peer in self.peers),
-            "publications": sum(peer.publications for peer in self.peers),
-            "queued_bytes": sum(
-                peer.outbox.state_size + peer.outbox.control_waiting + peer.outbox.bulk_waiting
-                for peer in self.peers
-            ),
-            **self.counters,
-            "frames_out_total": self.frames_out,
-        }
-
-    # -- pages
-
-    async def page(self, page: http.Page) -> http.Answer:
-        """Answer a plain request."""
-        return await _PAGES[page.name](self, page)
-
-    async def _health(self, page: http.Page) -> http.Answer:
-        return http.json_answer(200, {"status": "alive", "version": __version__})
-
-    async def _ready(self, page: http.Page) -> http.Answer:
-        if self.draining:
-            return http.error_answer(error_info("draining", "the server is stopping"))
-        try:
-            await self.engine.ready()
-        except StoreError as exc:
-            return http.error_answer(error_info(exc.code, exc.message), status=503)
-        except Exception:  # noqa: BLE001 - whatever it is, it is logged, and the answer is no
-            _LOG.exception("whether the store can be written is not known")
-            return http.error_answer(error_info("store_failed", "the store failed"), status=503)
-        return http.json_answer(200, {"status": "ready"})
-
-    async def _metrics(self, page: http.Page) -> http.Answer:
-        values: dict[str, int | float] = dict(self._measures())
-        for name, value in self.engine.status().items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                values[f"engine_{name}"] = value
-        return http.Answer(200, http.metrics_text(values), http.TEXT)
-
-    async def _challenge(self, page: http.Page) -> http.Answer:
-        if not http.valid_nonce(page.nonce):
-            return http.error_answer(error_info("bad_message", "`nonce` has to be 16 to 128 hex digits"))
-        return http.json_answer(
-            200,
-            {"proof": proof(self._secret, page.nonce, self.host, self.port), "instance": self.instance},
-        )
-
-
-_PAGES: Final[dict[str, Callable[[Server, http.Page], Coroutine[Any, Any, http.Answer]]]] = {
-    "/healthz": Server._health,
-    "/readyz": Server._ready,
-    "/metrics": Server._metrics,
-    CHALLENGE_PATH: Server._challenge,
-}

@@ -74,6 +74,10 @@ class KeySource(Protocol):
     remote: bool
     """Whether `wants_fetch` may ever say so."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is any key."""
+
     def find(self, header: dict[str, Any]) -> Any:
         """The key for a token with this header, or None when it is not at hand.
 
@@ -92,6 +96,7 @@ class SecretKey:
 
     algorithms = SECRET_ALGORITHMS
     remote = False
+    ready = True
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) < MIN_SECRET_BYTES:
@@ -143,6 +148,10 @@ class KeySet:
         self.remote = remote
         self._keys: dict[tuple[str, str], PyJWK] = {}
         self._fetched: float | None = None
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._keys)
 
     def find(self, header: dict[str, Any]) -> PyJWK | None:
         kid, algorithm = header.get("kid"), header.get("alg")
@@ -277,6 +286,15 @@ class Authenticator:
             return self._keys.wants_fetch(self._header(token), now)
         except AuthError:
             return False
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether any token can be verified."""
+        return self._keys.ready
+
+    def wants_keys(self, now: float) -> bool:
+        """Whether `fetch` should run because there are none, at *now* (monotonic seconds)."""
+        return self._keys.wants_fetch({}, now)
 
     def fetch(self) -> None:
         """Get the keys again. Blocks."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from .authority import Batch
+from .metrics import GROUP_SIZES, SECONDS, Histogram, Value
 from .session import LoadedSession
 from .stores.base import MovedError, Store, StoreError
 
@@ -30,6 +31,7 @@ class CommitPath:
         failed: called for each session of a group that was not, or of which nobody knows.
         moved: called for each session of a group that another node has written to first.
         outcome: called once for each group, before these: what went wrong, if anything did.
+        clock: monotonic seconds.
 
     Attributes:
         lock: held while the store writes session data; who removes a session takes it, too.
@@ -44,12 +46,16 @@ class CommitPath:
         failed: Callable[[LoadedSession, StoreError], Awaitable[None]],
         moved: Callable[[LoadedSession], None],
         outcome: Callable[[StoreError | None], None],
+        clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._committed = committed
         self._failed = failed
         self._moved = moved
         self._outcome = outcome
+        self._clock = clock
+        self._seconds = Histogram(SECONDS)
+        self._sizes = Histogram(GROUP_SIZES)
         self._dirty: dict[str, LoadedSession] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -62,6 +68,16 @@ class CommitPath:
         self.commits = 0
         self.failures = 0
         self.conflicts = 0
+
+    def measures(self) -> dict[str, Value]:
+        """Figures of `figures.METRICS`."""
+        return {
+            "commits_total": self.commits,
+            "commits_failed_total": self.failures,
+            "commit_seconds": self._seconds,
+            "commit_sessions": self._sizes,
+            "commit_queue_bytes": self.queued,
+        }
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="wsmonitor commits")
@@ -125,6 +141,7 @@ class CommitPath:
     async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
         failure: StoreError | None = None
         moved: frozenset[str] = frozenset()
+        began = self._clock()
         try:
             await self._store.commit([batch.commit for _, batch in taken])
         except MovedError as exc:
@@ -135,6 +152,8 @@ class CommitPath:
         except Exception as exc:
             log.exception("commit failed")
             failure = StoreError(f"a fault of the store: {exc!r}", outcome_known=False)
+        self._seconds.observe(self._clock() - began)
+        self._sizes.observe(len(taken))
         self.conflicts += len(moved)
         if failure is None:
             self.commits += 1

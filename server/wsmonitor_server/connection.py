@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("wsmonitor_server.connection")
 
+KNOWN_CODES: Final = frozenset({*map(int, CloseCode), 1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011})
+"""Close codes that are counted one by one; what else clients send is one more."""
+
 CLOSE_AFTER_UPGRADE: Final = 1.0
 """Seconds that a refused browser's connection may stay open for the close frame."""
 
@@ -116,7 +119,7 @@ class Connection:
             subprotocols=request.header("Sec-WebSocket-Protocol"),
             origin=request.header("Origin"),
             origins=server.config.origins,
-            pages=server.pages,
+            pages=server.pages.names,
         )
         if isinstance(what, Answer):
             self._answer(what)
@@ -137,6 +140,7 @@ class Connection:
     def text(self, data: bytes) -> None:
         if self.peer is not None:
             self._server.counters["messages_in_total"] += 1
+            self._server.counters["received_bytes_total"] += len(data)
             self.peer.receive(data)
 
     def part(self) -> None:
@@ -163,6 +167,7 @@ class Connection:
             self._timer = None
         if self.peer is not None:
             self._server.forget(self.peer)
+            self._server.counted["closed_total"][str(code) if code in KNOWN_CODES else "other"] += 1
             self.peer.lost()
             self._log(logging.INFO, "connection closed", code=code, reason=reason)
         self._wake()
@@ -190,7 +195,7 @@ class Connection:
                 if not frames:
                     break
                 self._server.frames_out += outbox.count
-                transport.write(frames)
+                self._server.bytes_out += transport.write(frames)
         if not outbox and peer.phase != "closed":
             peer.straight = transport.sink
         if self._drained and not outbox.bulk_waiting:
@@ -249,8 +254,9 @@ class Connection:
     # -- the handshake
 
     async def _page(self, page: Page) -> None:
-        answer = await self._server.page(page)
-        self._answer(answer)
+        answer = await self._server.pages.answer(page)
+        # Not a refusal: whoever asks whether the server is ready has got the answer.
+        self.transport.respond(answer.status, answer.headers, answer.body)
 
     async def _fetch_then_authenticate(self, request: HandshakeRequest, upgrade: Upgrade) -> None:
         await self._server.fetch_keys()
@@ -291,7 +297,7 @@ class Connection:
             self._answer(error_answer(error_info("bad_message", wrong)))
             return
         self._upgraded = True
-        self._server.counters["handshakes_refused_total"] += 1
+        self._server.counted["handshakes_refused_total"][code] += 1
         self._log(logging.INFO, "handshake refused", code=code)
         self.transport.close(
             CloseCode.TOO_MANY_CONNECTIONS if code == "limit_exceeded" else CloseCode.UNAUTHORIZED, code
@@ -303,8 +309,8 @@ class Connection:
         self.transport.respond(answer.status, answer.headers, answer.body)
 
     def _count_refusal(self, answer: Answer) -> None:
-        self._server.counters["handshakes_refused_total"] += 1
-        self._log(logging.INFO, "request refused", status=answer.status)
+        self._server.counted["handshakes_refused_total"][answer.code] += 1
+        self._log(logging.INFO, "request refused", status=answer.status, code=answer.code)
 
     def _handshake_late(self) -> None:
         self._timer = None

@@ -44,13 +44,14 @@ from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
 from .maintenance import Maintenance
 from .merge import Rejection
+from .metrics import Value
 from .nodes import LOOK, Nodes, unsure
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention
 from .session import IDLE, LoadedSession, Superseded
-from .stores.base import Store, StoredSession, StoreError
+from .stores.base import Measured, Store, StoredSession, StoreError
 from .stores.bus import Shared
 from .sync import TopicSync
 from .values import Values, store_refusal
@@ -107,7 +108,12 @@ class SessionEngine:
         self._health = StoreHealth(self.clock.wall_ns, self._health_changed)
         self._degraded_callbacks: list[Callable[[], None]] = []
         self._commits = CommitPath(
-            store, self._committed, self._commit_failed, self._commit_moved, self._commit_ended
+            store,
+            self._committed,
+            self._commit_failed,
+            self._commit_moved,
+            self._commit_ended,
+            self.clock.monotonic,
         )
         self._producers = ProducerDesk(
             store, self._commits, self.clock, self._changed, self._allowed, shared=shared is not None
@@ -129,10 +135,11 @@ class SessionEngine:
                 regenerated=self._take_epoch,
                 doubtful=self._doubtful,
                 spawn=self._spawn,
+                delivered=self._count_deliveries,
             )
         self._values = Values(store, self.limits, self.clock)
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
-        self._counters = {"events": 0, "rejected": 0}
+        self._counters = {"events": 0, "rejected": 0, "deliveries": 0, "syncs": 0}
         self._attention: asyncio.Task[None] | None = None  # loads what is watched again after a start
         self._stopping = False
 
@@ -405,6 +412,7 @@ class SessionEngine:
         self._known.add(loaded.id)
         self._counters["events"] += len(batch.events)
         self._counters["rejected"] += len(batch.rejections)
+        self._count_deliveries(len(batch.events) * len(loaded.feed.subscribers))
         loaded.authority.committed(batch)
         self._producers.tell(loaded, batch)
         loaded.resolve(None)
@@ -418,6 +426,9 @@ class SessionEngine:
         self._changed(loaded)
         if self._nodes is not None:
             self._nodes.advance(loaded)
+
+    def _count_deliveries(self, number: int) -> None:
+        self._counters["deliveries"] += number
 
     def _commit_moved(self, loaded: LoadedSession) -> None:
         assert self._nodes is not None  # only a store that is shared says so
@@ -494,6 +505,7 @@ class SessionEngine:
         self, topic: str, generation: int, resume: Position | None, subscriber: Subscriber
     ) -> TopicSync:
         """See `ports.Engine.subscribe`. Raises `Refusal`."""
+        self._counters["syncs"] += 1
         if is_directory(topic):
             feed = self._directory.view(topic, subscriber.claims.sessions)
             self._directory.detach(topic, subscriber)
@@ -764,6 +776,30 @@ class SessionEngine:
             "store": self.store.info(),
             **self._counters,
         }
+
+    def measures(self) -> dict[str, Value]:
+        """See `ports.Engine.measures`."""
+        degraded = dict.fromkeys(("store_failed", "read_only"), 0)
+        if self.degraded is not None:
+            degraded[self.degraded.code] = 1
+        found: dict[str, Value] = {
+            "sessions": len(self._known),
+            "sessions_loaded": len(self._sessions),
+            "sessions_loading": len(self._loading),
+            "directory_views": self._directory.view_count,
+            "commands_pending": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
+            "uploads": len(self._values),
+            "degraded": degraded,
+            "degraded_seconds_total": self._health.seconds_down,
+            **{f"{name}_total": number for name, number in self._counters.items()},
+            **self._commits.measures(),
+        }
+        if isinstance(self.store, Measured):
+            found |= self.store.measures()
+        if self._nodes is not None:
+            found |= self._nodes.measures()
+            found["conflicts_total"] = self._commits.conflicts
+        return found
 
     def busy(self) -> bool:
         """Whether a command or an upload is pending (the idle exit waits for them)."""

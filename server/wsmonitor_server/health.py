@@ -47,6 +47,15 @@ class StoreHealth:
         self._wall_ns = wall_ns
         self._changed = changed
         self._refused_at = 0.0
+        self._down_ns = 0
+
+    @property
+    def seconds_down(self) -> float:
+        """For how long no changes were taken, in all."""
+        return (self._down_ns + self._since()) / 1e9
+
+    def _since(self) -> int:
+        return 0 if self.degraded is None else max(0, self._wall_ns() - int(self.degraded.since))
 
     def refused(self, failure: StoreError, now: float) -> None:
         """A commit failed; *now* is the monotonic clock."""
@@ -74,6 +83,7 @@ class StoreHealth:
     def well(self) -> None:
         """The store takes writes."""
         if self.degraded is not None:
+            self._down_ns += self._since()
             self.degraded = None
             log.warning("changes are taken again")
             self._changed()

@@ -38,11 +38,12 @@ _TOKEN_KEYS: Final = frozenset({"token", "access_token", "jwt", "bearer"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response."""
+    """An HTTP response; ``code`` is the error's, of a refusal."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,8 @@ def error_answer(info: ErrorInfo, status: int | None = None) -> Answer:
     if status is None:
         entry = CATALOGUE.get(info.code)
         status = entry.http_status if entry is not None and entry.http_status else 500
-    answer = json_answer(status, {"error": info})
-    if status == 401:
-        return Answer(status, answer.body, {**JSON, "WWW-Authenticate": 'Bearer realm="wsmonitor"'})
-    return answer
+    headers = {**JSON, "WWW-Authenticate": 'Bearer realm="wsmonitor"'} if status == 401 else JSON
+    return Answer(status, msgspec.json.encode({"error": info}), headers, info.code)
 
 
 def unreadable(*, too_large: bool) -> Answer:
@@ -155,12 +154,3 @@ def classify(
 def valid_nonce(nonce: str) -> bool:
     """Whether a challenge's nonce has the form that is answered."""
     return _NONCE.fullmatch(nonce) is not None
-
-
-def metrics_text(values: Mapping[str, int | float]) -> bytes:
-    """*values* in Prometheus' text form. A name that ends in ``_total`` is a counter, others are gauges."""
-    lines: list[str] = []
-    for name, value in sorted(values.items()):
-        kind = "counter" if name.endswith("_total") else "gauge"
-        lines.append(f"# TYPE wsmonitor_{name} {kind}\nwsmonitor_{name} {value}\n")
-    return "".join(lines).encode()

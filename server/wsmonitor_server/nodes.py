@@ -16,7 +16,7 @@ sure to know all revocations (`sure`) neither sends nor takes anything of sessio
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -26,6 +26,7 @@ from wsmonitor.protocol.reducer import SessionState
 
 from .clock import Clock
 from .directory import Directory
+from .metrics import Value
 from .producers import ProducerDesk
 from .replies import refusal
 from .session import LoadedSession
@@ -57,6 +58,19 @@ RETRY: Final = 1.0
 """Seconds until a session that could not be read is read again."""
 
 
+_KINDS: Final[dict[type[Message], str]] = {
+    Committed: "committed",
+    SessionRemoved: "removed",
+    TokenRevoked: "revoked",
+    Watching: "watching",
+    NodeGone: "node_gone",
+    WardenChanged: "warden",
+    Lost: "lost",
+    Regenerated: "regenerated",
+}
+"""What a message is counted as."""
+
+
 def unsure() -> StoreError:
     """Why nothing is taken or sent."""
     return StoreError("this server has lost touch with the others, and waits until it knows what it missed")
@@ -75,6 +89,7 @@ class Nodes:
         regenerated: the store's history goes on under another epoch.
         doubtful: `sure` is another.
         spawn: run this work.
+        delivered: so many events were told here, times those who watch.
     """
 
     def __init__(
@@ -94,6 +109,7 @@ class Nodes:
         regenerated: Callable[[str], None],
         doubtful: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        delivered: Callable[[int], None],
     ) -> None:
         self._store = store
         self._directory = directory
@@ -109,12 +125,15 @@ class Nodes:
         self._regenerated = regenerated
         self._doubtful = doubtful
         self._spawn = spawn
+        self._delivered = delivered
         self._making_up = False
         self._told_sure = True
         self._arriving: dict[str, deque[Committed]] = {}  # news of sessions that are being loaded
         self._alive: set[str] = set()
         self._warden = False
         self._doubt = 0  # how many times messages were missed whose effects are not made up for yet
+        self._heard: Counter[str] = Counter()
+        self._adopted = self._reread = self._repairs = 0
         self._failed: dict[str, float] = {}  # sessions that could not be read, and when they are to be
         store.listen(self.hear)
 
@@ -126,6 +145,20 @@ class Nodes:
     def sure(self) -> bool:
         """Whether nothing that matters can have been missed: revocations above all."""
         return self._doubt == 0 and self._clock.monotonic() - self._store.sure() <= UNSURE
+
+    def measures(self) -> dict[str, Value]:
+        """Figures of `figures.METRICS`."""
+        return {
+            "node_sure": int(self.sure),
+            "bus_sure_age_seconds": max(0.0, self._clock.monotonic() - self._store.sure()),
+            "bus_messages_total": {kind: self._heard[kind] for kind in _KINDS.values()},
+            "adopted_total": self._adopted,
+            "reread_total": self._reread,
+            "repairs_total": self._repairs,
+            "epochs_total": self._heard["regenerated"],
+            "warden": int(self._warden),
+            "nodes": len(self._alive | {self.node}),
+        }
 
     async def opened(self) -> None:
         """The store is open: learn who is there. Raises `StoreError`."""
@@ -160,6 +193,7 @@ class Nodes:
 
     def hear(self, message: Message) -> None:
         """A message of the bus. Must not raise: the bus goes on."""
+        self._heard[_KINDS[type(message)]] += 1
         try:
             self._hear(message)
         except Exception:
@@ -291,6 +325,8 @@ class Nodes:
                 self.moved(loaded, whole=True)
                 break
             loaded.version = commit.version
+            self._adopted += 1
+            self._delivered(len(events) * len(loaded.feed.subscribers))
             self._producers.adopted(loaded, events, commit.producers)
         if again and not loaded.behind:
             self._producers.again(loaded)
@@ -320,6 +356,7 @@ class Nodes:
             loaded.retry_at = self._failed[loaded.id]
             self._changed(loaded)
             return
+        self._reread += 1
         loaded.behind = False
         if loaded.removed:
             return
@@ -425,6 +462,7 @@ class Nodes:
             loaded.feed.presence.dirty = True
             if not loaded.authority.committing:
                 self.moved(loaded)  # one that commits learns it by its commit
+        self._repairs += 1
         if self._doubt == doubt:
             self._doubt = 0
         return True

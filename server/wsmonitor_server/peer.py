@@ -15,6 +15,7 @@ Every message in and every flush out is preceded by the check that the token sti
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -108,6 +109,9 @@ class Services(Protocol):
     clock: Clock
     instance: str
     stopped: bool
+    counters: Counter[str]
+    counted: defaultdict[str, Counter[str]]
+    """Figures by name and value of their label, both of `figures.METRICS`."""
 
     def frame(self, payload: bytes) -> bytes:
         """*payload* as a WebSocket frame."""
@@ -326,6 +330,7 @@ class Peer:
 
     def send_error(self, info: ErrorInfo, request: int | None = None) -> None:
         """Tell the client of an error."""
+        self.services.counted["errors_total"][info.code] += 1
         self.send(Error(error=info, request=request))
 
     def queue_events(self, subscription: Subscription, chunks: Sequence[tuple[bytes, int]]) -> None:
@@ -449,6 +454,7 @@ class Peer:
             head = self._heads([subscription.topic]).get(subscription.topic)
             batch = subscription.batch(head, str(self.services.clock.wall_ns())) if head is not None else None
             if batch is not None:
+                self.services.counters["conflated_total"] += batch.to - batch.from_ - len(batch.entities)
                 self.queue_loose(subscription, batch)
             elif not early:
                 # The head is ahead of what the hub has told: the rest follows within this turn.

@@ -28,6 +28,7 @@ from wsmonitor.protocol.messages import (
 )
 
 from .framing import Delivery
+from .metrics import Value
 
 
 class Clock(Protocol):
@@ -199,6 +200,9 @@ class Engine(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Facts for ``wsmonitor status``: sessions, events, commits, store, pending commands …"""
+
+    def measures(self) -> dict[str, Value]:
+        """Figures by names of `figures.METRICS`."""
 
     def busy(self) -> bool:
         """Whether a command or an upload is pending (the idle exit waits for them)."""

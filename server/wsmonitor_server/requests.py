@@ -327,6 +327,7 @@ class Requests:
         self._peer.send(Ack(session=session, producer=producer, accepted=accepted))
 
     def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None:
+        self._peer.services.counted["errors_total"][error.code] += 1
         self._peer.send(Rejected(session=session, producer=producer, number=number, error=error))
 
     def deliver(self, session: str, producer: str, command: Command) -> None:

@@ -155,6 +155,7 @@ class Subscription:
         self._peer.forget(self)
         self._clear_batch()
         self.phase = "muted"
+        self._peer.services.counted["resyncs_total"][reason] += 1
         self._peer.send(Resync(topic=self.topic, reason=reason))
 
     def stop_sync(self) -> None:

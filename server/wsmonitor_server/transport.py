@@ -258,11 +258,14 @@ class WebSocketTransport(asyncio.Protocol):
             return None
         return transport.write
 
-    def write(self, frames: list[bytes]) -> None:
-        """Write whole frames, in one call. Nothing happens when the connection is not open."""
+    def write(self, frames: list[bytes]) -> int:
+        """Write whole frames, in one call: so many bytes. Nothing happens when the connection is not open."""
         transport = self._transport
-        if transport is not None and self._protocol.state is State.OPEN:
-            transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if transport is None or self._protocol.state is not State.OPEN:
+            return 0
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        transport.write(data)
+        return len(data)
 
     def buffered(self) -> int:
         """Bytes that the kernel has not taken yet."""

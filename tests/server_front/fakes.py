@@ -223,5 +223,8 @@ class FakeEngine:
     def status(self) -> dict[str, Any]:
         return {"sessions": len(self.states)}
 
+    def measures(self) -> dict[str, Any]:
+        return {"sessions": len(self.states)}
+
     def busy(self) -> bool:
         return self.pending

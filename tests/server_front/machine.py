@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -109,6 +110,8 @@ class FakeServices:
         self.stops = 0
         self.turn = 0
         self.welcomed: list[Peer] = []
+        self.counters: Counter[str] = Counter()
+        self.counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def frame(self, payload: bytes) -> bytes:
         return payload

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor_server import readiness
 from wsmonitor_server.auth import issue
 from wsmonitor_server.clock import ManualClock, SystemClock
 from wsmonitor_server.embedded import EmbeddedServer
@@ -265,7 +266,10 @@ async def test_what_is_not_http_is_refused_in_words(
         await one.subscribe("s1")
 
 
-async def test_health_and_readiness(server: EmbeddedServer, engine: FakeEngine) -> None:
+async def test_health_and_readiness(
+    server: EmbeddedServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "FRESH", 0.0)
     assert (await get(server, "/healthz"))[0] == 200
     assert (await get(server, "/readyz"))[0] == 200
     engine.not_ready = StoreError("the disk is full")

@@ -16,7 +16,6 @@ from wsmonitor_server.http import (
     classify,
     error_answer,
     json_answer,
-    metrics_text,
     unreadable,
     valid_nonce,
 )
@@ -174,11 +173,3 @@ def test_what_is_no_request_is_told_so() -> None:
 )
 def test_the_form_of_a_nonce(nonce: str, valid: bool) -> None:
     assert valid_nonce(nonce) == valid
-
-
-def test_figures_in_prometheus_form() -> None:
-    assert metrics_text({"rss_bytes": 7, "events_total": 3}) == (
-        b"# TYPE wsmonitor_events_total counter\nwsmonitor_events_total 3\n"
-        b"# TYPE wsmonitor_rss_bytes gauge\nwsmonitor_rss_bytes 7\n"
-    )
-    assert metrics_text({}) == b""

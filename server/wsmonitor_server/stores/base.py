@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server.metrics import Value
 
 
 class StoreError(Exception):
@@ -123,6 +124,14 @@ class StoredSession:
     size: int  # bytes of its entities
     retired: int = 0  # how many retired commands there are
     version: int = 0  # how many commits the session has had; counted by a shared store only
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A store that has figures of its own."""
+
+    def measures(self) -> dict[str, Value]:
+        """By names of `figures.METRICS`."""
 
 
 class Store(Protocol):

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from wsmonitor.host import is_loopback
 from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.metrics import SECONDS, Histogram
 from wsmonitor_server.stores.base import StoreError
 
 from .address import Address
@@ -120,6 +121,11 @@ class Link:
         meet: called with each new connection before it is used; raises `UnfitError` if it must not be.
         timeout: seconds for the answers to one group, and for making a connection.
         patience: seconds during which what found no Redis, or lost its answer, is asked again.
+
+    Attributes:
+        asked: how many groups were answered; ``connects``: how many connections were made.
+        failures: how often a group found no Redis, or lost its answer.
+        seconds: how long the answers took.
     """
 
     def __init__(
@@ -136,6 +142,8 @@ class Link:
         self._timeout = timeout
         self._patience = patience
         self._clock = clock
+        self.asked = self.connects = self.failures = 0
+        self.seconds = Histogram(SECONDS)
         self._connection: Any = None
         self._lock = asyncio.Lock()
         self._broken: StoreError | None = None  # what was wrong the last time, if anything was
@@ -169,13 +177,17 @@ class Link:
                     if self._broken is not None and began < self._broken_at and self._clock() > give_up:
                         # It waited so long behind others that found no Redis: it would find none either.
                         raise _BrokenError(self._broken, sent=False)
+                    asked_at = self._clock()
                     replies = await self._ask(commands)
+                    self.asked += 1
+                    self.seconds.observe(self._clock() - asked_at)
                     self._broken = None
                     return replies
             except StoreError as exc:
                 exc.outcome_known = not unknown
                 raise
             except _BrokenError as exc:
+                self.failures += 1
                 self._broken, self._broken_at = exc.failure, self._clock()
                 unknown = unknown or exc.sent
                 if (exc.sent and not again) or self._clock() + delay > give_up:
@@ -260,6 +272,7 @@ class Link:
         try:
             await made.connect()
             await self._meet(made)
+            self.connects += 1
         except BaseException:
             await made.disconnect(nowait=True)
             raise

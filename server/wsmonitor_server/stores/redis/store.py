@@ -23,6 +23,7 @@ import msgspec
 
 from wsmonitor.protocol.entities import Command, Listing, LogRecord
 from wsmonitor.protocol.errors import ConfigurationError
+from wsmonitor_server.metrics import Histogram, Value
 from wsmonitor_server.stores.base import Commit, MovedError, StoredSession, StoreError
 from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated, SessionRemoved, TokenRevoked
 
@@ -206,6 +207,16 @@ class RedisStore:
             "prefix": self._prefix,
             "server": self._instance.version,
             "node": self.node,
+        }
+
+    def measures(self) -> dict[str, Value]:
+        """See `Measured.measures`."""
+        links = {"commit": self._quick, "read": self._slow, "bus": self._waiting}
+        return {
+            "redis_round_trips_total": {name: one.asked for name, one in links.items()},
+            "redis_connects_total": {name: one.connects for name, one in links.items()},
+            "redis_failures_total": {name: one.failures for name, one in links.items()},
+            "redis_seconds": Histogram.joined(self._quick.seconds, self._slow.seconds),
         }
 
     async def size(self) -> int:
