@@ -31,10 +31,10 @@ def _patterned(pattern: str) -> st.SearchStrategy[str]:
     return _NAME
 
 
-def _string(info: mi.StrType) -> st.SearchStrategy[str]:
-    if info.pattern is None:
+def _string(info: mi.StrType, pattern: str | None) -> st.SearchStrategy[str]:
+    if pattern is None:
         return TEXT if not info.min_length else _NAME
-    return _patterned(info.pattern).filter(lambda text: re.search(info.pattern or "", text) is not None)
+    return _patterned(pattern).filter(lambda text: re.search(pattern, text) is not None)
 
 
 def _sized(info: Any) -> dict[str, int]:
@@ -51,7 +51,9 @@ def of(info: mi.Type) -> st.SearchStrategy[Any]:
         case mi.LiteralType():
             return st.sampled_from(info.values)
         case mi.StrType():
-            return _string(info)
+            return _string(info, info.pattern)
+        case mi.Metadata(type=mi.StrType() as string, extra_json_schema={"pattern": pattern}):
+            return _string(string, pattern)
         case mi.IntType():
             low = -(2**63) if info.ge is None else info.ge
             high = 2**63 - 1 if info.le is None else info.le

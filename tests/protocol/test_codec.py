@@ -189,6 +189,14 @@ def test_a_client_skips_messages_of_a_later_version() -> None:
         codec.decode_server('{"type":"draining"}')
 
 
+def test_an_event_for_a_client() -> None:
+    event = Event(topic="a", epoch="e", seq=1, ts="0", kind="chain", entity=msgspec.Raw(b'{"id":"c"}'))
+    assert codec.decode_server(codec.encode(event)) == event
+    with pytest.raises(ProtocolError, match=r"^event: .* - at `\$\.topic`$") as info:
+        codec.decode_server(codec.encode(msgspec.structs.replace(event, topic=" a")))
+    assert info.value.code == "bad_id"
+
+
 def test_an_event_out_of_history() -> None:
     event = Event(topic="a", epoch="e", seq=1, ts="0", kind="chain", entity=msgspec.Raw(b'{"id":"c"}'))
     assert codec.encode(codec.decode_event(codec.encode(event))) == codec.encode(event)

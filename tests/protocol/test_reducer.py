@@ -11,7 +11,7 @@ from wsmonitor.protocol.digest import EMPTY, MODULUS, entity_hash, to_hex
 from wsmonitor.protocol.entities import Chain, Entity, Listing, Session, Step
 from wsmonitor.protocol.errors import DigestMismatchError, OutOfOrderError, StateError
 from wsmonitor.protocol.messages import Event
-from wsmonitor.protocol.reducer import SessionState, decode_entity
+from wsmonitor.protocol.reducer import HASHED_LATER, SessionState, convert_entity, decode_entity
 
 
 def _event(
@@ -203,7 +203,81 @@ def test_an_entity_may_be_put_with_its_number() -> None:
     assert (given.problems, given.listings) == ({}, {})
 
 
+def test_a_number_takes_the_place_of_a_hash_that_was_to_be_computed() -> None:
+    state = SessionState("s", "e")
+    state.put("chain", Chain(id="c", name="c"))
+    state.put("chain", Chain(id="d", name="d"))
+    state.put("chain", Chain(id="c", name="other"), 7)
+    assert (state.hash_of("chain", "c"), state.hash_of("chain", "d")) == (7, entity_hash(state.chains["d"]))
+    state.put("chain", Chain(id="d", name="other"))
+    assert state.hash_of("chain", "d") == entity_hash(state.chains["d"]), "asked for before the digest was"
+    assert state.digest == to_hex(7 + entity_hash(state.chains["d"]))
+
+
 def test_a_copy_is_of_the_same_topic_and_place() -> None:
     state = SessionState("s~1", "e", 7)
     copy = state.copy()
     assert (copy.topic, copy.epoch, copy.seq, copy.digest) == ("s~1", "e", 7, state.digest)
+
+
+@given(_OPS, st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)))
+def test_it_does_not_matter_when_the_digest_is_asked_for(
+    ops: list[tuple[str, str, int]], asked: set[int], numbered: set[int]
+) -> None:
+    """Records wait for their hash: put, replaced, dropped, put with their number, copied in between."""
+    state = SessionState("s", "e")
+    for at, (op, ident, number) in enumerate(ops, start=1):
+        kind = op.split()[-1]
+        if op.startswith("drop"):
+            state.drop(kind, ident)
+        else:
+            entity: Entity = (
+                Chain(id=ident, name="n", metrics={"m": number})
+                if kind == "chain"
+                else Step(id=ident, chain="c", name="n", attempt=number)
+            )
+            state.put(kind, entity, entity_hash(entity) if at in numbered else None)
+        assert len(state) == len(list(state))
+        if at in asked:
+            assert state.hash_of(kind, ident) == (0 if op.startswith("drop") else entity_hash(entity))
+            assert state.digest == _recomputed(state)
+    copy = state.copy()
+    assert (copy.digest, list(copy)) == (_recomputed(state), list(state))
+    assert state.digest == copy.digest
+
+
+def test_no_more_than_some_wait_for_their_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def count(entity: Entity) -> int:
+        hashed.append(entity.id)
+        return entity_hash(entity)
+
+    monkeypatch.setattr("wsmonitor.protocol.reducer.entity_hash", count)
+    state = SessionState("s", "e")
+    for _ in range(3):
+        for number in range(HASHED_LATER):
+            state.put("chain", Chain(id=f"c{number}", name="n"))
+    assert hashed == []
+    state.put("chain", Chain(id="one more", name="n"))
+    assert len(hashed) == HASHED_LATER + 1, "each once, as it is now"
+    assert state.digest == _recomputed(state)
+    assert len(hashed) == HASHED_LATER + 1
+
+
+def test_a_copy_has_nothing_left_to_compute() -> None:
+    """Several threads may ask one for its digest: that must not change it."""
+    state = _state()
+    copy = state.copy()
+    before = {name: getattr(copy, name) for name in SessionState.__slots__}
+    assert copy.digest == state.digest
+    assert {name: getattr(copy, name) for name in SessionState.__slots__} == before
+    assert not copy._unhashed
+
+
+def test_plain_values_are_made_records() -> None:
+    assert convert_entity("chain", {"id": "c", "name": "n"}) == Chain(id="c", name="n")
+    with pytest.raises(StateError, match="not a chain"):
+        convert_entity("chain", {"id": "c"})
+    with pytest.raises(KeyError):
+        convert_entity("of_tomorrow", {})

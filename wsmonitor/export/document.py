@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from wsmonitor.protocol.entities import KINDS, LogRecord, Record
+from wsmonitor.protocol.entities import LogRecord, Record
 from wsmonitor.protocol.errors import StateError, UsageError
 from wsmonitor.protocol.ids import Nanoseconds
-from wsmonitor.protocol.reducer import SessionState
+from wsmonitor.protocol.reducer import SessionState, convert_entity
 
 FORMAT: Final = "wsmonitor.session/1"
 """The document's format. The number changes only when a field changes its meaning or goes away."""
@@ -98,9 +98,7 @@ def from_json(data: bytes | str) -> tuple[SessionState, Origin, dict[str, list[L
             "session": [] if session is None else [session],
             **{kind: told[name] for kind, name in _GROUPS.items()},
         }
-        entities = [
-            (kind, msgspec.convert(one, KINDS[kind])) for kind, group in groups.items() for one in group
-        ]
+        entities = [(kind, convert_entity(kind, one)) for kind, group in groups.items() for one in group]
         topic = session["id"] if session is not None else "-"
         state = SessionState.restore(topic, position["epoch"], position["seq"], entities)
         origin = msgspec.convert(told["origin"], Origin)

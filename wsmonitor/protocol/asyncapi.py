@@ -72,7 +72,11 @@ def _portable(schema: Any) -> Any:
     if isinstance(alternatives := result.get("anyOf"), list):
         alternatives.sort(key=lambda one: json.dumps(one, sort_keys=True))
     if isinstance(pattern := schema.get("pattern"), str):
+        # In one place, whether it is a constraint of the type or was added to its schema (see `ids`).
+        del result["pattern"]
         result["pattern"] = pattern.replace(r"$(?!\n)", "$")
+        if "default" in result:
+            result["default"] = result.pop("default")
     if isinstance(description := schema.get("description"), str):
         result["description"] = cleandoc(description)
     return result

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from .changes import Change, Unreadable
+from .checking import check_event
 from .errors import ProtocolError
 from .ids import is_id
 from .messages import ClientMessage, Event, Publish, ServerMessage
@@ -144,7 +145,10 @@ def decode_server(data: str | bytes) -> ServerMessage | None:
         ProtocolError: the server's message cannot be read.
     """
     try:
-        return cast(ServerMessage, _server.decode(data))
+        message = cast(ServerMessage, _server.decode(data))
+        if type(message) is Event:
+            check_event(message)
+        return message
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         error = _explain(data, exc, SERVER_TYPES)
         if error.code == "unknown_type":
@@ -159,9 +163,11 @@ def decode_event(data: bytes | msgspec.Raw) -> Event:
         ProtocolError: it cannot be read.
     """
     try:
-        return _event.decode(data)
+        event = _event.decode(data)
+        check_event(event)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise ProtocolError("bad_message", f"not an event: {exc}") from exc
+    return event
 
 
 def _size(data: str | bytes) -> int:

@@ -28,6 +28,7 @@ Vectors: ``docs/vectors/digest.json``.
 from __future__ import annotations
 
 import struct
+import sys
 from hashlib import sha256
 from typing import Any, Final
 
@@ -39,18 +40,16 @@ from .entities import (
     Chain,
     CommandSpec,
     Entity,
-    Failure,
-    Link,
     Progress,
     Session,
     Step,
-    Value,
 )
 
 MODULUS: Final = 1 << 128
 EMPTY: Final = "0" * 32
 _SAFE: Final = 1 << 53
-_INFINITE: Final = (float("inf"), float("-inf"))
+_LARGEST: Final = sys.float_info.max
+_eight_bytes: Final = struct.Struct(">d").pack
 
 _ENTITY_TAIL: Final = (
     "name",
@@ -106,17 +105,17 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def _number(value: int | float) -> int | str:
-    if type(value) is int:
+    if isinstance(value, int):
         return value if -_SAFE < value < _SAFE else _double(value)
-    if -_SAFE < value < _SAFE and value == int(value):
+    if value.is_integer() and -_SAFE < value < _SAFE:
         return int(value)
-    if value != value or value in _INFINITE:
+    if not -_LARGEST <= value <= _LARGEST:
         raise ValueError(f"{value} has no canonical form")
     return _double(value)
 
 
 def _double(value: int | float) -> str:
-    return "f:" + struct.pack(">d", value).hex()
+    return "f:" + _eight_bytes(value).hex()
 
 
 def _plain(value: Any) -> Any:
@@ -124,28 +123,27 @@ def _plain(value: Any) -> Any:
     if type(value) is float or type(value) is int:
         return _number(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return _map(value)
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
 
 
-def _sha(value: Value | None) -> str | None:
-    return None if value is None else value.sha256
+def _map(value: dict[str, Any]) -> dict[str, Any]:
+    """A map with its numbers in canonical form: itself, where they are that already."""
+    changed: dict[str, Any] | None = None
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str or (kind is int and -_SAFE < item < _SAFE):
+            continue
+        if changed is None:
+            changed = value.copy()
+        changed[key] = _number(item) if kind is float else _plain(item)
+    return value if changed is None else changed
 
 
-def _progress(value: Progress | None) -> Any:
-    if value is None:
-        return None
+def _progress(value: Progress) -> Any:
     return (_number(value.done), None if value.total is None else _number(value.total), value.unit)
-
-
-def _failure(value: Failure | None) -> Any:
-    return None if value is None else (value.code, value.message, value.type, value.traceback)
-
-
-def _links(links: tuple[Link, ...]) -> Any:
-    return [(link.rel, link.href, link.title) for link in links]
 
 
 def _argument(item: Argument) -> Any:
@@ -159,52 +157,55 @@ def _specs(specs: tuple[CommandSpec, ...]) -> Any:
     ]
 
 
-def _tail(entity: Session | Chain | Step) -> tuple[Any, ...]:
-    return (
+def canonical(entity: Entity) -> bytes:
+    """The canonical encoding of *entity*, as the module's docstring specifies it."""
+    # Written out by kind rather than driven by FIELDS: this runs once per event on every side. A test holds
+    # the two against each other.
+    match entity:
+        case Step():
+            head: tuple[Any, ...] = (
+                "step",
+                entity.id,
+                entity.chain,
+                entity.parent,
+                entity.step_key,
+                entity.attempt,
+                entity.commands,
+            )
+        case Chain():
+            head = ("chain", entity.id)
+        case Session():
+            head = ("session", entity.id, entity.run, _specs(entity.commands))
+        case _:
+            kind = KIND_OF[type(entity)]
+            return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
+    progress, given, result, error, links = (
+        entity.progress,
+        entity.input,
+        entity.output,
+        entity.error,
+        entity.links,
+    )
+    tail = (
         entity.name,
         entity.kind,
         entity.state,
         entity.reason,
-        _progress(entity.progress),
-        _sha(entity.input),
-        _sha(entity.output),
-        _failure(entity.error),
-        _plain(entity.metrics) if entity.metrics else entity.metrics,
+        None if progress is None else _progress(progress),
+        None if given is None else given.sha256,
+        None if result is None else result.sha256,
+        None if error is None else (error.code, error.message, error.type, error.traceback),
+        _map(entity.metrics),
         entity.tags,
-        _plain(entity.attributes) if entity.attributes else entity.attributes,
-        _links(entity.links) if entity.links else (),
+        _map(entity.attributes),
+        [(link.rel, link.href, link.title) for link in links] if links else (),
         entity.created,
         entity.started,
         entity.ended,
         entity.producer,
         entity.seq,
     )
-
-
-def canonical(entity: Entity) -> bytes:
-    """The canonical encoding of *entity*, as the module's docstring specifies it."""
-    match entity:
-        # Written out by kind rather than driven by FIELDS: this runs once per event on every
-        # side. A test holds the two against each other.
-        case Step():
-            return _encode(
-                (
-                    "step",
-                    entity.id,
-                    entity.chain,
-                    entity.parent,
-                    entity.step_key,
-                    entity.attempt,
-                    entity.commands,
-                    *_tail(entity),
-                )
-            )
-        case Chain():
-            return _encode(("chain", entity.id, *_tail(entity)))
-        case Session():
-            return _encode(("session", entity.id, entity.run, _specs(entity.commands), *_tail(entity)))
-    kind = KIND_OF[type(entity)]
-    return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
+    return _encode(head + tail)
 
 
 def entity_hash(entity: Entity) -> int:

@@ -19,6 +19,11 @@ import msgspec
 from .ids import (
     Id,
     Key128,
+    LaterId,
+    LaterName,
+    LaterOptionalId,
+    LaterOptionalTime,
+    LaterSessionId,
     Name,
     Nanoseconds,
     Natural,
@@ -40,8 +45,11 @@ PAUSES: Final = "wsmonitor.pauses"
 alternately the beginning and the end of a pause, the oldest first; an odd one out lasts still."""
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Base of all records: immutable; defaults are not sent."""
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Base of all records: immutable; defaults are not sent.
+
+    Nothing in a record can refer back to it, so the garbage collector need not look at the many there are.
+    """
 
 
 class Value(Record, frozen=True, kw_only=True):
@@ -112,8 +120,8 @@ class CommandSpec(Record, frozen=True, kw_only=True):
 class Session(Record, frozen=True, kw_only=True):
     """One run of a named piece of work."""
 
-    id: SessionId
-    name: Name
+    id: LaterSessionId
+    name: LaterName
     run: Natural = 0  # 1, 2, 3 … per name, counted by the server
     kind: str = ""
     state: State = "pending"
@@ -127,18 +135,18 @@ class Session(Record, frozen=True, kw_only=True):
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
     commands: tuple[CommandSpec, ...] = ()
-    created: OptionalNanoseconds = ""
-    started: OptionalNanoseconds = ""
-    ended: OptionalNanoseconds = ""
-    producer: OptionalId = ""
+    created: LaterOptionalTime = ""
+    started: LaterOptionalTime = ""
+    ended: LaterOptionalTime = ""
+    producer: LaterOptionalId = ""
     seq: Natural = 0
 
 
 class Chain(Record, frozen=True, kw_only=True):
     """One trace within a session: a run of steps that belong together."""
 
-    id: Id
-    name: Name
+    id: LaterId
+    name: LaterName
     kind: str = ""
     state: State = "pending"
     reason: str = ""
@@ -150,10 +158,10 @@ class Chain(Record, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
-    created: OptionalNanoseconds = ""
-    started: OptionalNanoseconds = ""
-    ended: OptionalNanoseconds = ""
-    producer: OptionalId = ""
+    created: LaterOptionalTime = ""
+    started: LaterOptionalTime = ""
+    ended: LaterOptionalTime = ""
+    producer: LaterOptionalId = ""
     seq: Natural = 0
 
 
@@ -164,10 +172,10 @@ class Step(Record, frozen=True, kw_only=True):
     and ``attempt + 1``.
     """
 
-    id: Id
-    chain: Id
-    parent: OptionalId = ""
-    name: Name
+    id: LaterId
+    chain: LaterId
+    parent: LaterOptionalId = ""
+    name: LaterName
     kind: str = ""
     state: State = "pending"
     reason: str = ""
@@ -184,10 +192,10 @@ class Step(Record, frozen=True, kw_only=True):
     attributes: Attributes = {}
     links: tuple[Link, ...] = ()
     commands: tuple[str, ...] = ()  # names of `Session.commands` that this step takes now
-    created: OptionalNanoseconds = ""
-    started: OptionalNanoseconds = ""
-    ended: OptionalNanoseconds = ""
-    producer: OptionalId = ""
+    created: LaterOptionalTime = ""
+    started: LaterOptionalTime = ""
+    ended: LaterOptionalTime = ""
+    producer: LaterOptionalId = ""
     seq: Natural = 0
 
 

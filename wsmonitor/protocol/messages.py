@@ -16,7 +16,7 @@ from msgspec import Meta, Raw
 
 from .changes import Change
 from .entities import Command, ErrorInfo, LogRecord, Record, Scalar
-from .ids import Id, Key128, Natural, OptionalId, SessionId, Sha256, Topic
+from .ids import Id, Key128, LaterTopic, Natural, OptionalId, SessionId, Sha256, Topic
 
 Request = Natural
 Count = Natural
@@ -357,14 +357,14 @@ class Synced(_Message, frozen=True, kw_only=True, tag="synced"):
     digest: str
 
 
-class Event(_Message, frozen=True, kw_only=True, tag="event"):
+class Event(_Message, frozen=True, kw_only=True, gc=False, tag="event"):
     """One thing that happened: the complete new state of the entity that it concerns.
 
     The very same bytes go to every subscriber, into history, and into the store.
     ``ts`` is the server's time, for display: it never orders anything.
     """
 
-    topic: Topic
+    topic: LaterTopic
     epoch: str
     seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
     ts: str

@@ -7,11 +7,12 @@ compared by digest. An event that does not fit raises and leaves the state uncha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
-from .digest import MODULUS, entity_hash, to_hex
+from .checking import CHECKS
+from .digest import entity_hash, to_hex
 from .entities import (
     KIND_OF,
     KINDS,
@@ -27,7 +28,13 @@ from .entities import (
 from .errors import DigestMismatchError, OutOfOrderError, StateError
 from .messages import Event
 
-_DECODERS = {kind: msgspec.json.Decoder(cls) for kind, cls in KINDS.items()}
+_READERS: Final = {
+    kind: (msgspec.json.Decoder(cls).decode, CHECKS.get(kind, lambda entity: None))
+    for kind, cls in KINDS.items()
+}
+
+HASHED_LATER: Final = 256
+"""How many records may wait for their part of the digest to be computed."""
 
 
 def decode_entity(kind: str, raw: msgspec.Raw | bytes) -> Entity | None:
@@ -36,17 +43,39 @@ def decode_entity(kind: str, raw: msgspec.Raw | bytes) -> Entity | None:
     Raises:
         StateError: the text is not such a record.
     """
-    decoder = _DECODERS.get(kind)
-    if decoder is None:
+    reader = _READERS.get(kind)
+    if reader is None:
         return None
+    decode, check = reader
     try:
-        return decoder.decode(raw)
+        entity = decode(raw)
+        check(entity)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise StateError(f"not a {kind}: {exc}") from exc
+    return entity
+
+
+def convert_entity(kind: str, plain: object) -> Entity:
+    """The record of entity kind *kind* from the plain values that its JSON has.
+
+    Raises:
+        KeyError: there is no such kind.
+        StateError: it is not such a record.
+    """
+    check = _READERS[kind][1]
+    try:
+        entity = msgspec.convert(plain, KINDS[kind])
+        check(entity)
+    except msgspec.ValidationError as exc:
+        raise StateError(f"not a {kind}: {exc}") from exc
+    return entity
 
 
 class SessionState:
     """The entities of one topic at one position, with the digest over them.
+
+    The digest is computed when it is asked for: a record that was replaced ten times in between is hashed
+    once. No more than `HASHED_LATER` wait, so that asking never takes long.
 
     Attributes:
         topic: the session's id (or a directory topic).
@@ -55,7 +84,7 @@ class SessionState:
         entities: kind to id to record. Read it, never write it.
     """
 
-    __slots__ = ("_hashes", "_total", "entities", "epoch", "seq", "topic")
+    __slots__ = ("_hashes", "_total", "_unhashed", "entities", "epoch", "seq", "topic")
 
     def __init__(self, topic: str, epoch: str, seq: int = 0) -> None:
         self.topic = topic
@@ -63,13 +92,18 @@ class SessionState:
         self.seq = seq
         self.entities: dict[str, dict[str, Entity]] = {kind: {} for kind in KINDS}
         self._hashes: dict[tuple[str, str], int] = {}
-        self._total = 0
+        self._unhashed: dict[
+            tuple[str, str], Entity
+        ] = {}  # what `_hashes` does not have, or an earlier record's
+        self._total = 0  # the sum of `_hashes`; `to_hex` takes the modulus
 
     # -- reading
 
     @property
     def digest(self) -> str:
         """The digest over all entities: 32 hexadecimal digits."""
+        if self._unhashed:
+            self._hash()
         return to_hex(self._total)
 
     @property
@@ -105,10 +139,12 @@ class SessionState:
 
     def hash_of(self, kind: str, ident: str) -> int:
         """What this entity adds to the digest; 0 where there is none."""
+        if self._unhashed:
+            self._hash()
         return self._hashes.get((kind, ident), 0)
 
     def __len__(self) -> int:
-        return len(self._hashes)
+        return sum(map(len, self.entities.values()))
 
     def __iter__(self) -> Iterator[tuple[str, Entity]]:
         for kind, group in self.entities.items():
@@ -146,19 +182,34 @@ class SessionState:
         """
         if KIND_OF[type(entity)] != kind:
             raise StateError(f"a {type(entity).__name__} is not a {kind}")
-        key = (kind, entity.id)
+        ident = entity.id
+        self.entities[kind][ident] = entity
         if number is None:
-            number = entity_hash(entity)
-        self._total = (self._total - self._hashes.get(key, 0) + number) % MODULUS
-        self._hashes[key] = number
-        self.entities[kind][entity.id] = entity
+            self._unhashed[kind, ident] = entity
+            if len(self._unhashed) > HASHED_LATER:
+                self._hash()
+        else:
+            key = (kind, ident)
+            self._total += number - self._hashes.get(key, 0)
+            self._hashes[key] = number
+            if self._unhashed:
+                self._unhashed.pop(key, None)
 
     def drop(self, kind: str, ident: str) -> None:
         """Forget an entity. It is not an error that there is none: a drop may be told twice in a sync."""
-        number = self._hashes.pop((kind, ident), None)
-        if number is not None:
-            self._total = (self._total - number) % MODULUS
-            del self.entities[kind][ident]
+        group = self.entities.get(kind)
+        if group is not None and group.pop(ident, None) is not None:
+            self._unhashed.pop((kind, ident), None)
+            self._total -= self._hashes.pop((kind, ident), 0)
+
+    def _hash(self) -> None:
+        hashes, total = self._hashes, self._total
+        for key, entity in self._unhashed.items():
+            number = entity_hash(entity)
+            total += number - hashes.get(key, 0)
+            hashes[key] = number
+        self._total = total
+        self._unhashed.clear()
 
     def verify(self, digest: str) -> None:
         """Raise `DigestMismatchError` if *digest* is not this state's."""
@@ -170,6 +221,9 @@ class SessionState:
     def copy(self) -> SessionState:
         """A copy that later events do not change: shallow, because the entities are frozen."""
         other = SessionState(self.topic, self.epoch, self.seq)
+        if self._unhashed:
+            # Copies are read by several threads at once: asking them for the digest must change nothing.
+            self._hash()
         other.entities = {kind: dict(group) for kind, group in self.entities.items()}
         other._hashes = dict(self._hashes)
         other._total = self._total
