@@ -79,13 +79,7 @@ class RedisServer:
 
     def say(self, *command: str) -> str:
         """One command, and the first bytes of its answer as they are."""
-        parts = [part.encode() for part in command]
-        wire = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(one), one) for one in parts)
-        with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(_READY)
-            link.connect(str(self.socket))
-            link.sendall(wire)
-            return link.recv(65536).decode()
+        return say(str(self.socket), *command)
 
     def kill(self) -> None:
         """End it at once, as ``kill -9`` does."""
@@ -118,6 +112,81 @@ class RedisServer:
             self.resume()
         self.kill()
         self._short.cleanup()
+
+
+class Sentinels:
+    """Three Sentinels that watch over a primary, and make its replica the primary when it is gone.
+
+    Args:
+        primary, replica: both with a TCP port; they run, and the second follows the first.
+        patience: milliseconds after which a primary that does not answer is gone.
+    """
+
+    NAME: Final = "main"
+
+    def __init__(
+        self, folder: Path, primary: RedisServer, replica: RedisServer, *, patience: int = 3_000
+    ) -> None:
+        self.ports = [free_port() for _ in range(3)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._replica = replica
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [folder / f"sentinel-{port}.conf" for port in self.ports]
+        for port, file in zip(self.ports, self._files, strict=True):
+            file.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+                f"sentinel monitor {self.NAME} 127.0.0.1 {primary.port} 2\n"
+                f"sentinel down-after-milliseconds {self.NAME} {patience}\n"
+                f"sentinel failover-timeout {self.NAME} 5000\n"
+            )
+
+    @property
+    def url(self) -> str:
+        """Of the store that they lead to."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"redis+sentinel://{hosts}/{self.NAME}"
+
+    def start(self) -> Sentinels:
+        """Start them, and wait until they know each other and the replica."""
+        deadline = time.monotonic() + _READY
+        while "master_link_status:up" not in self._replica.say("INFO", "replication"):
+            assert time.monotonic() < deadline, "the replica does not follow"
+            time.sleep(0.01)
+        for file in self._files:
+            with file.with_suffix(".log").open("ab") as log:
+                self._processes.append(
+                    subprocess.Popen(
+                        [require(), str(file), "--sentinel"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    )
+                )
+        while not all(self._ready(port) for port in self.ports):
+            assert time.monotonic() < deadline, "the Sentinels do not find each other"
+            time.sleep(0.05)
+        return self
+
+    def _ready(self, port: int) -> bool:
+        try:
+            found = say(("127.0.0.1", port), "INFO", "sentinel")
+        except OSError:
+            return False
+        return "status=ok" in found and "slaves=1,sentinels=3" in found
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for process in self._processes:
+            process.kill()
+            process.wait(_READY)
+
+
+def say(address: str | tuple[str, int], *command: str) -> str:
+    """One command to the Redis at a Unix socket, or a host and port: the first bytes of its answer."""
+    parts = [part.encode() for part in command]
+    wire = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(one), one) for one in parts)
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as link:
+        link.settimeout(_READY)
+        link.connect(address)
+        link.sendall(wire)
+        return link.recv(65536).decode()
 
 
 def free_port() -> int:

@@ -16,7 +16,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m wsmonitor_server", description="The wsmonitor server.")
     parser.add_argument("--host", help="address to listen at (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port, 0 for any free one (default 8765)")
-    parser.add_argument("--store", help="memory, sqlite:PATH, or redis://HOST:PORT (also rediss://, unix://)")
+    stores = "memory, sqlite:PATH, or redis://HOST:PORT (also rediss://, unix://, redis+sentinel://)"
+    parser.add_argument("--store", help=stores)
     parser.add_argument("--data-dir", help="where key, database and large values lie")
     parser.add_argument("--config", type=Path, help="TOML file")
     parser.add_argument(

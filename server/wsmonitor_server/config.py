@@ -49,9 +49,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         host: the address to listen at.
         port: 0 for any free one; a local server takes any free one whatever is said here.
-        store: ``memory``, ``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (also ``rediss://``, ``unix://``),
-            which any number of servers share; by default memory, for a local server SQLite in its data
-            directory.
+        store: ``memory``, ``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (also ``rediss://``, ``unix://``,
+            ``redis+sentinel://``), which any number of servers share; by default memory, for a
+            local server SQLite in its data directory.
         synchronous: with ``full`` the SQLite store waits for the disk at every commit, so that the loss of
             power takes nothing back; with ``normal`` it is noticed, and begins a new epoch.
         data_dir: where the key, the database and large values lie.

@@ -39,6 +39,7 @@ class Holder:
     Attributes:
         opened: whether its opening is committed; commands go to nobody before.
         ended: why it is no longer the holder; None while it is.
+        undone: whether that is only because another node was first: nobody is told, it is judged again.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Holder:
         self.loaded = loaded
         self.opened = False
         self.ended: ErrorInfo | None = None
+        self.undone = False
         self._desk = desk
 
     async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> None:
@@ -144,11 +146,13 @@ class ProducerDesk:
             await loaded.barrier()
         except Refusal as exc:
             failure = exc
-        if holder.ended is not None:
+        if holder.ended is not None and not holder.undone:
             # Fenced, or removed, meanwhile: who was told so must not be told that it is open.
             failure = Refusal(holder.ended)
         if failure is not None:
             raise failure
+        if holder.undone:
+            raise Superseded
         holder.opened = True
         # In a later turn: the connection tells its client first that the producer is open.
         asyncio.get_running_loop().call_soon(self._deliver_waiting, holder)
@@ -321,6 +325,7 @@ class ProducerDesk:
         now = self._clock.monotonic()
         for holder in [one for one in loaded.holders.values() if not one.opened]:
             # Its opening is judged again by who waits for it.
+            holder.undone = True
             self._end(holder, refusal("unexpected_message", "superseded", session=loaded.id).info)
             self._unwatch(loaded, holder.producer, now)
 

@@ -15,13 +15,14 @@ from typing import Any
 from benchmarks.__main__ import table, write
 from benchmarks.machine import describe
 
-from .cluster import FAULTS, cluster, suffer
+from .cluster import FAULTS, Sights, cluster, fail_over, suffer
+from .cut_off import cut_off
 from .cycles import KINDS
 from .isolation import isolate
 from .kills import kill_producers, kill_servers
 from .leaks import BLOCKS, EXACT
 from .leaks import run as run_cycles
-from .links import cut_links
+from .links import NoNamespacesError, cut_links
 from .server import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -72,15 +73,24 @@ def isolated(deliveries: int, seed: int) -> tuple[list[dict[str, Any]], int]:
 
 def shared(rounds: int, seed: int) -> tuple[list[dict[str, Any]], int]:
     """The table of what is seen of faults of several servers on one Redis."""
-    rows, violations = [], 0
-    with tempfile.TemporaryDirectory(prefix="wsmonitor-faults-") as folder, cluster(Path(folder)) as made:
-        for number, kind in enumerate(FAULTS):
-            sights = suffer(made, kind, rounds, seed + number, log)
-            rows.append(sights.row())
-            violations += len(sights.notes)
-            for note in sights.notes:
-                print(note)
-    return rows, violations
+    found: list[Sights] = []
+    with tempfile.TemporaryDirectory(prefix="wsmonitor-faults-") as folder:
+        with cluster(Path(folder)) as made:
+            for kind, fault in FAULTS.items():
+                sights, doing = Sights(kind), fault()
+                # Each time with new clients: what is measured is one fault, not one soon after another.
+                for number in range(rounds):
+                    suffer(made, sights, 1, seed + len(found) * rounds + number, log, fault=doing)
+                found.append(sights)
+        found.append(fail_over(Path(folder), rounds, seed, log))
+        try:
+            found.append(cut_off(Path(folder), rounds, seed, log, seconds=5.0))
+        except NoNamespacesError as exc:
+            log(f"cutting a server off is left out: {exc}")
+    for sights in found:
+        for note in sights.notes:
+            print(note)
+    return [sights.row() for sights in found], sum(len(sights.notes) for sights in found)
 
 
 def left(cycles: int) -> tuple[list[dict[str, Any]], int]:

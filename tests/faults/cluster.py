@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, Sentinels, free_port
 
 from .door import Door
 from .kills import Log
 from .server import ServerProcess
-from .watching import Place
+from .watching import PATIENCE, Place
 from .witness import DEGRADED, RECONNECTING, Witness, Writer
 
 RATE: Final = 100.0
@@ -91,7 +91,7 @@ class Sights:
                 ]
                 if max(numbers, default=0) != writer.submitted:
                     self.lost.append(f"{one.name}: {writer.producer} is at {max(numbers, default=0)}")
-        self.epochs = max(len(one.resets) for one in witnesses)
+        self.epochs += max(len(one.resets) for one in witnesses)
         self.acknowledged += sum(writer.acked for writer in writers)
         if len(set(digests.values())) > 1:
             self.others.append(f"observers differ: {digests}")
@@ -123,7 +123,7 @@ def _times(seconds: list[float]) -> str:
 
 
 class Scene:
-    """Two programs and four observers of one session, at each of *places* by turns."""
+    """Two programs and four observers of one session, at each of *places* in turn."""
 
     def __init__(self, places: Sequence[Place], session: str) -> None:
         at = [places[number % len(places)] for number in range(4)]
@@ -277,20 +277,18 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 def suffer(
     cluster: Cluster,
-    kind: str,
+    sights: Sights,
     rounds: int,
     seed: int,
     log: Log = lambda _: None,
     *,
-    fault: Fault | None = None,
+    fault: Fault,
 ) -> Sights:
-    """Do to *cluster* what *kind* says, *rounds* times, under load."""
+    """Do *fault* to *cluster* so many times, under load, in a session of its own; *sights* get more."""
     rng, pause = random.Random(seed), threading.Event()
-    sights = Sights(kind)
-    fault = fault or FAULTS[kind]()
     with Scene([cluster], f"s~{seed}") as scene:
         scene.settled()
-        for number in range(rounds):
+        for _ in range(rounds):
             pause.wait(rng.uniform(0.0, 0.5))
             scene.begin(time.monotonic())
             starting = fault(cluster, scene, rng)
@@ -299,7 +297,42 @@ def suffer(
             sights.take(scene.witnesses)
             for node in starting:
                 node.listening()
-            log(f"{kind}: {number + 1}/{rounds}, {len(sights.notes)} violations")
+            log(f"{sights.kind}: {sights.rounds}, {len(sights.notes)} violations")
         scene.stop()
         sights.conclude(scene.witnesses, scene.writers)
+    return sights
+
+
+def _leads(redis: RedisServer) -> bool:
+    try:
+        return "role:master" in redis.say("INFO", "replication")
+    except OSError:
+        return False  # who makes it the primary ends all its connections
+
+
+def fail_over(folder: Path, rounds: int, seed: int, log: Log = lambda _: None) -> Sights:
+    """kill -9 of a primary, whose replica Sentinels make the primary; everything anew for each round."""
+    sights = Sights("kill -9 of Redis' primary, Sentinels make its replica the primary")
+
+    def kill(cluster: Cluster, scene: Scene, rng: random.Random) -> Sequence[ServerProcess]:
+        cluster.redis.kill()
+        pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+        while not _leads(replica):
+            assert time.monotonic() < deadline, "the replica has not become the primary"
+            pause.wait(0.01)
+        return []
+
+    for number in range(rounds):
+        inside = folder / f"failover{number}"
+        with ExitStack() as stack:
+            primary = RedisServer(inside / "primary", "--repl-diskless-sync-delay", "0", port=free_port())
+            stack.callback(primary.close)
+            primary.start()
+            follow = ("--replicaof", "127.0.0.1", str(primary.port))
+            replica = RedisServer(inside / "replica", *follow, port=free_port())
+            stack.callback(replica.close)
+            sentinels = Sentinels(inside, primary, replica.start())
+            stack.callback(sentinels.close)
+            cluster = stack.enter_context(Cluster(inside, primary, sentinels.start().url))
+            suffer(cluster, sights, 1, seed + number, log, fault=kill)
     return sights

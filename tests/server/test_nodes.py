@@ -406,6 +406,26 @@ async def test_a_store_that_has_lost_everything_has_removed_nothing(cluster: Clu
     assert cluster.agree()[S][0] == again.opened.epoch
 
 
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_opens_while_the_store_loses_something_may_come_again(cluster: Cluster, turns: int) -> None:
+    await begin(cluster.engines["a"])
+    await cluster.settle()
+    opening = asyncio.create_task(Publisher(cluster.engines["a"], S, "p2").open())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    cluster.shared.lose()
+    await cluster.settle()
+    await cluster.wait(1)
+    [outcome] = await asyncio.gather(opening, return_exceptions=True)
+    if isinstance(outcome, Refusal):
+        assert (outcome.info.code, outcome.info.retryable) == ("store_failed", True)
+    else:
+        assert isinstance(outcome, Publisher)
+    again = await Publisher(cluster.engines["a"], S, "p2").open()
+    assert again.opened is not None
+    assert cluster.agree()[S][0] == again.opened.epoch
+
+
 async def test_what_is_asserted_elsewhere_after_a_loss_comes_to_all_nodes(cluster: Cluster) -> None:
     await begin(cluster.engines["a"])
     await cluster.settle()

@@ -41,6 +41,27 @@ def test_a_unix_socket() -> None:
     assert address.shown == "unix:///run/my redis.sock"
 
 
+def test_sentinels_and_the_name_of_what_they_watch_over(tmp_path: Path) -> None:
+    address = parse("redis+sentinel://us:p%2Fw@one,[::1]:7000,three:26380/main")
+    assert address.sentinels == (("one", 26379), ("::1", 7000), ("three", 26380))
+    assert (address.primary, address.db, address.host) == ("main", 0, "")
+    assert (address.username, address.secret(), address.encrypted) == ("us", "p/w", False)
+    assert (address.sentinel_username, address.sentinel_secret()) == ("", "")
+    assert address.shown == "redis+sentinel://one:26379,[::1]:7000,three:26380/main"
+    assert address.hosts == ("one", "::1", "three")
+    assert "unencrypted" in advice(address)[0]
+    (tmp_path / "word").write_text("w\n")
+    address = parse(
+        "rediss+sentinel://127.0.0.1/main/3?ssl_ca_certs=/ca&prefix=p:"
+        f"&sentinel_username=s&sentinel_password_file={tmp_path / 'word'}"
+    )
+    assert (address.db, address.prefix, address.encrypted) == (3, "p:", True)
+    assert dict(address.tls) == {"ssl_ca_certs": "/ca"}
+    assert (address.sentinel_username, address.sentinel_secret()) == ("s", "w")
+    assert address.shown == "rediss+sentinel://127.0.0.1:26379/main/3"
+    assert advice(address) == ()
+
+
 @pytest.mark.parametrize("db", ["redis://h/4", "redis://h?db=4", "redis://h/4/?db=5"])
 def test_the_database_s_number_is_in_the_path_or_an_option(db: str) -> None:
     assert parse(db).db == 4
@@ -75,6 +96,13 @@ def test_the_password_is_read_from_its_file_each_time(tmp_path: Path) -> None:
         ("redis://:hidden@h?prefix=", "option 'prefix' is empty"),
         ("redis://:hidden@h?password_file=/x", "not both"),
         ("redis://:hidden@h/one", "has to be a number"),
+        ("redis+sentinel://:hidden@h", "needs the primary's name"),
+        ("redis+sentinel://:hidden@h,/main", "a Sentinel has no host"),
+        ("redis+sentinel://:hidden@h:x/main", "cannot be read"),
+        ("redis+sentinel://:hidden@h/main/one", "has to be a number"),
+        ("redis+sentinel://:hidden@h/main?ssl_ca_certs=/x", "unknown option 'ssl_ca_certs'"),
+        ("redis://:hidden@h?sentinel_username=x", "unknown option 'sentinel_username'"),
+        ("unix+sentinel://:hidden@h/main", "has to begin with"),
     ],
 )
 def test_what_is_wrong_is_said_without_the_password(url: str, words: str) -> None:

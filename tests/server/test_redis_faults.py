@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, Sentinels, free_port
 from tests.security.certificates import Authority
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoreError
@@ -448,6 +448,53 @@ async def test_a_replica_takes_over(start: Start, join: Join, caplog: pytest.Log
     assert stored is not None
     assert stored.state.epoch != epoch
     await node.store.commit([a_commit(stored.state.epoch, 1, version=stored.version)])
+
+
+@pytest.fixture
+def watched(start: Start, tmp_path: Path) -> Iterator[tuple[RedisServer, RedisServer, Sentinels]]:
+    """A primary, its replica, and three Sentinels over them."""
+    primary = start("--repl-diskless-sync-delay", "0", port=free_port())
+    replica = start("--replicaof", "127.0.0.1", str(primary.port), port=free_port())
+    sentinels = Sentinels(tmp_path / "sentinels", primary, replica)
+    try:
+        yield primary, replica, sentinels.start()
+    finally:
+        sentinels.close()
+
+
+async def test_sentinels_say_where_the_primary_is_also_after_a_failover(
+    watched: tuple[RedisServer, RedisServer, Sentinels], join: Join
+) -> None:
+    primary, replica, sentinels = watched
+    node, other = await join(sentinels.url), await join(primary.url)
+    epoch = node.store.epoch
+    await node.store.commit([a_commit(epoch)])
+    await until(lambda: other.versions == [1])
+    await until(lambda: replica.say("EXISTS", "wsm:s:s~1:h").startswith(":1"))
+    primary.kill()
+    await until(lambda: bool(node.of(Regenerated)))
+    stored = await node.store.load("s~1")
+    assert stored is not None
+    assert stored.state.epoch != epoch
+    await node.store.commit([a_commit(stored.state.epoch, 1, version=stored.version)])
+    assert replica.say("EXISTS", "wsm:s:s~1:h").startswith(":1")
+    late = await join(sentinels.url)
+    assert late.store.epoch == node.store.epoch
+
+
+async def test_of_sentinels_who_know_nothing_each_is_told(
+    watched: tuple[RedisServer, RedisServer, Sentinels], join: Join
+) -> None:
+    _, _, sentinels = watched
+    words = "no Sentinel names a primary 'other'.*knows none"
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        await join(sentinels.url.replace("/main", "/other"), patience=0.1)
+    assert all(str(port) in str(caught.value) for port in sentinels.ports)
+    nobody = f"redis+sentinel://127.0.0.1:{free_port()}/main"
+    with pytest.raises(ConfigurationError, match=r"cannot be asked .*Connect"):
+        await join(nobody, patience=0.1)
+    # One that answers is enough.
+    await join(sentinels.url.replace("//", f"//127.0.0.1:{free_port()},"))
 
 
 async def test_a_primary_that_is_made_a_replica_and_primary_again_is_another(

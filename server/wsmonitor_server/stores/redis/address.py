@@ -1,20 +1,27 @@
-"""Where a Redis is: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with all that a URL may say."""
+"""Where a Redis is: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with all that a URL may say.
+
+``redis+sentinel://HOST:PORT,HOST:PORT/NAME`` (``rediss+sentinel://``: TLS, to both) says where Sentinels are,
+who know where the primary that they call NAME is at present.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from wsmonitor.protocol.errors import ConfigurationError
 
-SCHEMES: Final = ("redis", "rediss", "unix")
+SENTINEL: Final = "+sentinel"
+SCHEMES: Final = ("redis", "rediss", "unix", "redis" + SENTINEL, "rediss" + SENTINEL)
 PREFIX: Final = "wsm:"
 
 _PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS: Final = ("prefix", "db", "password_file")
+_SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,9 @@ class Address:
             password can be changed while the server runs.
         prefix: what the name of every key begins with.
         tls: redis-py's settings for certificates.
+        sentinels: hosts and ports of those who know where the primary is; then there is no host.
+        primary: what they call it.
+        sentinel_username: with `sentinel_secret`, who one is to them; "" for nobody.
     """
 
     shown: str
@@ -40,17 +50,34 @@ class Address:
     password_file: str = ""
     prefix: str = PREFIX
     tls: tuple[tuple[str, str], ...] = ()
+    sentinels: tuple[tuple[str, int], ...] = ()
+    primary: str = ""
+    sentinel_username: str = ""
+    sentinel_password_file: str = ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.scheme.startswith("rediss")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Who is asked over the network."""
+        return tuple(host for host, _ in self.sentinels) or ((self.host,) if self.host else ())
 
     def secret(self) -> str:
         """The password, or "". Raises `ConfigurationError` when its file cannot be read."""
-        if not self.password_file:
-            return self.password
+        return self._read(self.password_file) if self.password_file else self.password
+
+    def sentinel_secret(self) -> str:
+        """The password for the Sentinels, or "". Raises `ConfigurationError` when its file cannot be read."""
+        return self._read(self.sentinel_password_file) if self.sentinel_password_file else ""
+
+    def _read(self, file: str) -> str:
         try:
-            lines = Path(self.password_file).read_text("utf-8").splitlines()
+            lines = Path(file).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as exc:
-            raise ConfigurationError(
-                f"the password of {self.shown}: cannot read {self.password_file}: {exc}"
-            ) from exc
+            raise ConfigurationError(f"the password of {self.shown}: cannot read {file}: {exc}") from exc
         return lines[0] if lines else ""
 
 
@@ -62,36 +89,35 @@ def parse(url: str) -> Address:
     """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port
+        scheme = parts.scheme
+        sentinels = _sentinels(parts.netloc) if scheme.endswith(SENTINEL) else ()
+        host, port = ("", None) if sentinels else (parts.hostname or "", parts.port)
     except ValueError as exc:
         raise ConfigurationError(f"the store's URL cannot be read: {exc}") from None
-    if parts.scheme not in SCHEMES:
+    if scheme not in SCHEMES:
         raise ConfigurationError("the store's URL has to begin with redis://, rediss:// or unix://")
-    unix = parts.scheme == "unix"
+    unix = scheme == "unix"
     path = unquote(parts.path)
     if unix and not (path.startswith("/") and len(path) > 1):
         raise ConfigurationError(
             "unix:// needs the socket's absolute path, as in unix:///run/redis/redis.sock"
         )
-    if not unix and not host:
-        raise ConfigurationError(f"{parts.scheme}:// needs a host, as in {parts.scheme}://localhost:6379/0")
-    options: dict[str, str] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _OPTIONS and not (name in _TLS and parts.scheme == "rediss"):
-            known = ", ".join((*_OPTIONS, *(_TLS if parts.scheme == "rediss" else ())))
-            raise ConfigurationError(f"the store's URL: unknown option {name!r} (known: {known})")
-        if not value:
-            raise ConfigurationError(f"the store's URL: option {name!r} is empty")
-        options[name] = value
-    if parts.password and "password_file" in options:
-        raise ConfigurationError("the store's URL: give the password, or password_file, not both")
-    db = options.get("db", "") if unix else (path.strip("/") or options.get("db", ""))
+    if not unix and not sentinels and not host:
+        raise ConfigurationError(f"{scheme}:// needs a host, as in {scheme}://localhost:6379/0")
+    options = _options(parts)
+    primary, _, number = path.strip("/").partition("/") if sentinels else ("", "", path.strip("/"))
+    if sentinels and not primary:
+        raise ConfigurationError(
+            f"{scheme}:// needs the primary's name, as in {scheme}://one:26379,two:26379/mymaster"
+        )
+    db = options.get("db", "") if unix else (number or options.get("db", ""))
     if db and not db.isdecimal():
         raise ConfigurationError(f"the store's URL: the database has to be a number, not {db!r}")
-    where = path if unix else (f"[{host}]" if ":" in host else host) + f":{port or _PORT}"
+    where = path if unix else ",".join(_spelled(*one) for one in sentinels or ((host, port or _PORT),))
+    behind = [primary] * bool(primary) + [db] * bool(db and not unix)
     return Address(
-        shown=f"{parts.scheme}://{where}" + (f"/{db}" if db and not unix else ""),
-        scheme=parts.scheme,
+        shown="/".join([f"{scheme}://{where}", *behind]),
+        scheme=scheme,
         host=host,
         port=port or _PORT,
         path=path if unix else "",
@@ -101,4 +127,41 @@ def parse(url: str) -> Address:
         password_file=options.get("password_file", ""),
         prefix=options.get("prefix", PREFIX),
         tls=tuple((name, options[name]) for name in _TLS if name in options),
+        sentinels=sentinels,
+        primary=primary,
+        sentinel_username=options.get("sentinel_username", ""),
+        sentinel_password_file=options.get("sentinel_password_file", ""),
     )
+
+
+def _options(parts: SplitResult) -> dict[str, str]:
+    known = (
+        *_OPTIONS,
+        *(_TLS if parts.scheme.startswith("rediss") else ()),
+        *(_SENTINEL_OPTIONS if parts.scheme.endswith(SENTINEL) else ()),
+    )
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            raise ConfigurationError(f"the store's URL: unknown option {name!r} (known: {', '.join(known)})")
+        if not value:
+            raise ConfigurationError(f"the store's URL: option {name!r} is empty")
+        options[name] = value
+    if parts.password and "password_file" in options:
+        raise ConfigurationError("the store's URL: give the password, or password_file, not both")
+    return options
+
+
+def _sentinels(netloc: str) -> tuple[tuple[str, int], ...]:
+    """Hosts and ports, with commas between them. Raises `ValueError` where one is none."""
+    found = []
+    for one in netloc.rpartition("@")[2].split(","):
+        parts = urlsplit(f"//{one}")
+        if not parts.hostname:
+            raise ValueError("a Sentinel has no host")
+        found.append((parts.hostname, parts.port or _SENTINEL_PORT))
+    return tuple(found)
+
+
+def _spelled(host: str, port: int) -> str:
+    return (f"[{host}]" if ":" in host else host) + f":{port}"

@@ -21,6 +21,7 @@ from wsmonitor_server.stores.base import StoreError
 from .address import Address
 from .instance import Instance, UnfitError, facts, judge
 from .scripts import Script
+from .sentinel import primary
 
 CLOSING: Final = 1.0
 """Seconds for a connection to end in order, when the store is closed."""
@@ -54,13 +55,13 @@ def library() -> Any:
 
 def advice(address: Address) -> tuple[str, ...]:
     """What whoever chose *address* should know."""
-    if address.scheme == "redis" and not is_loopback(address.host):
+    if not address.encrypted and not all(map(is_loopback, address.hosts)):
         return ("what sessions say, and the password, travel unencrypted: rediss:// is with TLS",)
     return ()
 
 
-def connection(address: Address) -> Any:
-    """A connection of redis-py's that is not made yet. Raises `ConfigurationError`."""
+async def connection(address: Address) -> Any:
+    """A connection of redis-py's that is not made yet. Raises `ConfigurationError`, `UnfitError`."""
     made = library()
     common: dict[str, Any] = {
         "db": address.db,
@@ -72,8 +73,9 @@ def connection(address: Address) -> Any:
     }
     if address.scheme == "unix":
         return made.UnixDomainSocketConnection(path=address.path, **common)
-    common |= {"host": address.host, "port": address.port, "socket_keepalive": True}
-    if address.scheme == "rediss":
+    host, port = await primary(address) if address.sentinels else (address.host, address.port)
+    common |= {"host": host, "port": port, "socket_keepalive": True}
+    if address.encrypted:
         return made.SSLConnection(**common, ssl_check_hostname=True, **dict(address.tls))
     return made.Connection(**common)
 
@@ -268,7 +270,7 @@ class Link:
             raise
 
     async def _connected(self) -> Any:
-        made = connection(self._address)
+        made = await connection(self._address)
         try:
             await made.connect()
             await self._meet(made)
