@@ -25,7 +25,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from wsmonitor.client import EventApplied, PhaseChanged, PublicationListener, Target, Update, connect
-from wsmonitor.client.actions import Call, Open
+from wsmonitor.client.actions import Call, Open, Tell
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.core import ClientCore
 from wsmonitor.protocol.changes import SessionChange
@@ -92,7 +92,9 @@ def from_payloads(count: int) -> float:
 
     def carry_out() -> None:
         for action in core.take(now):
-            if isinstance(action, Call):
+            if isinstance(action, Tell):
+                action.listener(action.update)
+            elif isinstance(action, Call):
                 action.function()
             elif isinstance(action, Open):
                 core.link.opened(now, action.attempt)

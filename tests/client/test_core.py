@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsmonitor.client.actions import Call, Locate, Open, Send
+from wsmonitor.client.actions import Call, Locate, Open, Send, Tell
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.core import ClientCore
 from wsmonitor.client.errors import RequestTimeoutError
@@ -95,6 +95,8 @@ class Bench:
                 match action:
                     case Call(function):
                         function()
+                    case Tell(listener, update):
+                        listener(update)
                     case Send(message):
                         self.sent.append(message)
                     case _:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import msgspec
+
 from wsmonitor.protocol.messages import ClientMessage
+
+from .types import Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +64,14 @@ class Call:
     function: Callable[[], None]
 
 
-Action: TypeAlias = Locate | Open | Send | Disconnect | FetchToken | Call
+class Tell(msgspec.Struct, frozen=True):
+    """Call a listener with an update. Its exceptions are the listener's, never the link's.
+
+    Made once per event, and so not a data class, which takes five times as long to make.
+    """
+
+    listener: Callable[[Update], None]
+    update: Update
+
+
+Action: TypeAlias = Locate | Open | Send | Disconnect | FetchToken | Call | Tell

@@ -42,7 +42,7 @@ from wsmonitor.protocol.messages import (
     Welcome,
 )
 
-from .actions import Action, Call, Send
+from .actions import Action, Call, Send, Tell
 from .clock import Instant
 from .errors import RequestTimeoutError
 from .link import Link
@@ -98,7 +98,7 @@ class ClientCore:
         self.pacer = Pacer()
         hello = Hello(major=PROTOCOL_MAJOR, minor=PROTOCOL_MINOR, agent=agent, name=name, instance=instance)
         self.link = Link(
-            self._actions.append,
+            lambda action: self._actions.append(action),
             random=random,
             next_request=self.next_request,
             hello=hello,
@@ -110,8 +110,13 @@ class ClientCore:
     def take(self, now: Instant) -> list[Action]:
         """The actions to carry out, in order; none is given twice."""
         self._settle(now)
-        actions, self._actions[:] = list(self._actions), []
+        actions, self._actions = self._actions, []
         return actions
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether `take` would give nothing, and change nothing."""
+        return not self._actions and self._calm and self.link.status is self._told
 
     def next_request(self) -> int:
         """A request number that nobody else has."""
@@ -131,7 +136,7 @@ class ClientCore:
         machine = SubscriptionMachine(
             topic,
             send=self._send,
-            tell=lambda update: self._actions.append(Call(lambda: tell(update))),
+            tell=lambda update: self._actions.append(Tell(tell, update)),
             random=self._random,
             next_generation=self._next_generation,
             delivery=delivery,
@@ -203,6 +208,12 @@ class ClientCore:
         """One WebSocket message arrived."""
         self.link.frame(now)
         message = decode_server(data)
+        if type(message) is Event:
+            # Before all others, because nearly all messages are events.
+            machine = self.subscriptions.get(message.topic)
+            if machine is not None:
+                machine.event(now.mono, message)
+            return
         if message is None:
             return  # of a later minor version
         handler = _HANDLERS.get(type(message))
@@ -252,7 +263,7 @@ class ClientCore:
                 self._fail_requests(status, all_of_them=True)
             for listener in list(self.status_listeners):
                 self.call(lambda listener=listener: listener(status))  # type: ignore[misc]
-        if status.phase == "live" and not self._calm:
+        if not self._calm and status.phase == "live":
             self._calm = all(machine.stage in ("live", "over") for machine in self.subscriptions.values())
             if self._calm:
                 self.link.synced(now)
@@ -298,11 +309,6 @@ class ClientCore:
         return self._generation
 
     # ------------------------------------------------------------------ messages
-
-    def _event(self, now: Instant, message: Event) -> None:
-        machine = self.subscriptions.get(message.topic)
-        if machine is not None:
-            machine.event(now.mono, message)
 
     def _batch(self, now: Instant, message: Batch) -> None:
         machine = self.subscriptions.get(message.topic)
@@ -426,7 +432,6 @@ _FINAL: Final = frozenset({"not_available", "forbidden", "bad_id", "limit_exceed
 """Errors about a topic that another subscribe on this connection would meet again."""
 
 _HANDLERS: Final[dict[type, Callable[[ClientCore, Instant, Any], None]]] = {
-    Event: ClientCore._event,
     Batch: ClientCore._batch,
     SyncBegin: ClientCore._sync_begin,
     SyncPage: ClientCore._sync_page,

@@ -11,11 +11,10 @@ import contextlib
 import os
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -27,10 +26,11 @@ from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.defaults import SUBPROTOCOL
 from wsmonitor.protocol.errors import ConfigurationError, ProtocolError
 
-from .actions import Action, Call, Disconnect, FetchToken, Locate, Open, Send
+from .actions import Action, Call, Disconnect, FetchToken, Locate, Open, Send, Tell
 from .core import ClientCore
 from .errors import NotLocatedError
 from .opening import CLOSE_TIMEOUT, open_socket, refusal, words
+from .reading import ReadingConnection
 from .runner import Runner, log
 from .trust import Trust, tls_words
 
@@ -121,7 +121,7 @@ class Driver:
         self._ended = ended
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: asyncio.Task[None] | None = None
-        self._ws: ClientConnection | None = None
+        self._ws: ReadingConnection | None = None
         self._out: deque[str | bytes] = deque()
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -180,13 +180,7 @@ class Driver:
             return  # a listener caused this; the loop below goes on
         self._performing = True
         try:
-            while True:
-                with self._lock:
-                    actions = self._core.take(self._runner.now())
-                if not actions:
-                    break
-                for action in actions:
-                    self._do(action)
+            self._carry_out()
         finally:
             self._performing = False
         if not self._arming:
@@ -196,8 +190,22 @@ class Driver:
 
     # ------------------------------------------------------------------ actions
 
+    def _carry_out(self) -> None:
+        while True:
+            with self._lock:
+                actions = self._core.take(self._runner.now())
+            if not actions:
+                break
+            for action in actions:
+                self._do(action)
+
     def _do(self, action: Action) -> None:
         match action:
+            case Tell():
+                try:
+                    action.listener(action.update)
+                except Exception:  # noqa: BLE001  # it is the listener's, and logged
+                    log.exception("a listener failed")
             case Call():
                 try:
                     action.function()
@@ -230,7 +238,7 @@ class Driver:
             self._task(self._close_politely(ws, action, unsent))
 
     async def _close_politely(
-        self, ws: ClientConnection, action: Disconnect, unsent: list[str | bytes]
+        self, ws: ReadingConnection, action: Disconnect, unsent: list[str | bytes]
     ) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -284,7 +292,7 @@ class Driver:
 
     async def _connect(self, action: Open) -> None:
         link, attempt = self._core.link, action.attempt
-        ws: ClientConnection | None = None
+        ws: ReadingConnection | None = None
         endpoint = self._endpoint
         trust, context = (None, None) if endpoint is None else (endpoint.trust, endpoint.context)
         try:
@@ -296,8 +304,8 @@ class Driver:
             self._ws = ws
             self._out.clear()
             self.input(link.opened, attempt)
-            while True:
-                self._receive(await ws.recv(decode=False))
+            ws.read(self._receive)
+            await ws.recv(decode=False)  # raises when it ends
         except ConnectionClosed as exc:
             received = exc.rcvd
             code = received.code if received is not None else 1006
@@ -321,20 +329,35 @@ class Driver:
             if ws is not None:
                 ws.transport.abort()
 
-    def _gone(self, ws: ClientConnection | None) -> None:
+    def _gone(self, ws: ReadingConnection | None) -> None:
         if ws is not None and self._ws is ws:
             self._ws = None
             self._out.clear()
 
-    def _receive(self, data: str | bytes) -> None:
+    def _receive(self, messages: Sequence[bytes]) -> None:
+        """Messages arrived: each is carried out before the next is read, so that listeners see its state."""
+        core, lock, now = self._core, self._lock, self._runner.now
+        self._performing = True  # what listeners cause is carried out here
         try:
-            with self._lock:
-                self._core.receive(self._runner.now(), data)
-        except ProtocolError as exc:
-            self._fault(exc)
-        except Exception as exc:  # noqa: BLE001  # the link shows it, and tries again
-            log.exception("a message could not be handled")
-            self._fault(exc)
+            for data in messages:
+                try:
+                    with lock:
+                        moment = now()
+                        core.receive(moment, data)
+                        actions = core.take(moment)
+                except ProtocolError as exc:
+                    self._fault(exc)
+                    break  # the link is down: what is left is of a connection that is no more
+                except Exception as exc:  # noqa: BLE001  # the link shows it, and tries again
+                    log.exception("a message could not be handled")
+                    self._fault(exc)
+                    break
+                for action in actions:
+                    self._do(action)
+                if not core.at_rest:
+                    self._carry_out()
+        finally:
+            self._performing = False
         self.perform()
 
     def _fault(self, exc: Exception) -> None:
@@ -346,7 +369,7 @@ class Driver:
                 f"a message could not be handled: {type(exc).__name__}: {exc}",
             )
 
-    async def _flush(self, ws: ClientConnection) -> None:
+    async def _flush(self, ws: ReadingConnection) -> None:
         try:
             while self._out and self._ws is ws:
                 await ws.send(self._out.popleft(), text=True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
@@ -19,6 +19,7 @@ from wsmonitor._version import __version__
 from wsmonitor.host import is_loopback
 from wsmonitor.protocol.defaults import SUBPROTOCOL, Limits
 
+from .reading import ReadingConnection
 from .runner import Runner
 
 CLOSE_TIMEOUT: Final = 1.0
@@ -31,7 +32,7 @@ _WEBSOCKETS_LOG.setLevel(logging.WARNING)
 _CONNECT_OPTIONS: Final = frozenset(inspect.signature(connect.__init__).parameters)
 
 
-class _Connection(ClientConnection):
+class _Connection(ReadingConnection):
     """Keeps what the library does not tell of: the error that ended it before the handshake was done.
 
     A server of TLS 1.3 that wants a client certificate says so in place of its answer.
@@ -65,8 +66,8 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 async def open_socket(
     url: str, token: str, runner: Runner, context: ssl.SSLContext | None
-) -> ClientConnection:
-    """Connect to *url*, and shake hands with *token*.
+) -> ReadingConnection:
+    """Connect to *url*, and shake hands with *token*. What comes then `ReadingConnection.read` gives.
 
     Args:
         runner: where names are looked up, which may block.
@@ -101,7 +102,7 @@ async def open_socket(
             # library refuses a redirect to another origin, which must not get the token.
             options["host"] = address
         try:
-            return await _Connect(
+            connection = await _Connect(
                 url,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 additional_headers={"Authorization": f"Bearer {token}"},
@@ -115,6 +116,8 @@ async def open_socket(
                 create_connection=create,  # type: ignore[arg-type]  # it is only called
                 **options,
             )
+            assert isinstance(connection, ReadingConnection), "what `create` made"
+            return connection
         except OSError as exc:
             failure = exc
         except InvalidMessage as exc:

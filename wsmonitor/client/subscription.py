@@ -423,7 +423,8 @@ class SubscriptionMachine:
                 return
             self.counters.applied += 1
             self._tell(EventApplied(event, entity))
-            self._appeared()
+            if self._absent:
+                self._appeared()
 
     def _appeared(self) -> None:
         if self._absent:

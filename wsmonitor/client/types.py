@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import msgspec
+
 from wsmonitor.protocol.changes import Change
 from wsmonitor.protocol.entities import Command, Entity, ErrorInfo
 from wsmonitor.protocol.messages import Degraded, Event, Hold, Welcome
@@ -99,9 +101,11 @@ SubscriptionPhase = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class EventApplied:
-    """One event was applied live: seq is one more than before."""
+class EventApplied(msgspec.Struct, frozen=True, gc=False):
+    """One event was applied live: seq is one more than before.
+
+    Made once per event, and so not a data class, which takes five times as long to make.
+    """
 
     event: Event
     entity: Entity | None

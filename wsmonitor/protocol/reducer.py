@@ -161,11 +161,6 @@ class SessionState:
             StateError: it cannot be read.
         """
         entity = decode_entity(event.kind, event.entity)
-        self.apply_decoded(event, entity)
-        return entity
-
-    def apply_decoded(self, event: Event, entity: Entity | None) -> None:
-        """`apply`, for the authority, which made the entity itself and need not parse it."""
         if event.epoch != self.epoch or event.seq != self.seq + 1:
             raise OutOfOrderError((self.epoch, self.seq + 1), (event.epoch, event.seq))
         if entity is not None:
@@ -173,6 +168,7 @@ class SessionState:
         for kind, ident in event.drop:
             self.drop(kind, ident)
         self.seq = event.seq
+        return entity
 
     def put(self, kind: str, entity: Entity, number: int | None = None) -> None:
         """Put *entity* in the place of the one with its id. For syncs and stores: no position is checked.
