@@ -513,6 +513,8 @@ class SessionEngine:
                 feed, subscriber, generation, resume, page_size=self.limits.page_size, tell_reset=False
             )
         loaded = await self._load(topic)
+        if self._nodes is not None and resume is not None and not self._nodes.judges(loaded, resume):
+            loaded = await self._caught_up(self._nodes, loaded, resume)
         sync = TopicSync(
             loaded.feed,
             subscriber,
@@ -524,6 +526,17 @@ class SessionEngine:
         )
         self._arm(loaded)
         return sync
+
+    async def _caught_up(self, nodes: Nodes, loaded: LoadedSession, resume: Position) -> LoadedSession:
+        """The session, at least as far as the node knew it that told *resume*. Raises `Refusal`."""
+        if not loaded.behind:
+            async with self._commits.lock:  # while no commit of ours is under way
+                nodes.moved(loaded)
+        try:
+            await nodes.caught_up(loaded, resume)
+        except StoreError as exc:
+            raise store_refusal(exc, loaded.id) from exc
+        return await self._load(loaded.id) if loaded.removed else loaded
 
     def unsubscribe(self, topic: str, subscriber: Subscriber) -> None:
         """See `ports.Engine.unsubscribe`."""

@@ -15,6 +15,7 @@ sure to know all revocations (`sure`) neither sends nor takes anything of sessio
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from wsmonitor.protocol.errors import WsMonitorError
+from wsmonitor.protocol.messages import Position
 from wsmonitor.protocol.reducer import SessionState
 
 from .clock import Clock
@@ -134,6 +136,7 @@ class Nodes:
         self._doubt = 0  # how many times messages were missed whose effects are not made up for yet
         self._heard: Counter[str] = Counter()
         self._adopted = self._reread = self._repairs = 0
+        self._reading: dict[str, asyncio.Future[bool]] = {}  # of sessions that somebody waits to be read
         self._failed: dict[str, float] = {}  # sessions that could not be read, and when they are to be
         store.listen(self.hear)
 
@@ -334,6 +337,28 @@ class Nodes:
             loaded.redo = True
         self._changed(loaded)
 
+    def judges(self, loaded: LoadedSession, position: Position | None) -> bool:
+        """Whether *position* can be judged here: no other node can have told it, or what it told is known."""
+        if position is None or not position.seq or position.epoch in loaded.left:
+            return True
+        state = loaded.feed.state
+        return position.epoch == state.epoch and position.seq <= state.seq
+
+    async def caught_up(self, loaded: LoadedSession, position: Position) -> None:
+        """Wait until what others have committed is read (`moved`), so that *position* can be judged.
+
+        Raises:
+            StoreError: it cannot be read now.
+        """
+        while loaded.behind:
+            waiting = self._reading.get(loaded.id)
+            if waiting is None:
+                waiting = self._reading[loaded.id] = asyncio.get_running_loop().create_future()
+            if not await asyncio.shield(waiting):
+                raise unsure()
+        if position.epoch != loaded.feed.state.epoch:
+            loaded.leave(position.epoch)
+
     def moved(self, loaded: LoadedSession, *, whole: bool = False) -> None:
         """The store has more than is known here: read it, and do nothing else with the session meanwhile."""
         if loaded.authority.uncommitted:
@@ -344,6 +369,13 @@ class Nodes:
             self._spawn(self._follow(loaded, whole))
 
     async def _follow(self, loaded: LoadedSession, whole: bool) -> None:
+        read = await self._read(loaded, whole)
+        waiting = self._reading.pop(loaded.id, None)
+        if waiting is not None:
+            waiting.set_result(read)
+
+    async def _read(self, loaded: LoadedSession, whole: bool) -> bool:
+        """One attempt at reading what others have committed; False if it was not possible."""
         try:
             missed = None if whole else await self._store.missed(loaded.id, loaded.version)
             stored = None if missed else await self._store.load(loaded.id)
@@ -355,16 +387,16 @@ class Nodes:
             self._failed[loaded.id] = self._clock.monotonic() + RETRY
             loaded.retry_at = self._failed[loaded.id]
             self._changed(loaded)
-            return
+            return False
         self._reread += 1
         loaded.behind = False
         if loaded.removed:
-            return
+            return True
         if missed:
             self._adopt(loaded, missed)
         elif removed or (gone and loaded.authority.epoch == self._store.epoch):
             self._forget(loaded)
-            return
+            return True
         elif gone:
             self._lose(loaded)
         else:
@@ -374,6 +406,7 @@ class Nodes:
             self._producers.again(loaded)
         self._changed(loaded)
         self.advance(loaded)
+        return True
 
     def retry(self, loaded: LoadedSession) -> None:
         """A deadline of *loaded* has come: if it could not be read, read it now."""

@@ -32,6 +32,8 @@ IDLE: Final = 60.0
 IDLE_ABSENT: Final = 1.0
 """The same, where there is no session under the id."""
 
+_LEFT: Final = 16  # epochs that are remembered as past: anybody may ask for any
+
 
 class Superseded(Exception):
     """Another node's commit was first: what was asked for is to be judged again, behind it."""
@@ -62,6 +64,7 @@ class LoadedSession:
             behind what another node has committed first.
         news: what other nodes have committed, and is not applied here yet.
         behind: whether it is being read what other nodes have committed; nothing is committed meanwhile.
+        left: epochs that it is not in any more, as far as somebody has asked for them.
         redo: whether what was published here is to be taken again behind that.
     """
 
@@ -106,6 +109,7 @@ class LoadedSession:
         self.news: deque[Committed] = deque()
         self.behind = False
         self.redo = False
+        self.left: dict[str, None] = {}
         self.watch_over(ours, now)
 
     def watch_over(self, ours: Callable[[str], bool], now: float) -> None:
@@ -120,6 +124,12 @@ class LoadedSession:
             level: Verdict = "lost" if producer.liveness == "lost" else "stale"
             self.watch.loaded(producer.id, level, now)
             self.verdicts[producer.id] = level
+
+    def leave(self, epoch: str) -> None:
+        """*epoch* is one that it is not in any more."""
+        self.left[epoch] = None
+        if len(self.left) > _LEFT:
+            del self.left[next(iter(self.left))]
 
     @property
     def evictable(self) -> bool:

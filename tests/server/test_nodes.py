@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.scale import many
@@ -763,3 +764,73 @@ class Program:
                     return
             await self.cluster.wait(1)
         raise AssertionError(f"{self.name} cannot get rid of its changes")
+
+
+async def test_who_has_seen_more_at_another_node_is_not_told_that_it_was_never_there(
+    cluster: Cluster,
+) -> None:
+    publisher = await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    cluster.stores["b"].deaf = True  # its messages are on their way
+    elsewhere = Listener()
+    await elsewhere.sync(cluster.engines["b"], S)
+    await publisher.put(*steps(publisher, 0, 3))
+    await cluster.settle()
+    position = watching.position()
+    cluster.engines["a"].unsubscribe(S, watching)
+    assert cluster.engines["b"].heads([S])[S][1] < position.seq
+    sync = await cluster.engines["b"].subscribe(S, 2, position, watching)
+    assert (sync.begin.reset, sync.begin.base) == ("", position.seq)
+    sync.close()
+    cluster.stores["b"].cut = True
+    beyond = msgspec.structs.replace(position, seq=position.seq + 1)
+    with pytest.raises(Refusal) as failure:
+        await cluster.engines["b"].subscribe(S, 3, beyond, watching)
+    assert failure.value.info.retryable
+    cluster.stores["b"].heal()
+    await cluster.wait(2)
+    cluster.agree()
+
+
+async def test_of_an_epoch_that_is_over_the_store_is_asked_once(cluster: Cluster) -> None:
+    await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    before = watching.position()
+    cluster.shared.lose()
+    await cluster.wait(1)
+    engine, reads = cluster.engines["b"], []
+    load = cluster.stores["b"].load
+
+    async def counted(session: str) -> Any:
+        reads.append(session)
+        return await load(session)
+
+    cluster.stores["b"].load = counted  # type: ignore[method-assign]  # it counts, and does the same
+    for generation in range(2, 6):
+        sync = await engine.subscribe(S, generation, before, watching)
+        assert sync.begin.reset == "epoch"
+        sync.close()
+    assert len(reads) <= 2, "once to have it, once because its epoch is another"
+
+
+async def test_who_opens_while_the_store_loses_is_told_to_come_again(cluster: Cluster) -> None:
+    first = await begin(cluster.engines["a"])
+    await cluster.settle()
+    await Listener().sync(cluster.engines["b"], S)
+    refused = []
+    for turns in range(1, 13):  # at whatever moment of the opening the loss comes
+        opening = asyncio.create_task(Publisher(cluster.engines["b"], S, "p2").open())
+        writing = asyncio.create_task(first.put(*steps(first, 0, 1)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cluster.shared.lose()
+        outcome, _ = await asyncio.gather(opening, writing, return_exceptions=True)
+        if isinstance(outcome, Refusal):
+            refused.append((outcome.info.code, outcome.info.retryable))
+        await cluster.wait(1)
+        first = await Publisher(cluster.engines["a"], S).open()
+    assert set(refused) == {("store_failed", True)}

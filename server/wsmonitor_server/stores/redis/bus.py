@@ -50,6 +50,7 @@ class BusReader:
         replication: the replication id of the Redis that was met last.
         broken: called when Redis could not be asked.
         errand: called after each answer; raises `StoreError`.
+        uniform: a random number between two.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BusReader:
         errand: Callable[[], Awaitable[None]],
         clock: Callable[[], float],
         pace: Pace,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._link = link
         self._about = about
@@ -76,6 +78,7 @@ class BusReader:
         self._errand = errand
         self._clock = clock
         self._pace = pace
+        self._uniform = uniform
         self._position = 0
         self._moved = 0  # how often the position was set from outside
         self._beaten = float("-inf")
@@ -171,7 +174,7 @@ class BusReader:
             except Exception:
                 # The bus outlives every fault; what was not read is read again, or told as lost.
                 log.exception("the bus: a fault")
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            await asyncio.sleep(delay * self._uniform(0.5, 1.0))
             delay = min(LONGEST_DELAY, 2 * delay)
 
     def _renew_lease(self, began: float, *, mine: bool) -> None:

@@ -14,6 +14,7 @@ docs/decisions/0011-redis.md has the reasons.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -59,6 +60,7 @@ class RedisStore:
         clock: monotonic seconds.
         timeout: seconds that one answer may take.
         patience: seconds for which what did not reach Redis, or lost its answer, is asked again.
+        uniform: a random number between two.
 
     Raises:
         ConfigurationError: the URL is none.
@@ -74,6 +76,7 @@ class RedisStore:
         timeout: float = 5.0,
         patience: float = 10.0,
         pace: Pace | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.epoch = ""
         self._address = parse(url)
@@ -113,6 +116,7 @@ class RedisStore:
             errand=self._revoke_again,
             clock=clock,
             pace=pace or Pace(),
+            uniform=uniform,
         )
 
     # -- which Redis this is
