@@ -2,6 +2,7 @@
 
     python -m tests.simulation --seeds 1..1000 --jobs 2
     python -m tests.simulation --seed 4711 --trace
+    python -m tests.simulation --nodes --seeds 1..1000    # each on one to three servers that share a Redis
     python -m tests.simulation --planted --seeds 1..100   # every planted fault has to be caught
 
 ``--write`` puts the figures into ``docs/reliability.md``.
@@ -10,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import sys
 import time
@@ -39,13 +41,14 @@ def _seeds(text: str) -> range:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1..1000") from None
 
 
-def outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Outcome]:
-    """Run *seeds*, on so many processes at once; in the order of the seeds."""
+def outcomes(seeds: Sequence[int], jobs: int, *, shared: bool | None = None) -> Iterator[Outcome]:
+    """Run *seeds*, on so many processes at once; in their order. *shared*: as `make_plan` has it."""
+    one = functools.partial(quiet_run, shared=shared)
     if jobs <= 1:
-        yield from map(quiet_run, seeds)
+        yield from map(one, seeds)
         return
     with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(quiet_run, seeds, chunksize=4)
+        yield from pool.imap(one, seeds, chunksize=4)
 
 
 def violations(fault: Fault, seeds: Sequence[int]) -> Iterator[tuple[int, Violation]]:
@@ -67,22 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=_seeds, default=range(1, 201), metavar="A..B", help="default: 1..200")
     parser.add_argument("--seed", type=int, metavar="N", help="run this one, and show the end of its trace")
+    parser.add_argument("--nodes", action="store_true", help="every seed has several servers on a Redis")
     parser.add_argument("--trace", action="store_true", help="with --seed: the whole trace")
     parser.add_argument("--planted", action="store_true", help="run the planted faults, not the real code")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once (default: 1)")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/reliability.md")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        outcome = quiet_run(options.seed)
+        outcome = quiet_run(options.seed, shared=options.nodes or None)
         print(outcome.report(whole=options.trace))
         print(f"{outcome.steps:,} steps, {outcome.seconds:,.0f} s of virtual time, print {outcome.print}")
         return int(outcome.violation is not None)
     command = f"python -m tests.simulation --seeds {options.seeds[0]}..{options.seeds[-1]}"
     if options.planted:
         return _planted(options.seeds, f"{command} --planted --write" if options.write else "")
-    return _many(
-        options.seeds, options.jobs, f"{command} --jobs {options.jobs} --write" if options.write else ""
-    )
+    command += f"{' --nodes' * options.nodes} --jobs {options.jobs} --write"
+    return _many(options.seeds, options.jobs, command if options.write else "", nodes=options.nodes)
+
+
+def command_of(seed: int, *, nodes: bool) -> str:
+    """What runs *seed* again, with its whole trace."""
+    return f"python -m tests.simulation --seed {seed}{' --nodes' * nodes} --trace"
 
 
 def _planted(seeds: Sequence[int], command: str) -> int:
@@ -106,13 +114,13 @@ def _planted(seeds: Sequence[int], command: str) -> int:
     return int(missed > 0)
 
 
-def _many(seeds: Sequence[int], jobs: int, command: str) -> int:
+def _many(seeds: Sequence[int], jobs: int, command: str, *, nodes: bool) -> int:
     begun = time.monotonic()
     counts: Counter[str] = Counter()
     within: Counter[str] = Counter()  # seeds in which it happened
     broken = steps = 0
     seconds = 0.0
-    for outcome in outcomes(seeds, jobs):
+    for outcome in outcomes(seeds, jobs, shared=nodes or None):
         counts += outcome.counts
         within.update(outcome.counts.keys())
         steps += outcome.steps
@@ -120,6 +128,7 @@ def _many(seeds: Sequence[int], jobs: int, command: str) -> int:
         if outcome.violation is not None:
             broken += 1
             print(outcome.report(), flush=True)
+            print(f"again: {command_of(outcome.seed, nodes=nodes)}", flush=True)
     summary = {
         "seeds": f"{len(seeds):,}",
         "violations": broken,
@@ -144,8 +153,9 @@ def _many(seeds: Sequence[int], jobs: int, command: str) -> int:
     ]
     print(table(rows))
     if command:
-        write("simulation", command, [summary], DOCUMENT)
-        write("simulation-coverage", command, rows, DOCUMENT)
+        name = "simulation-nodes" if nodes else "simulation"
+        write(name, command, [summary], DOCUMENT)
+        write(f"{name}-coverage", command, rows, DOCUMENT)
     return int(broken > 0)
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.connection import Connection
@@ -41,6 +41,8 @@ from wsmonitor_server.retention import Retention
 from .world import Process
 
 if TYPE_CHECKING:
+    from wsmonitor_server.stores.bus import Shared
+
     from .disk import Disk
     from .oracle import Oracle, Seen
     from .world import World
@@ -181,10 +183,14 @@ class ServerHost:
         timing: Timing,
         limits: Limits = LIMITS,
         retention: Retention | None = None,
+        name: str = "server",
+        address: str = ADDRESS,
     ) -> None:
         self.world = world
         self.oracle = oracle
         self.disk = disk
+        self.name = name
+        self.address = address
         self.timing = timing
         self.limits = limits
         self.retention = retention or Retention()
@@ -192,8 +198,7 @@ class ServerHost:
         self.server: Server | None = None
         self.engine: SessionEngine | None = None
         self.starts = 0
-        self.lineage = 0  # how often the disk went back
-        oracle.server = self
+        oracle.servers.append(self)
 
     @property
     def running(self) -> bool:
@@ -213,14 +218,17 @@ class ServerHost:
         # Whatever the one before has died of: its files and locks are released before the next one comes.
         self.disk.crashed()
         self.starts += 1
-        process = self.process = Process(self.world, f"server{self.starts}", "server")
+        number = self.starts if self.name == "server" else f" start {self.starts}"
+        process = self.process = Process(self.world, f"{self.name}{number}", self.name)
         self.world.note(process.name, "started")
         self.server = None
         process.loop.call_soon(lambda: process.loop.create_task(self._serve(process)))
 
     async def _serve(self, process: Process) -> None:
+        store, shared = self.disk.store(process), self.disk.shared
         engine = SessionEngine(
-            self.disk.store(process),
+            store,
+            shared=cast("Shared", store) if shared else None,
             timing=self.timing,
             limits=self.limits,
             retention=self.retention,
@@ -228,7 +236,12 @@ class ServerHost:
             token_hex=lambda count: f"{self.world.random.getrandbits(8 * count):0{2 * count}x}",
         )
         config = ServerConfig(
-            host=ADDRESS, port=PORT, store="memory", timing=self.timing, limits=self.limits, drain_timeout=2.0
+            host=self.address,
+            port=PORT,
+            store="memory",
+            timing=self.timing,
+            limits=self.limits,
+            drain_timeout=2.0,
         )
         server = Server(
             config,
@@ -276,7 +289,13 @@ class ServerHost:
         process.loop.call_soon(lambda: process.loop.create_task(drain()))
 
     def _clean(self, process: Process, server: Server) -> None:
-        left = [task for task in process.loop.tasks if not task.done()]
+        left: list[Any] = [task for task in process.loop.tasks if not task.done()]
+        left += [
+            one
+            for connection in self.world.network.connections
+            for one in (connection.client, connection.server)
+            if one.process is process and not one.is_closing()
+        ]
         if left or server.connections or server.peers or server.tasks:
             self.world.failed(
                 "CLEAN", f"{process.name} leaves {left}, {server.connections} and {server.tasks} behind"
@@ -358,7 +377,7 @@ class Observer(Client):
         """Subscribe to *topic*."""
         if not self.process.alive or self.connection.closed:
             return
-        seen = self.oracle.watch(self.name, topic, delivery)
+        seen = self.oracle.watch(self, topic, delivery)
         holder: list[Subscription] = []
 
         def listener(update: Update) -> None:
@@ -376,6 +395,16 @@ class Observer(Client):
         subscription.close()
         # What is under way on the loop may still be told; after `closed` nothing is.
         self.do(lambda: setattr(seen, "closed", True))
+
+    def shows_live(self, seen: Seen) -> bool:
+        """Whether a view of it would call itself live."""
+        return (
+            self.process.alive
+            and not self.process.suspended
+            and not self.connection.closed
+            and self.connection.status.current
+            and any(other is seen and one.phase == "live" for one, other in self.subscriptions)
+        )
 
     def state_of(self, seen: Seen) -> Any:
         """The replica that *seen* is about."""
@@ -542,11 +571,10 @@ class Publisher(Client):
             self._again(self.steps[ident])
 
     def acknowledged(self, number: int) -> None:
-        server = self.oracle.server
-        assert server is not None
+        lineage = self.oracle.lineage
         for ticket in [ticket for ticket in self.tickets if ticket <= number]:
             kind, what, mark = self.tickets.pop(ticket)
-            if server.lineage != self.lineage:
+            if lineage != self.lineage:
                 continue  # some of what was acknowledged is gone with the power, which everybody was told
             if kind == "log":
                 self.oracle.log_acknowledged(self, self.session, what)
@@ -560,7 +588,7 @@ class Publisher(Client):
             self.process.loop.call_later(self.random.uniform(0.0, 2.0), self._execute, command)
         self.told = max(self.told, number)
         if not self.tickets:
-            self.lineage = server.lineage
+            self.lineage = lineage
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
         self.world.note(self.name, f"rejected {number}: {error.code} {error.message}")
@@ -609,6 +637,8 @@ class _Listener(PublicationListener):
 
     def fenced(self, *, removed: bool) -> None:
         self._owner.fenced = True
+        if removed:
+            self._owner.oracle.told_removed(self._owner.name, self._owner.session)
 
 
 class Operator(Client):

@@ -44,6 +44,8 @@ class Disk(Protocol):
     """A computer's disk, with one server's data on it."""
 
     faults: Faults
+    shared: bool
+    """Whether others use it, too."""
 
     def store(self, process: Process) -> Store:
         """The store, as a new process finds it."""
@@ -67,6 +69,8 @@ class KeptDisk:
     Args:
         power: whether this run loses power: only then copies are kept of what has reached the platter.
     """
+
+    shared = False
 
     def __init__(self, world: World, witness: Witness, *, power: bool) -> None:
         self.faults = Faults()
@@ -212,6 +216,8 @@ def _whole(parts: Generator[None, None, StoredSession | None]) -> StoredSession 
 
 class SqliteDisk:
     """A real SQLite file."""
+
+    shared = False
 
     def __init__(self, world: World, witness: Witness, folder: Path, *, power: bool) -> None:
         self.faults = Faults()

@@ -50,16 +50,18 @@ class Fault:
         caught_by: names of invariants.
         patch: makes the code wrong for as long as it is entered.
         focus: happenings among which it shows itself; all of them when it is empty.
+        shared: whether it is one of servers that share a Redis.
     """
 
     name: str
     caught_by: frozenset[str]
     patch: Patch
     focus: frozenset[str] = frozenset()
+    shared: bool = False
 
     def plan(self, seed: int) -> Plan:
         """The plan of *seed* for this fault."""
-        return make_plan(seed, only=self.focus or None)
+        return make_plan(seed, only=self.focus or None, shared=self.shared)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,8 @@ class Network:
         self.latency = (0.0002, 0.003)
         self.fragment = 0.15  # the part of writes that arrive in pieces
         self.partitioned: set[frozenset[str]] = set()  # pairs of hosts that do not hear each other
+        self.deaf: set[tuple[str, str]] = set()  # from the first to the second nothing arrives
+        self.behind: dict[tuple[str, int], list[tuple[str, int]]] = {}  # a proxy, and where it leads
         self.wrote: Callable[[Endpoint, bytes], None] = lambda endpoint, data: None
         self.delivered: Callable[[Endpoint, bytes], None] = lambda endpoint, data: None
         self._listeners: dict[tuple[str, int], Listener] = {}
@@ -58,9 +60,9 @@ class Network:
         loop = process.loop
         if not process.effect():
             await loop.create_future()
-        listener = self._listeners.get((host, port))
+        listener = self._listeners.get(self._chosen(host, port))
         await self._wait(process, self.delay())
-        if listener is not None and self.apart(process.host, listener.process.host):
+        if listener is not None and self.parted(process.host, listener.process.host):
             # A lost SYN is sent again for two minutes; nobody here waits so long.
             await self._wait(process, 127.0)
             raise TimeoutError(110, "connection timed out")
@@ -74,6 +76,15 @@ class Network:
         listener.process.loop.call_soon(self._accept, listener, connection.server)
         client.protocol.connection_made(client)
         return client, client.protocol
+
+    def _chosen(self, host: str, port: int) -> tuple[str, int]:
+        """Where a connection to there leads: a proxy takes one of those that listen, whichever."""
+        places = self.behind.get((host, port))
+        if not places:
+            return host, port
+        known = [(place, self._listeners.get(place)) for place in places]
+        open_ones = [place for place, one in known if one is not None and one.open]
+        return self.world.random.choice(open_ones or places)
 
     def _accept(self, listener: Listener, server: Endpoint) -> None:
         if not server.closed:
@@ -96,7 +107,11 @@ class Network:
 
     def apart(self, one: str, other: str) -> bool:
         """Whether nothing gets from one host to the other."""
-        return frozenset((one, other)) in self.partitioned
+        return frozenset((one, other)) in self.partitioned or (one, other) in self.deaf
+
+    def parted(self, one: str, other: str) -> bool:
+        """Whether one of two ways is closed: then no connection can be made."""
+        return self.apart(one, other) or self.apart(other, one)
 
     def part(self, one: str, other: str) -> None:
         """Let nothing through between two hosts; connections stay open, half dead."""
@@ -105,6 +120,7 @@ class Network:
     def heal(self, one: str, other: str) -> None:
         """Let everything through again. What was sent meanwhile is sent again by TCP."""
         self.partitioned.discard(frozenset((one, other)))
+        self.deaf -= {(one, other), (other, one)}
         for connection in list(self.connections):
             connection.to_server.go_on()
             connection.to_client.go_on()

@@ -7,10 +7,13 @@ that the reducer makes of them), so that the server's word is never its own witn
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
 
 from wsmonitor.client.types import (
     BatchApplied,
@@ -55,6 +58,13 @@ PROBE: Final = 5.0
 
 SLACK: Final = 2.0
 
+STALE: Final = 60.0
+"""Seconds after which a view that calls itself live shows what is committed: a heartbeat's timeout, an
+interval in which the heads are told, and what a sync may take."""
+
+_REMOVED: Final = "it was removed"
+"""What the client says of a session that the server says is removed."""
+
 
 class Violation(AssertionError):
     """An invariant does not hold."""
@@ -75,10 +85,12 @@ class Line:
     state: SessionState
     events: dict[tuple[str, int], Event] = field(default_factory=dict)
     digests: dict[tuple[str, int], str] = field(default_factory=dict)
+    times: dict[tuple[str, int], float] = field(default_factory=dict)  # of the events
     marks: dict[tuple[str, str], float] = field(default_factory=dict)  # (producer, step) to its newest mark
     present: set[tuple[str, float]] = field(default_factory=set)  # (step, mark) that some event carried
     logs: Counter[str] = field(default_factory=Counter)  # (text of a log line) to how often it was committed
     removed: float | None = None  # when it was removed; it may have begun anew since
+    epochs: dict[str, float] = field(default_factory=dict)  # to when each ended; 0 while it goes on
 
     def opens(self, epoch: str, seq: int, digest: str) -> bool:
         """Whether *epoch* may begin with this state: it was committed in another, nothing in this one yet.
@@ -95,6 +107,7 @@ class Line:
         )
 
     def record(self) -> None:
+        self.epochs.setdefault(self.state.epoch, 0.0)
         self.digests[self.state.epoch, self.state.seq] = self.state.digest
 
 
@@ -107,7 +120,7 @@ class Seen:
     delivery: str
     epoch: str = ""
     told: int = -1  # up to which seq everything was accounted for; -1 before the first sync
-    phase: str = "waiting"
+    observer: Observer | None = None
     events: int = 0
     closed: bool = False
 
@@ -125,11 +138,13 @@ class Oracle:
         self.lines: dict[str, Line] = {}
         self.seen: list[Seen] = []
         self.counts: Counter[str] = Counter()
+        self.removals: set[str] = set()  # sessions that somebody has removed
         self.executed: Counter[str] = Counter()  # command id to executions
         self.revoked: dict[str, float] = {}  # jti to when that was acknowledged
         self.secrets: dict[str, bytes] = {}  # session to words that occur in its content alone
         self.connections: list[tuple[Process, Any]] = []  # clients' connections, for HONEST
-        self.server: ServerHost | None = None
+        self.servers: list[ServerHost] = []
+        self.lineage = 0  # how often what is kept went back
         self._resumed: dict[str, float] = {}
         self._jumped: dict[str, float] = {}
         self._next_look = 0.0
@@ -159,6 +174,11 @@ class Oracle:
                 self.counts["sessions begun anew"] += 1
                 if commit.epoch == line.state.epoch:
                     self.fail("MONOTONE", f"{commit.session} goes on in {commit.epoch} after it was removed")
+            if 0.0 < line.epochs.get(commit.epoch, 0.0) <= self.world.now:
+                self.fail(
+                    "MONOTONE",
+                    f"{commit.session} goes on in {commit.epoch}, which a possible loss has ended",
+                )
             if line.state.epoch != commit.epoch:
                 line.state.epoch = commit.epoch
                 line.record()
@@ -178,6 +198,7 @@ class Oracle:
                 except StateError as exc:
                     self.fail("ORDER", f"{commit.session}: {exc}")
                 line.events[event.epoch, seq] = event
+                line.times[event.epoch, seq] = self.world.now
                 line.record()
                 self.counts["events committed"] += 1
                 if isinstance(entity, Step):
@@ -189,12 +210,14 @@ class Oracle:
 
     def removed(self, session: str) -> None:
         """A session is deleted, at this moment."""
+        self.removals.add(session)
         old = self.lines.get(session)
         if old is not None:
             self.counts["sessions removed"] += 1
             line = self.lines[session] = Line(SessionState(session, old.state.epoch, 0))
             # What observers have seen of it stays true of its epochs.
             line.events, line.digests = old.events, old.digests
+            line.times, line.epochs = old.times, old.epochs
             line.removed = self.world.now
 
     def _mark(self, line: Line, step: Step) -> None:
@@ -219,6 +242,7 @@ class Oracle:
             line = self.lines[session] = Line(state or SessionState(session, old.state.epoch, 0))
             # What observers have seen of the old epochs stays true of them.
             line.events, line.digests = old.events, old.digests
+            line.times, line.epochs = old.times, old.epochs
             if state is None:
                 line.removed = old.removed
                 continue
@@ -228,8 +252,30 @@ class Oracle:
                 if "mark" in entity.metrics:
                     line.marks[entity.producer, entity.id] = entity.metrics["mark"]
                     line.present.add((entity.id, entity.metrics["mark"]))
-        if self.server is not None:
-            self.server.lineage += 1
+        self.lineage += 1
+
+    def epochs_end(self, after: float = 0.0) -> None:
+        """What is kept may have lost something: *after* so many seconds no history goes on under its name."""
+        for line in self.lines.values():
+            for epoch, ended in line.epochs.items():
+                line.epochs[epoch] = ended or self.world.now + after
+
+    def revocations_lost(self, kept: set[str]) -> None:
+        """The store has these left. A server that lives and knows of others tells it again, which takes it a
+        moment; what no server knows is gone."""
+        for jti in set(self.revoked) - kept:
+            known = any(
+                host.running and host.engine is not None and host.engine.revoked(jti) for host in self.servers
+            )
+            if known:
+                self.revoked[jti] = math.inf
+            else:
+                del self.revoked[jti]
+
+    def revocation_kept(self, jti: str) -> None:
+        """The store has it, again."""
+        if self.revoked.get(jti) == math.inf:
+            self.revoked[jti] = self.world.now
 
     # -- publishers
 
@@ -269,11 +315,16 @@ class Oracle:
         if self.executed[command] > 1:
             self.fail("ONCE", f"{who} executes the command {command} again")
 
+    def told_removed(self, who: str, session: str) -> None:
+        """Somebody was told that the session was removed."""
+        if session not in self.removals:
+            self.fail("HONEST", f"{who} was told that {session} was removed, which nobody has done")
+
     # -- observers
 
-    def watch(self, who: str, topic: str, delivery: str) -> Seen:
+    def watch(self, observer: Observer, topic: str, delivery: str) -> Seen:
         """A subscription begins."""
-        seen = Seen(who, topic, delivery)
+        seen = Seen(observer.name, topic, delivery, observer=observer)
         self.seen.append(seen)
         return seen
 
@@ -321,8 +372,9 @@ class Oracle:
                     self.fail("MONOTONE", f"{name}: a batch up to {seq} after {seen.told}")
                 seen.told = seq
                 self._agree(name, seen, observer)
-            case PhaseChanged(phase):
-                seen.phase = phase
+            case PhaseChanged():
+                if update.reason == _REMOVED and not seen.topic.startswith("/"):
+                    self.told_removed(name, seen.topic)
 
     def _synced(
         self, name: str, seen: Seen, epoch: str, seq: int, previous: tuple[str, int] | None, reset: str
@@ -382,7 +434,7 @@ class Oracle:
         if process.wall() >= claims.exp:
             self.fail("EXPIRED", f"{endpoint.name}: a frame {process.wall() - claims.exp:.3f} s after expiry")
         since = self.revoked.get(claims.jti)
-        if since is not None and self.world.now > since + 1.0:
+        if since is not None and self.world.now > since + 1.0 and not self._says_only_why(data):
             self.fail("EXPIRED", f"{endpoint.name}: a frame {self.world.now - since:.3f} s after revocation")
         for session, secret in self.secrets.items():
             if secret not in data:
@@ -392,6 +444,12 @@ class Oracle:
             topics = peer.subscriptions
             if session not in topics and not any(topic.startswith("/") for topic in topics):
                 self.fail("ISOLATED", f"{endpoint.name}: content of {session}, which it does not watch")
+
+    def _says_only_why(self, data: bytes) -> bool:
+        """Whether a server says that it has lost touch, and nothing else: it cannot know of a revocation."""
+        return len(self.servers) > 1 and all(
+            message["type"] in _OF_NO_SESSION and not message.get("heads") for message in _messages(data)
+        )
 
     # -- every step
 
@@ -426,9 +484,29 @@ class Oracle:
                 allowed += PROBE
             if silent > allowed and awake > allowed:
                 self.fail("HONEST", f"{process.name} shows a live link after {silent:.1f} s of silence")
-        host = self.server
-        if host is not None and host.running:
-            self._bounded(host)
+        for seen in self.seen:
+            self._current(seen)
+        for host in self.servers:
+            if host.running:
+                self._bounded(host)
+
+    def _current(self, seen: Seen) -> None:
+        """Who calls itself live shows what was committed a while ago."""
+        observer = seen.observer
+        line = self.lines.get(seen.topic)
+        if observer is None or line is None or seen.closed or not observer.shows_live(seen):
+            return
+        state = observer.state_of(seen)
+        awake = self.world.now - self._resumed.get(observer.process.name, -1e9)
+        if state is None or awake <= STALE:
+            return
+        since = line.epochs.get(state.epoch) or line.times.get((state.epoch, state.seq + 1))
+        if since and self.world.now > since + STALE:
+            self.fail(
+                "HONEST",
+                f"{seen.who} calls {seen.topic} live at {state.epoch}:{state.seq}, which was over "
+                f"{self.world.now - since:.1f} s ago",
+            )
 
     def _bounded(self, host: ServerHost) -> None:
         server = host.server
@@ -442,6 +520,22 @@ class Oracle:
                 self.fail("BOUNDED", f"{peer.ident}: {box.control_waiting:,} bytes of replies are queued")
             if len(peer.subscriptions) > limits.subscriptions:
                 self.fail("BOUNDED", f"{peer.ident}: {len(peer.subscriptions)} subscriptions")
+
+
+_OF_NO_SESSION: Final = frozenset({"welcome", "heartbeat", "heartbeat_ack", "error"})
+
+
+def _messages(frames: bytes) -> Iterator[dict[str, Any]]:
+    """The messages in what a server has written: whole frames, without masks."""
+    at = 0
+    while at < len(frames):
+        size, start = frames[at + 1], at + 2
+        if size >= 126:
+            wide = 2 if size == 126 else 8
+            size, start = int.from_bytes(frames[start : start + wide]), start + wide
+        at = start + size
+        if frames[start : start + 1] == b"{":
+            yield msgspec.json.decode(frames[start:at])
 
 
 def _covers(pattern: str, session: str) -> bool:

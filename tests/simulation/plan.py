@@ -11,6 +11,34 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+LOCAL: Final = frozenset({"lose power", "disk full", "disk error of unknown outcome", "slow disk"})
+"""What happens to a server's own disk alone."""
+
+LOSSES: Final = frozenset(
+    {"Redis goes back", "Redis starts empty", "a replica takes over", "Redis is emptied"}
+)
+"""What takes data away that Redis had acknowledged."""
+
+SHARED: Final[dict[str, float]] = {
+    "cut a node off from Redis": 3.0,
+    "a node does not hear Redis": 2.0,
+    "Redis does not hear a node": 1.5,
+    "reset a connection to Redis": 3.0,
+    "Redis stands still": 1.5,
+    "Redis is slow": 1.0,
+    "Redis is full": 0.7,
+    "Redis is killed": 1.5,
+    "Redis dies at an effect": 2.0,
+    "Redis goes back": 1.0,
+    "Redis starts empty": 0.5,
+    "Redis is emptied": 0.4,
+    "a replica takes over": 1.2,
+    "another replication id": 0.5,
+    "messages are cut off": 1.5,
+    "scripts are forgotten": 0.5,
+}
+"""What happens besides where several servers share a Redis."""
+
 FAULTS: Final[dict[str, float]] = {
     "kill server": 3.0,
     "crash server at an effect": 3.0,
@@ -46,6 +74,10 @@ FAULTS: Final[dict[str, float]] = {
 """What may happen besides work, and how often against the others."""
 
 
+DRAWN: Final = 1 / 16
+"""The part of the seeds that have a Redis."""
+
+
 @dataclass(frozen=True)
 class Happening:
     """One thing that happens."""
@@ -66,19 +98,28 @@ class Plan:
     programs: int
     observers: int
     sqlite: bool
-    power: bool
+    power: bool  # whether acknowledged data may be taken away
     short_tokens: bool
     keep: bool  # whether producers keep on their disk what they cannot deliver
     fragment: float
     trouble: float  # seconds
+    nodes: int = 0  # servers on one Redis; 0: one server on its own disk
     work: list[float] = field(default_factory=list)  # when somebody works
     happenings: list[Happening] = field(default_factory=list)
 
 
-def make_plan(seed: int, *, only: frozenset[str] | None = None) -> Plan:
-    """The plan of *seed*."""
+def make_plan(seed: int, *, only: frozenset[str] | None = None, shared: bool | None = None) -> Plan:
+    """The plan of *seed*.
+
+    Args:
+        only: what may happen; everything when it is None.
+        shared: whether there is a Redis, and one to three servers; drawn from the seed when it is None.
+    """
     rng = random.Random(f"plan {seed}")
     power = rng.random() < 0.25 or (only is not None and "lose power" in only)
+    dice = random.Random(f"nodes {seed}")  # of its own: plans of one server stay what they were
+    if shared if shared is not None else dice.random() < DRAWN:
+        return _shared(seed, rng, dice, only)
     plan = Plan(
         seed,
         sessions=rng.randint(1, 3),
@@ -92,16 +133,45 @@ def make_plan(seed: int, *, only: frozenset[str] | None = None) -> Plan:
         fragment=rng.choice((0.0, 0.1, 0.5)),
         trouble=rng.choice((20.0, 40.0, 80.0)),
     )
-    # Each run has its favourites, so that rare things also meet each other.
     kinds = [kind for kind in FAULTS if (power or kind != "lose power") and (only is None or kind in only)]
+    # Each run has its favourites, so that rare things also meet each other.
     chosen = rng.sample(kinds, k=min(len(kinds), rng.randint(3, 9)))
-    weights = [FAULTS[kind] for kind in chosen]
+    return _filled(plan, rng, chosen, busy=only is not None)
+
+
+def _shared(seed: int, rng: random.Random, dice: random.Random, only: frozenset[str] | None) -> Plan:
+    """Several servers on one Redis."""
+    lossy = dice.random() < 0.4 or (only is not None and bool(only & LOSSES))
+    plan = Plan(
+        seed,
+        sessions=rng.randint(1, 2),
+        workers=rng.choice((0, 0, 1)),
+        programs=rng.choice((0, 1, 1)),
+        observers=rng.randint(1, 4),
+        sqlite=False,
+        power=lossy,
+        short_tokens=rng.random() < 0.3,
+        keep=rng.random() < 0.4,
+        fragment=rng.choice((0.0, 0.1, 0.5)),
+        trouble=rng.choice((20.0, 40.0, 60.0)),
+        nodes=dice.choice((1, 2, 2, 2, 3)),
+    )
+    here = [kind for kind in SHARED if (lossy or kind not in LOSSES) and (only is None or kind in only)]
+    rest = [kind for kind in FAULTS if kind not in LOCAL and (only is None or kind in only)]
+    chosen = rng.sample(here, k=min(len(here), rng.randint(2, 5)))
+    chosen += rng.sample(rest, k=min(len(rest), rng.randint(1, 6)))
+    return _filled(plan, rng, chosen, busy=only is not None)
+
+
+def _filled(plan: Plan, rng: random.Random, chosen: list[str], *, busy: bool) -> Plan:
+    """*plan*, with work, and with happenings of the *chosen* kinds; more of them when it is *busy*."""
+    weights = {**FAULTS, **SHARED}
     # A plan that is after something has more of it.
-    for _ in range(rng.randint(4, 16) * (1 if only is None else 3)):
+    for _ in range(rng.randint(4, 16) * (3 if busy else 1)):
         plan.happenings.append(
             Happening(
                 rng.uniform(1.0, plan.trouble),
-                rng.choices(chosen, weights)[0],
+                rng.choices(chosen, [weights[kind] for kind in chosen])[0],
                 rng.getrandbits(31),
                 rng.choice((0.5, 2.0, 8.0, 20.0, 50.0)),
             )

@@ -32,8 +32,7 @@ class Flusher(Client):
         self.path = path
         self.dead = dead
         self.wanted: list[tuple[str, str, float]] = []
-        assert self.oracle.server is not None
-        self.lineage = self.oracle.server.lineage
+        self.lineage = self.oracle.lineage
         self.result = ""
         self.rejections: list[ErrorInfo] = []
         self._publication: Publication | None = None
@@ -88,8 +87,7 @@ class Program(Client):
 
     def begin(self) -> None:
         """Begin a session."""
-        assert self.oracle.server is not None
-        self.lineage = self.oracle.server.lineage
+        self.lineage = self.oracle.lineage
         self.session = publish.session(
             "session-of-a-program",
             url=URL,

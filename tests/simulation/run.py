@@ -17,18 +17,26 @@ from typing import Any, Final
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor.protocol.reducer import SessionState
 
-from . import verdict
-from .actors import Client, Issuer, Observer, Operator, Publisher, ServerHost, Tokens
+from . import redis_faults, verdict
+from .actors import ADDRESS, PORT, Client, Issuer, Observer, Operator, Publisher, ServerHost, Tokens
 from .disk import Disk, KeptDisk, SqliteDisk
 from .network import Network
+from .node_disk import NodeDisk
 from .oracle import Oracle, Violation
 from .plan import Happening, Plan, make_plan
 from .programs import Flusher, Program
+from .redis_host import RedisHost
 from .world import World
 
 PEACE: Final = 260.0
 """Seconds after the trouble until everything has to agree: the longest reconnect delay, a lost producer's
 grace of 155 s, and some."""
+
+SOON: Final = Timing(producer_lost=20.0, producer_crashed=40.0)
+"""Of several servers: each asks Redis four times a second, so virtual time is dear."""
+
+PEACE_OF_NODES: Final = 150.0
+"""The same there, where a producer's grace is 60 s."""
 
 TAIL: Final = 60
 """Lines of a trace that a failure shows."""
@@ -72,11 +80,14 @@ def run(seed: int, *, plan: Plan | None = None) -> Outcome:
         return Simulation(seed, plan or make_plan(seed), Path(folder)).run()
 
 
-def quiet_run(seed: int) -> Outcome:
-    """`run`, without the warnings that a program gets whose server is away, which here is all the time."""
+def quiet_run(seed: int, *, shared: bool | None = None) -> Outcome:
+    """Run the plan that `make_plan` has for these.
+
+    Without the warnings that a program gets whose server is away, which here is all the time.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return run(seed)
+        return run(seed, plan=make_plan(seed, shared=shared))
 
 
 class Simulation:
@@ -91,11 +102,16 @@ class Simulation:
         self.oracle = Oracle(world)
         self.issuer = Issuer(world)
         self.disk: Disk
-        if plan.sqlite:
-            self.disk = SqliteDisk(world, self.oracle, folder, power=plan.power)
+        self.redis: RedisHost | None = None
+        self.hosts: list[ServerHost] = []
+        if plan.nodes:
+            self._nodes()
         else:
-            self.disk = KeptDisk(world, self.oracle, power=plan.power)
-        self.host = ServerHost(world, self.oracle, self.disk, timing=Timing())
+            if plan.sqlite:
+                self.disk = SqliteDisk(world, self.oracle, folder, power=plan.power)
+            else:
+                self.disk = KeptDisk(world, self.oracle, power=plan.power)
+            self.hosts.append(ServerHost(world, self.oracle, self.disk, timing=Timing()))
         self.observers: list[Observer] = []
         self.publishers: list[Publisher] = []
         self.dead: list[Publisher] = []
@@ -131,7 +147,8 @@ class Simulation:
                     client.let_go()
                 for process in self.world.processes:
                     process.discard()
-                self.disk.discard()
+                for host in self.hosts:
+                    host.disk.discard()
         trace = [f"{when:10.4f}  {who:<12} {what}" for when, who, what in self.world.trace]
         outcome = Outcome(
             self.plan.seed,
@@ -145,9 +162,24 @@ class Simulation:
         outcome.print = sha256(facts.encode()).hexdigest()[:16]
         return outcome
 
+    def _nodes(self) -> None:
+        """Several servers behind one address, as behind a proxy, on one Redis."""
+        world = self.world
+        self.redis = RedisHost(world, self.oracle, lossy=self.plan.power)
+        for number in range(1, self.plan.nodes + 1):
+            name, address = f"node{number}", f"10.0.0.{number}"
+            disk = NodeDisk(self.redis)
+            self.hosts.append(ServerHost(world, self.oracle, disk, timing=SOON, name=name, address=address))
+            world.network.behind.setdefault((ADDRESS, PORT), []).append((address, PORT))
+        self.disk = self.hosts[0].disk
+        self.oracle.counts[f"servers: {self.plan.nodes}"] += 1
+
     def _cast(self) -> None:
         world, plan, rng = self.world, self.plan, self.world.random
-        self.host.start()
+        if self.redis is not None:
+            self.redis.start()
+        for host in self.hosts:
+            host.start()
         ttl = 45.0 if plan.short_tokens else 3_600.0
         for number in range(plan.observers):
             # Some may see everything, some one session only; some cannot renew their token.
@@ -262,6 +294,10 @@ class Simulation:
 
     # -- happenings
 
+    def host(self, happening: Happening) -> ServerHost:
+        """The server that it meets."""
+        return self.hosts[(happening.number >> 10) % len(self.hosts)]
+
     def _one(self, things: list[Any], number: int) -> Any:
         return things[number % len(things)] if things else None
 
@@ -271,11 +307,13 @@ class Simulation:
         _HAPPENINGS[happening.what](self, happening)
 
     def kill_server(self, happening: Happening) -> None:
-        self.host.kill()
-        self.world.later(happening.length, self.host.start)
+        host = self.host(happening)
+        host.kill()
+        self.world.later(happening.length, host.start)
 
     def crash_at_effect(self, happening: Happening) -> None:
-        process = self.host.process
+        host = self.host(happening)
+        process = host.process
         if process is None or not process.alive:
             return
         process.crash_after = happening.number % 40
@@ -285,17 +323,18 @@ class Simulation:
                 if process.crash_after is not None:
                     self.world.later(0.2, watch)
             else:
-                if self.host.process is process:  # else the next one has it
-                    self.disk.crashed()
-                self.world.later(happening.length, self.host.start)
+                if host.process is process:  # else the next one has it
+                    host.disk.crashed()
+                self.world.later(happening.length, host.start)
 
         watch()
 
     def stop_server(self, happening: Happening) -> None:
-        self.host.stop(happening.length)
+        self.host(happening).stop(happening.length)
 
     def lose_power(self, happening: Happening) -> None:
-        process = self.host.process
+        host = self.hosts[0]
+        process = host.process
         if process is None or not process.alive:
             return
         for connection in self.world.network.connections:
@@ -305,7 +344,7 @@ class Simulation:
         process.kill()
         self.disk.lost_power()
         self.oracle.power_lost(self._on_disk())
-        self.world.later(happening.length + 1.0, self.host.start)
+        self.world.later(happening.length + 1.0, host.start)
 
     def _on_disk(self) -> dict[str, SessionState]:
         return self.disk.states(list(self.oracle.lines))
@@ -342,19 +381,22 @@ class Simulation:
         if connection is not None:
             connection.stall(self.world.now + happening.length)
 
-    def _partition(self, client: Client | None, length: float) -> None:
+    def _partition(self, client: Client | None, happening: Happening) -> None:
+        """Nothing goes through between a client and the server; of several, sometimes only one of them."""
         if client is not None:
-            host = client.process.host
-            self.world.network.part(host, "server")
-            self.world.later(length, lambda: self.world.network.heal(host, "server"))
+            network, host = self.world.network, client.process.host
+            servers = self.hosts if happening.number & 256 else [self.host(happening)]
+            for server in servers:
+                network.part(host, server.name)
+                self.world.later(happening.length, lambda name=server.name: network.heal(host, name))  # type: ignore[misc]
 
     def partition_observer(self, happening: Happening) -> None:
-        self._partition(self._one(self.observers, happening.number), happening.length)
+        self._partition(self._one(self.observers, happening.number), happening)
 
     def partition_publisher(self, happening: Happening) -> None:
-        self._partition(self._one([*self.publishers, *self.programs], happening.number), happening.length)
+        self._partition(self._one([*self.publishers, *self.programs], happening.number), happening)
 
-    def _suspend(self, process: Any, happening: Happening) -> None:
+    def suspend(self, process: Any, happening: Happening) -> None:
         if process is None or not process.alive or process.suspended:
             return
         process.suspend()
@@ -368,14 +410,14 @@ class Simulation:
 
     def suspend_observer(self, happening: Happening) -> None:
         one = self._one(self.observers, happening.number)
-        self._suspend(one and one.process, happening)
+        self.suspend(one and one.process, happening)
 
     def suspend_publisher(self, happening: Happening) -> None:
         one = self._one([*self.publishers, *self.programs], happening.number)
-        self._suspend(one and one.process, happening)
+        self.suspend(one and one.process, happening)
 
     def suspend_server(self, happening: Happening) -> None:
-        self._suspend(self.host.process, happening)
+        self.suspend(self.host(happening).process, happening)
 
     def wall_jump(self, happening: Happening) -> None:
         clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
@@ -478,6 +520,7 @@ class Simulation:
         self.peace = True
         faults = self.disk.faults
         faults.full, faults.torn, faults.slow = False, 0, 0.0
+        world.network.deaf.clear()
         world.network.latency = (0.0002, 0.003)
         for pair in list(world.network.partitioned):
             world.network.heal(*pair)
@@ -486,14 +529,17 @@ class Simulation:
             if client.process.suspended:
                 client.process.resume(clock_stood_still=False)
                 self.oracle.resumed(client.process)
-        process = self.host.process
-        if process is not None:
-            process.crash_after = None
-            if process.suspended:
-                process.resume(clock_stood_still=False)
-                self.oracle.resumed(process)
-        self.host.start()
-        world.run_until(world.now + PEACE)
+        if self.redis is not None:
+            redis_faults.heal(self)
+        for host in self.hosts:
+            process = host.process
+            if process is not None:
+                process.crash_after = None
+                if process.suspended:
+                    process.resume(clock_stood_still=False)
+                    self.oracle.resumed(process)
+            host.start()
+        world.run_until(world.now + (PEACE_OF_NODES if self.plan.nodes else PEACE))
         verdict.everybody_agrees(self)
 
     def clients(self) -> list[Client]:
@@ -532,6 +578,7 @@ _HAPPENINGS: Final[dict[str, Callable[[Simulation, Happening], None]]] = {
     "remove a session": Simulation.remove_session,
     "burst": Simulation.burst,
     "watch the directory": Simulation.directory,
+    **redis_faults.HAPPENINGS,
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.scale import many
 
-from .__main__ import caught
+from .__main__ import caught, command_of
 from .faults import FAULTS, Fault
 from .oracle import Violation
 from .run import Outcome, run
@@ -25,9 +25,7 @@ def test_the_invariants_hold(first: int) -> None:
     """ORDER GAPLESS ONCE MONOTONE AGREE ISOLATED DURABLE BOUNDED CLEAN HONEST EXPIRED, under faults."""
     for seed in range(first, first + BLOCK):
         outcome = run(seed)
-        assert outcome.violation is None, (
-            outcome.report() + f"\nagain: python -m tests.simulation --seed {seed}"
-        )
+        assert outcome.violation is None, outcome.report() + f"\nagain: {command_of(seed, nodes=False)}"
 
 
 def test_a_violation_comes_back_from_another_process_whole() -> None:

@@ -10,16 +10,18 @@ from wsmonitor.protocol.states import TERMINAL
 if TYPE_CHECKING:
     from .actors import Observer, Publisher, Tokens
     from .programs import Flusher, Program
+    from .redis_host import RedisHost
     from .run import Simulation
 
 
 def everybody_agrees(simulation: Simulation) -> None:
     """When traffic stops, everybody has the same, and it is what was published."""
     fail, oracle = simulation.oracle.fail, simulation.oracle
-    if not simulation.host.running:
-        fail("HONEST", "the server does not run in the end")
-    engine = simulation.host.engine
-    assert engine is not None
+    for host in simulation.hosts:
+        if not host.running:
+            fail("HONEST", f"{host.name} does not run in the end")
+    if simulation.redis is not None:
+        _nodes_agree(simulation, simulation.redis)
     for observer in simulation.observers:
         status = observer.connection.status
         allowed = not observer.tokens._renewable and (
@@ -45,10 +47,48 @@ def everybody_agrees(simulation: Simulation) -> None:
         _stays_removed(simulation, session)
     for dead in simulation.dead:
         _declared(simulation, dead)
-    if not simulation.host.lineage:
+    if not simulation.oracle.lineage:
         # What became of a command may be lost with the power; nobody asserts that anew.
         for session, key in simulation.keys:
             _command_ended(simulation, session, key)
+
+
+def _nodes_agree(simulation: Simulation, redis: RedisHost) -> None:
+    """Every server knows the same, and it is what Redis has."""
+    fail, lines = simulation.oracle.fail, simulation.oracle.lines
+    there = redis.states()
+    for session, state in there.items():
+        line = lines[session].state
+        if (state.epoch, state.seq, state.digest) != (line.epoch, line.seq, line.digest):
+            fail("AGREE", f"Redis has {session} at {state.seq}; its commits make {line.seq}")
+    wardens = []
+    revoked = {jti.decode() for jti in redis.data.hgetall(b"wsm:revoked")[::2]}
+    for host in simulation.hosts:
+        engine = host.engine
+        assert engine is not None
+        nodes = engine._nodes
+        assert nodes is not None
+        if engine.holding or engine.degraded is not None:
+            fail("AGREE", f"{host.name} holds in the end: {engine.degraded}")
+        if nodes._warden:
+            wardens.append(host.name)
+        if engine.epoch != redis.data.hget(b"wsm:meta", b"epoch").decode():  # type: ignore[union-attr]
+            fail("AGREE", f"{host.name} is at the store's epoch {engine.epoch}")
+        if set(engine._revoked) != revoked:
+            fail("EXPIRED", f"{host.name} knows {sorted(engine._revoked)}, Redis {sorted(revoked)}")
+        known = {one for one in engine._known if one in lines and lines[one].state.seq}
+        if known != {one for one, state in there.items() if state.seq}:
+            fail("AGREE", f"{host.name} knows {sorted(known)}, there are {sorted(there)}")
+        for session, loaded in engine._sessions.items():
+            kept = there.get(session)
+            head = loaded.feed.state
+            if kept is not None and (head.epoch, head.seq) != (kept.epoch, kept.seq):
+                fail(
+                    "AGREE",
+                    f"{host.name} has {session} at {head.epoch}:{head.seq}, not {kept.epoch}:{kept.seq}",
+                )
+    if len(wardens) != 1:
+        fail("AGREE", f"the wardens in the end: {wardens}")
 
 
 def _agrees(simulation: Simulation, observer: Observer, subscription: Any, seen: Any, tokens: Tokens) -> None:
@@ -120,7 +160,7 @@ def _flushed(simulation: Simulation, flusher: Flusher) -> None:
         fail("DURABLE", f"the {flusher.name} has not come to an end: {flusher.connection.status}")
     line = simulation.oracle.line(session)
     # Who was fenced was told so; what was refused, or removed since, or lost with the power, too.
-    if flusher.result != "delivered" or flusher.rejections or simulation.host.lineage != flusher.lineage:
+    if flusher.result != "delivered" or flusher.rejections or simulation.oracle.lineage != flusher.lineage:
         return
     if line is not None and line.removed is not None:
         return
@@ -138,7 +178,7 @@ def _said(simulation: Simulation, program: Program) -> None:
         fail("HARMLESS", f"{program.name} could not begin")
     if program.open and session.unacknowledged:
         fail("DURABLE", f"{program.name} has {session.unacknowledged} changes left: {session.errors}")
-    if simulation.host.lineage != program.lineage and not program.open:
+    if simulation.oracle.lineage != program.lineage and not program.open:
         return  # its end may be gone with the power, and nobody is there to say it again
     line = simulation.oracle.line(session.id)
     if line is None:
@@ -159,7 +199,7 @@ def _said(simulation: Simulation, program: Program) -> None:
             fail(
                 "DURABLE", f"{program.name} last said {(state, progress, metric)} of {ident}, shown: {found}"
             )
-    if simulation.host.lineage == program.lineage and not session._run.channel.dropped_logs:
+    if simulation.oracle.lineage == program.lineage and not session._run.channel.dropped_logs:
         for text in program.texts:
             if line.logs[text] != 1:
                 fail("DURABLE", f"{program.name} wrote {text!r}; it is there {line.logs[text]} times")
@@ -227,14 +267,16 @@ def nothing_remains(simulation: Simulation) -> None:
     world.run_until(world.now + 30.0)
     for client in clients:
         client.check_clean()
-    server = simulation.host.server
-    assert server is not None
-    if server.connections or server.peers or server._by_subject:
-        world.failed("CLEAN", f"the server keeps {server.connections}")
-    engine = simulation.host.engine
-    assert engine is not None
-    for session, loaded in engine._sessions.items():
-        if loaded.feed.subscribers:
-            world.failed("CLEAN", f"{session} keeps subscribers after all have gone")
-    simulation.host.stop()
+    for host in simulation.hosts:
+        server, engine = host.server, host.engine
+        assert server is not None
+        assert engine is not None
+        if server.connections or server.peers or server._by_subject:
+            world.failed("CLEAN", f"the {host.name} keeps {server.connections}")
+        for session, loaded in engine._sessions.items():
+            if loaded.feed.subscribers:
+                world.failed("CLEAN", f"{session} keeps subscribers after all have gone")
+        host.stop()
     world.run_until(world.now + 15.0)
+    if simulation.redis is not None:
+        simulation.redis.kill()
