@@ -213,7 +213,7 @@ class Nodes:
                 self._revoked(jti, expires)
             case Watching(session, node, people):
                 if node != self.node:
-                    self._alive.add(node)
+                    self._lives(node)
                     self._watched(session, node, people)
             case NodeGone(node):
                 self._gone(node)
@@ -221,6 +221,8 @@ class Nodes:
                 self._warden = mine
                 if mine:
                     self._spawn(self._take_charge())
+                else:
+                    self._review()
             case Lost():
                 self._miss()
             case Regenerated(epoch):
@@ -235,7 +237,7 @@ class Nodes:
     def _committed(self, message: Committed) -> None:
         session = message.session
         self._known.add(session)
-        self._alive.add(message.node)
+        self._lives(message.node)
         if message.listing is not None:
             # In the bus's order, this node's own included: an older line must not come after a newer one.
             self._directory.update(message.listing, self._clock.monotonic(), self._clock.wall_ns())
@@ -266,6 +268,19 @@ class Nodes:
             presence.elsewhere.pop(node, None)
         presence.dirty = True
         self._changed(loaded)
+
+    def _lives(self, node: str) -> None:
+        """*node* is there, whatever was thought of it: it watches over its own producers."""
+        if node not in self._alive:
+            self._alive.add(node)
+            self._review()
+
+    def _review(self) -> None:
+        """Others are there, or watch over the rest: what is this node's to watch over?"""
+        now = self._clock.monotonic()
+        for loaded in list(self._sessions.values()):
+            loaded.watch_over(self.ours, now)
+            self._changed(loaded)
 
     def _gone(self, node: str) -> None:
         self._alive.discard(node)
@@ -495,6 +510,9 @@ class Nodes:
             loaded.feed.presence.dirty = True
             if not loaded.authority.committing:
                 self.moved(loaded)  # one that commits learns it by its commit
+        self._review()
+        if self._warden:
+            self._spawn(self._take_charge())  # that a node is gone may have been among what was missed
         self._repairs += 1
         if self._doubt == doubt:
             self._doubt = 0

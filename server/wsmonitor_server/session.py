@@ -113,7 +113,16 @@ class LoadedSession:
         self.watch_over(ours, now)
 
     def watch_over(self, ours: Callable[[str], bool], now: float) -> None:
-        """Expect to hear of the producers that nobody holds and that were on one of *ours*, the nodes."""
+        """Expect to hear of the producers that nobody holds and that were on one of *ours*, the nodes.
+
+        Of others, which are not held here, somebody else says how they are: two verdicts would contradict
+        each other for ever.
+        """
+        for name in [one for one in self.verdicts if one not in self.holders]:
+            position = self.authority.position(name)
+            if not ours("" if position is None else position.node):
+                self.watch.closed(name)
+                del self.verdicts[name]
         facts = self.authority.facts
         for producer in facts.producers.values():
             position = self.authority.position(producer.id)

@@ -175,6 +175,8 @@ class MemoryNode:
     def heal(self) -> None:
         """It is reached again, and has missed what was told meanwhile."""
         self.cut = self.deaf = False
+        if self not in self.shared.nodes:  # the others took it for gone
+            self.shared.nodes.append(self)
         self.receive(Lost())
         self.receive(WardenChanged(self.shared.nodes[0] is self))
 

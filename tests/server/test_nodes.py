@@ -834,3 +834,28 @@ async def test_who_opens_while_the_store_loses_is_told_to_come_again(cluster: Cl
         await cluster.wait(1)
         first = await Publisher(cluster.engines["a"], S).open()
     assert set(refused) == {("store_failed", True)}
+
+
+async def test_a_node_that_was_taken_for_gone_has_its_programs_back(cluster: Cluster) -> None:
+    """Two servers that contradict each other about a program would do so for ever, once a second."""
+    publisher = await begin(cluster.engines["b"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    cluster.stores["b"].cut = True
+    cluster.stores["b"].leave()
+    await cluster.wait(2)
+    assert watching.replica is not None
+    assert watching.replica.producers["p1"].liveness == "stale"
+    cluster.stores["b"].heal()
+    await cluster.wait(2)
+    publisher.handle.heard()
+    await cluster.wait(2)
+    assert watching.replica.producers["p1"].liveness == "live"
+    told = len(watching.events)
+    for _ in range(20):
+        publisher.handle.heard()
+        await cluster.wait(5)
+    assert len(watching.events) == told
+    assert watching.replica.producers["p1"].liveness == "live"
+    cluster.agree()
