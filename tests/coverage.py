@@ -95,6 +95,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server/test_directory",
         "server/test_values",
     ),
+    "wsmonitor_server.joining": (
+        "server_front/test_requests",
+        "server_front/test_requests_exactly",
+        "server_front/test_machine",
+    ),
     "wsmonitor_server.limiter": ("server_front/test_outbox",),
     "wsmonitor_server.merge": ("server/test_authority", "server/test_merge"),
     "wsmonitor_server.peer": (
@@ -103,14 +108,18 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server_front/test_machine",
     ),
     "wsmonitor_server.ports": ("server/test_sync",),
-    "wsmonitor_server.replies": ("server/test_directory", "server/test_directory_exactly"),
+    "wsmonitor_server.replies": (
+        "server/test_directory",
+        "server/test_directory_exactly",
+        "server_front/test_requests_exactly",
+    ),
     "wsmonitor_server.requests": (
         "server_front/test_requests",
         "server_front/test_requests_exactly",
         "server_front/test_machine",
     ),
     "wsmonitor_server.retention": ("server/test_directory", "server/test_directory_exactly"),
-    "wsmonitor_server.snapshot": ("server/test_sync", "server/test_sync_exactly"),
+    "wsmonitor_server.snapshot": ("server/test_sync", "server/test_sync_exactly", "server/test_sync_frames"),
     "wsmonitor_server.stores.redis.address": ("server/test_redis_address",),
     "wsmonitor_server.stores.redis.instance": ("server/test_redis_instance",),
     "wsmonitor_server.stores.redis.records": ("server/test_redis_records",),
@@ -118,6 +127,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor_server.sync": (
         "server/test_sync",
         "server/test_sync_exactly",
+        "server/test_sync_frames",
         "server/test_engine",
         "server/test_model",
     ),

@@ -230,11 +230,21 @@ class Connection:
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._lanes.put(lane, size, job)
 
+    def idle(self, lane: Hashable) -> bool:
+        return self._lanes.idle(lane)
+
     def forget_waiting(self) -> None:
         self._lanes.drop()
 
     def bulk(self) -> AbstractAsyncContextManager[None]:
         return self._bulk()
+
+    @property
+    def bulk_free(self) -> bool:
+        return not (self._bulk_lock.locked() or (self.peer is not None and self.peer.outbox.bulk_waiting))
+
+    async def turn(self) -> None:
+        await asyncio.sleep(0)
 
     def rearm(self) -> None:
         if self.peer is None or self.peer.phase == "closed":

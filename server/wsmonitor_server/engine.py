@@ -505,16 +505,38 @@ class SessionEngine:
         self, topic: str, generation: int, resume: Position | None, subscriber: Subscriber
     ) -> TopicSync:
         """See `ports.Engine.subscribe`. Raises `Refusal`."""
-        self._counters["syncs"] += 1
+        sync = self.subscribe_at_once(topic, generation, resume, subscriber)
+        if sync is not None:
+            return sync
+        loaded = await self._load(topic)
+        if self._nodes is not None and resume is not None and not self._nodes.judges(loaded, resume):
+            loaded = await self._caught_up(self._nodes, loaded, resume)
+        return self._sync(loaded, generation, resume, subscriber)
+
+    def subscribe_at_once(
+        self, topic: str, generation: int, resume: Position | None, subscriber: Subscriber
+    ) -> TopicSync | None:
+        """See `ports.Engine.subscribe_at_once`."""
         if is_directory(topic):
+            self._counters["syncs"] += 1
             feed = self._directory.view(topic, subscriber.claims.sessions)
             self._directory.detach(topic, subscriber)
             return TopicSync(
                 feed, subscriber, generation, resume, page_size=self.limits.page_size, tell_reset=False
             )
-        loaded = await self._load(topic)
-        if self._nodes is not None and resume is not None and not self._nodes.judges(loaded, resume):
-            loaded = await self._caught_up(self._nodes, loaded, resume)
+        loaded = self._sessions.get(topic)
+        if loaded is None or not self._judges(loaded, resume):
+            return None
+        return self._sync(loaded, generation, resume, subscriber)
+
+    def _judges(self, loaded: LoadedSession, resume: Position | None) -> bool:
+        """Whether nothing has to be read before it can be said where *resume* is."""
+        return self._nodes is None or resume is None or self._nodes.judges(loaded, resume)
+
+    def _sync(
+        self, loaded: LoadedSession, generation: int, resume: Position | None, subscriber: Subscriber
+    ) -> TopicSync:
+        self._counters["syncs"] += 1
         sync = TopicSync(
             loaded.feed,
             subscriber,

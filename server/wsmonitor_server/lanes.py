@@ -42,6 +42,10 @@ class Lanes:
         """Whether anything runs or waits."""
         return bool(self._lanes)
 
+    def idle(self, lane: Hashable) -> bool:
+        """Whether nothing runs or waits in *lane*."""
+        return lane not in self._lanes
+
     def put(self, lane: Hashable, size: int, job: Job) -> None:
         """Run *job* after those that wait in *lane*. *size*: the bytes that it holds."""
         queue = self._lanes.get(lane)

@@ -95,14 +95,15 @@ class Outbox:
         self.control_waiting += len(frame)
         return not self.control_overflow
 
-    def put_bulk(self, lane: Lane, frame: bytes) -> None:
-        """Queue a page of *lane*, a bulk one. The caller has seen to it that no other waits."""
-        self._queue.append((lane, frame, 1))
+    def put_bulk(self, lane: Lane, frames: bytes, count: int = 1) -> None:
+        """Queue a page of *lane*, a bulk one: *count* frames, joined. The caller has seen to it that no other
+        waits."""
+        self._queue.append((lane, frames, count))
         if lane.count == 0:
             self._lanes[lane] = None
-        lane.count += 1
-        lane.size += len(frame)
-        self.bulk_waiting += len(frame)
+        lane.count += count
+        lane.size += len(frames)
+        self.bulk_waiting += len(frames)
 
     @property
     def state_overflow(self) -> bool:

@@ -85,11 +85,21 @@ class Wire(Protocol):
     def run(self, lane: Hashable, size: int, job: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run *job* after those that wait in *lane*."""
 
+    def idle(self, lane: Hashable) -> bool:
+        """Whether nothing runs or waits in *lane*, so that what comes need not wait for its turn."""
+
     def forget_waiting(self) -> None:
         """Forget the jobs that wait; what runs goes on to its end."""
 
     def bulk(self) -> AbstractAsyncContextManager[None]:
         """Entered when no page waits in the outbox: a page may be added."""
+
+    @property
+    def bulk_free(self) -> bool:
+        """Whether `bulk` could be entered now."""
+
+    async def turn(self) -> None:
+        """Let everybody else have a turn."""
 
     def rearm(self) -> None:
         """`next_deadline` has become earlier."""
@@ -315,11 +325,15 @@ class Peer:
                 return
         self.wire.flush_soon()
 
-    def send_bulk(self, payloads: list[bytes], lane: Lane) -> None:
-        """Queue pages of *lane*, inside `Wire.bulk`."""
+    def send_bulk(self, payload: bytes, lane: Lane) -> None:
+        """Queue a page of *lane*, inside `Wire.bulk`."""
+        self.send_frames([(self.services.frame(payload), 1)], lane)
+
+    def send_frames(self, chunks: Sequence[tuple[bytes, int]], lane: Lane) -> None:
+        """`send_bulk`, for what is framed already: joined frames, each chunk with their number."""
         if self.phase != "closed":
-            for payload in payloads:
-                self.outbox.put_bulk(lane, self.services.frame(payload))
+            for frames, count in chunks:
+                self.outbox.put_bulk(lane, frames, count)
             self.wire.flush_soon()
 
     def forget(self, subscription: Subscription) -> None:
@@ -420,7 +434,7 @@ class Peer:
         self.expires = credential.claims.exp
         for subscription in list(self.subscriptions.values()):
             subscription.claims = credential.claims
-            if not self._requests.may_watch(subscription.topic):
+            if not self._requests.joining.may_watch(subscription.topic):
                 subscription.removed(subscription.topic, "not_available")
             elif patterns_changed and is_directory(subscription.topic):
                 # The directory is another list for other patterns: it is begun anew.

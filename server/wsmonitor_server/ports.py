@@ -8,6 +8,7 @@ sessions. Everything here is called on the server's one event loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from wsmonitor.protocol.access import Claims
@@ -24,7 +25,6 @@ from wsmonitor.protocol.messages import (
     PublishOpen,
     PublishOpened,
     SyncBegin,
-    SyncPage,
 )
 
 from .framing import Delivery
@@ -66,22 +66,32 @@ class Subscriber(Protocol):
         """The topic's history was broken (new epoch): tell the client to subscribe again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A page of a sync as it is sent, the same bytes for all who ask for the same page.
+
+    Attributes:
+        chunks: joined frames, each with the number of frames in it.
+        seq: None but with the last page: then the events up to it and ``synced`` follow the page, and the
+            subscriber is attached and gets live events.
+    """
+
+    chunks: Sequence[tuple[bytes, int]]
+    seq: int | None
+
+
 class Sync(Protocol):
     """A running sync of one subscription: pages are pulled; nothing is queued meanwhile."""
 
     begin: SyncBegin
 
-    async def page(self, number: int) -> SyncPage:
-        """Page *number*: the next one, or the one before again. ``last`` on the last one.
+    def prepare(self, number: int) -> bool:
+        """Work a short while at what page *number* needs. True: `pull` has all it needs."""
+
+    def pull(self, number: int) -> Pulled:
+        """Page *number*: the next one, or the one before again.
 
         Raises `Refusal`: another number (``unexpected_message``), or the sync was ended (``gone``).
-        """
-
-    def finish(self) -> tuple[list[bytes], int, str]:
-        """After the last page: the encoded events after its base, then ``(seq, digest)`` for ``synced``.
-
-        To be called in the same loop turn in which `page` returned the last page. From this call on
-        the subscriber is attached and gets live events.
         """
 
     def close(self) -> None:
@@ -154,6 +164,15 @@ class Engine(Protocol):
         subscriber: Subscriber,
     ) -> Sync:
         """Begin a sync of *topic* (replacing this subscriber's earlier one on it)."""
+
+    def subscribe_at_once(
+        self,
+        topic: str,
+        generation: int,
+        resume: Position | None,
+        subscriber: Subscriber,
+    ) -> Sync | None:
+        """`subscribe`, if nothing has to be waited for; None if something has."""
 
     def unsubscribe(self, topic: str, subscriber: Subscriber) -> None: ...
 

@@ -18,8 +18,6 @@ import msgspec
 
 from wsmonitor.protocol.codec import DamagedPublish, encode
 from wsmonitor.protocol.entities import Command, ErrorInfo
-from wsmonitor.protocol.errors import InvalidIdError
-from wsmonitor.protocol.ids import check_session_id, is_directory
 from wsmonitor.protocol.messages import (
     Ack,
     CommandRequest,
@@ -37,13 +35,11 @@ from wsmonitor.protocol.messages import (
     Refreshed,
     Rejected,
     Remove,
-    Removed,
     Revoke,
     Status,
     StatusGet,
     Stop,
     Subscribe,
-    Synced,
     SyncNext,
     Unsubscribe,
     ValueAck,
@@ -53,11 +49,11 @@ from wsmonitor.protocol.messages import (
 )
 
 from .auth import AuthError
+from .joining import Joining, Rest
 from .outbox import Lane
 from .ports import ProducerHandle, Refusal
-from .replies import error_info, not_available, refusal
+from .replies import error_info, limit_info, not_available, refusal
 from .stores.base import StoreError
-from .subscription import Subscription
 from .values import UPLOAD_IDLE
 
 if TYPE_CHECKING:
@@ -71,20 +67,32 @@ class Route(NamedTuple):
     """How a message type is handled.
 
     ``permit`` is what the role has to permit ("" for anything); ``lane`` names what the order is kept for.
+    ``begin``, where there is one, does at once what need not wait for anything: it gives the rest, or None.
     """
 
     permit: str
     lane: Callable[[Any], Hashable]
     handle: Callable[[Requests, Any], Awaitable[None]]
+    begin: Callable[[Requests, Any], Rest | None] | None = None
 
 
 class Requests:
     """One connection's requests, and the producers that it holds. Implements `ports.ProducerEvents`."""
 
-    __slots__ = ("_answers", "_goodbyes", "_opening", "_peer", "_producers", "_told_heard", "_uploads")
+    __slots__ = (
+        "_answers",
+        "_goodbyes",
+        "_opening",
+        "_peer",
+        "_producers",
+        "_told_heard",
+        "_uploads",
+        "joining",
+    )
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self.joining = Joining(peer)
         self._producers: dict[tuple[str, str], ProducerHandle] = {}
         self._opening: set[tuple[str, str]] = set()
         self._uploads: dict[tuple[str, str], float] = {}  # when its last page came (monotonic seconds)
@@ -109,37 +117,55 @@ class Requests:
                 self._goodbyes[key] = message.producer_epoch
 
         if isinstance(message, Publish | DamagedPublish) and size > self._peer.limits.batch_size:
-            limit = _limit("batch_size", self._peer.limits.batch_size, session=message.session)
+            limit = limit_info("batch_size", self._peer.limits.batch_size, session=message.session)
             self._peer.send_error(_located(limit, message))
             return
 
+        lane, rest = route.lane(message), None
+        if route.begin is not None and self._peer.wire.idle(lane):
+            # A task for each message of a join would cost more than what is done in it.
+            rest = self._begin(route.permit, route.begin, message)
+            if rest is None:
+                return
+
         async def job() -> None:
-            await self._carry_out(route, message)
+            await self._carry_out(route, message, rest)
 
-        self._peer.wire.run(route.lane(message), size, job)
+        self._peer.wire.run(lane, size, job)
 
-    async def _carry_out(self, route: Route, message: Any) -> None:
+    def _begin(self, permit: str, begin: Callable[[Requests, Any], Rest | None], message: Any) -> Rest | None:
+        try:
+            self._decide(permit, getattr(message, "session", ""))
+            return begin(self, message)
+        except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the connection
+            self._answer_failure(exc, message)
+            return None
+
+    async def _carry_out(self, route: Route, message: Any, rest: Rest | None) -> None:
         peer = self._peer
         if peer.phase == "closed" or not peer.still_valid():
             return
-        request: int | None = getattr(message, "request", None)
-        session: str = getattr(message, "session", "")
         try:
-            self._decide(route.permit, session)
-            await route.handle(self, message)
-        except Refusal as exc:
-            peer.send_error(_located(exc.info, message), request)
-        except StoreError as exc:
-            peer.send_error(_located(error_info(exc.code, exc.message, session=session), message), request)
-        except Exception:  # noqa: BLE001 - a fault in one request must not end the connection; it is logged
-            correlation = peer.services.fault(peer, type(message).__name__)
+            self._decide(route.permit, getattr(message, "session", ""))
+            await (route.handle(self, message) if rest is None else rest())
+        except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the connection
+            self._answer_failure(exc, message)
+
+    def _answer_failure(self, exc: Exception, message: Any) -> None:
+        """Tell why *message* was not carried out. To be called while *exc* is handled: a fault is logged."""
+        session: str = getattr(message, "session", "")
+        if isinstance(exc, Refusal):
+            info = exc.info
+        elif isinstance(exc, StoreError):
+            info = error_info(exc.code, exc.message, session=session)
+        else:
             info = error_info(
                 "internal",
                 "a fault of the server; its log has it under the correlation id",
                 session=session,
-                correlation=correlation,
+                correlation=self._peer.services.fault(self._peer, type(message).__name__),
             )
-            peer.send_error(_located(info, message), request)
+        self._peer.send_error(_located(info, message), getattr(message, "request", None))
 
     def _decide(self, permit: str, session: str) -> None:
         claims = self._peer.credential.claims
@@ -150,98 +176,7 @@ class Requests:
                 "forbidden", f"the token's role {claims.role!r} does not permit this", session=session
             )
 
-    def may_watch(self, topic: str) -> bool:
-        """Whether the token covers *topic*. The directory shows each token what its patterns cover."""
-        claims = self._peer.credential.claims
-        return claims.may("observe") and (is_directory(topic) or claims.covers(topic))
-
-    # -- topics
-
-    async def _subscribe(self, message: Subscribe) -> None:
-        peer, topic = self._peer, message.topic
-        if not is_directory(topic):
-            try:
-                check_session_id(topic, "topic")
-            except InvalidIdError as exc:
-                raise refusal("bad_id", str(exc), details={"topic": topic}) from exc
-        if not self.may_watch(topic):
-            peer.send(Removed(topic=topic, reason="not_available"))
-            return
-        subscription = peer.subscriptions.get(topic)
-        if subscription is None:
-            if len(peer.subscriptions) >= peer.limits.subscriptions:
-                raise Refusal(_limit("subscriptions", peer.limits.subscriptions, topic=topic))
-            hello, claims = peer.hello, peer.credential.claims
-            subscription = Subscription(
-                peer,
-                topic,
-                claims,
-                (hello.name if hello is not None else "") or claims.name or claims.sub,
-                (hello.instance if hello is not None else "") or peer.ident,
-            )
-            peer.subscriptions[topic] = subscription
-        elif message.generation <= subscription.generation:
-            raise refusal(
-                "bad_message",
-                f"generation {message.generation} is not above {subscription.generation}",
-                details={"topic": topic},
-            )
-        subscription.begin(
-            message.generation, latest=message.delivery == "latest", interval=message.interval_ms / 1000
-        )
-        try:
-            sync = await peer.services.engine.subscribe(
-                topic, message.generation, message.resume, subscription
-            )
-        except Refusal as exc:
-            peer.end_subscription(subscription)
-            if exc.info.code != "not_available":
-                # The session is there, and may be readable later: the client asks again.
-                raise
-            peer.send(Removed(topic=topic, reason="not_available"))
-            return
-        except BaseException:
-            peer.end_subscription(subscription)
-            raise
-        if subscription.phase != "syncing":
-            sync.close()
-            if subscription.phase == "over":
-                peer.services.engine.unsubscribe(topic, subscription)
-            return
-        subscription.sync = sync
-        peer.send(sync.begin)
-
-    async def _sync_next(self, message: SyncNext) -> None:
-        peer = self._peer
-        subscription = peer.subscriptions.get(message.topic)
-        if subscription is None:
-            raise refusal(
-                "unexpected_message", "there is no such subscription", details={"topic": message.topic}
-            )
-        async with peer.wire.bulk():
-            sync = subscription.sync
-            if sync is None or subscription.generation != message.generation:
-                # An answer to a sync that was given up meanwhile: the client has been told, or knows.
-                return
-            try:
-                page = await sync.page(message.page)
-            except Refusal as exc:
-                if exc.info.code == "gone" and subscription.sync is sync:
-                    # The session side has ended the sync: the client has to begin another.
-                    subscription.mute("reset")
-                    return
-                raise
-            if subscription.sync is not sync:
-                return
-            payloads = [encode(page)]
-            if page.last:
-                events, seq, digest = sync.finish()
-                subscription.go_live(sync.begin.epoch, seq)
-                payloads += events
-                payloads.append(
-                    encode(Synced(topic=message.topic, generation=message.generation, seq=seq, digest=digest))
-                )
-            peer.send_bulk(payloads, subscription.pages)
+    # -- topics: how one joins them is `joining`
 
     async def _unsubscribe(self, message: Unsubscribe) -> None:
         subscription = self._peer.subscriptions.get(message.topic)
@@ -257,7 +192,7 @@ class Requests:
         # Those on their way count as well: many are asked for at once before the first is there.
         taken = self._opening.union(self._producers)
         if key not in taken and len(taken) >= peer.limits.publications:
-            raise Refusal(_limit("publications", peer.limits.publications, session=message.session))
+            raise Refusal(limit_info("publications", peer.limits.publications, session=message.session))
         self._opening.add(key)
         try:
             opened, handle = await peer.services.engine.open_producer(message, peer.credential.claims, self)
@@ -280,7 +215,7 @@ class Requests:
                 details={"producer": message.producer},
             )
         if len(message.changes) > limits.batch_changes:
-            raise Refusal(_limit("batch_changes", limits.batch_changes, session=message.session))
+            raise Refusal(limit_info("batch_changes", limits.batch_changes, session=message.session))
         await handle.publish(message.producer_epoch, message.first, message.changes)
 
     async def _publish_close(self, message: PublishClose) -> None:
@@ -357,9 +292,9 @@ class Requests:
         except ValueError as exc:
             raise refusal("bad_message", f"value_put: `data` is not base64: {exc}") from exc
         if len(data) > limits.page_size:
-            raise Refusal(_limit("page_size", limits.page_size, session=message.session))
+            raise Refusal(limit_info("page_size", limits.page_size, session=message.session))
         if message.total > limits.value_size:
-            raise Refusal(_limit("value_size", limits.value_size, session=message.session))
+            raise Refusal(limit_info("value_size", limits.value_size, session=message.session))
         if message.offset + len(data) > message.total:
             raise refusal("bad_message", "value_put: the page ends behind `total`", session=message.session)
         self._count_upload(key)
@@ -386,7 +321,7 @@ class Requests:
             # An upload that was given up tells nobody: one that went silent no longer counts.
             self._uploads = {one: at for one, at in self._uploads.items() if now - at < UPLOAD_IDLE}
             if len(self._uploads) >= limit:
-                raise Refusal(_limit("uploads", limit, session=key[0]))
+                raise Refusal(limit_info("uploads", limit, session=key[0]))
         self._uploads[key] = now
 
     async def _value_get(self, message: ValueGet) -> None:
@@ -408,7 +343,7 @@ class Requests:
                 total=total,
                 data=base64.b64encode(data).decode("ascii"),
             )
-            peer.send_bulk([encode(page)], self._answers)
+            peer.send_bulk(encode(page), self._answers)
 
     async def _logs_get(self, message: LogsGet) -> None:
         peer = self._peer
@@ -417,7 +352,7 @@ class Requests:
                 page = await peer.services.engine.logs(
                     message.session, message.step, message.first, message.limit, message.request
                 )
-                peer.send_bulk([encode(page)], self._answers)
+                peer.send_bulk(encode(page), self._answers)
 
     async def _history_get(self, message: HistoryGet) -> None:
         peer = self._peer
@@ -426,7 +361,7 @@ class Requests:
                 page = await peer.services.engine.history(
                     message.session, message.first, message.limit, message.request
                 )
-                peer.send_bulk([encode(page)], self._answers)
+                peer.send_bulk(encode(page), self._answers)
 
     # -- commands and administration
 
@@ -473,21 +408,6 @@ def _located(info: ErrorInfo, message: Any) -> ErrorInfo:
     return msgspec.structs.replace(info, details={**where, **info.details}) if where else info
 
 
-_SIZES: Final = frozenset({"batch_changes", "batch_size", "page_size", "value_size"})
-"""Limits of a single message or value: the same would be refused again."""
-
-
-def _limit(name: str, value: int, *, session: str = "", **details: Any) -> ErrorInfo:
-    too_much = f"more than the limit `{name}` of {value:,}"
-    info = error_info(
-        "limit_exceeded",
-        too_much if name in _SIZES else f"the limit `{name}` of {value:,} is reached",
-        session=session,
-        details={"limit": name, "value": value, **details},
-    )
-    return msgspec.structs.replace(info, retryable=False) if name in _SIZES else info
-
-
 def _topic(message: Subscribe | SyncNext | Unsubscribe) -> Hashable:
     return ("topic", message.topic)
 
@@ -509,8 +429,18 @@ def _admin(message: object) -> Hashable:
 
 
 ROUTES: Final[dict[type, Route]] = {
-    Subscribe: Route("", _topic, Requests._subscribe),
-    SyncNext: Route("", _topic, Requests._sync_next),
+    Subscribe: Route(
+        "",
+        _topic,
+        lambda requests, message: requests.joining.subscribe(message),
+        lambda requests, message: requests.joining.begin_subscribe(message),
+    ),
+    SyncNext: Route(
+        "",
+        _topic,
+        lambda requests, message: requests.joining.sync_next(message),
+        lambda requests, message: requests.joining.begin_sync_next(message),
+    ),
     Unsubscribe: Route("", _topic, Requests._unsubscribe),
     PublishOpen: Route("publish", _producer, Requests._publish_open),
     Publish: Route("publish", _producer, Requests._publish),

@@ -14,16 +14,18 @@ its handlers, never reduced. If history is incomplete, one ``gap`` stands for al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from msgspec import Raw
 
+from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.entities import ErrorInfo
-from wsmonitor.protocol.messages import Position, SyncBegin, SyncPage
+from wsmonitor.protocol.messages import Position, SyncBegin, Synced, SyncPage
 
+from .framing import CHUNK, frame_text, join
 from .hub import Feed
-from .ports import Refusal, Subscriber
+from .ports import Pulled, Refusal, Subscriber
 from .snapshot import DROPPABLE, Page, pages
 
 Reset = Literal["", "epoch", "ahead", "diverged"]
@@ -54,9 +56,13 @@ class TopicSync:
         reset, resumed = self._judge(resume)
         self._snapshot = feed.snapshot(at_least=resumed or 0)
         self._base = self._snapshot.base
-        self._history, self._gap = self._missed(resumed)
+        history, self._gap = self._missed(resumed)
+        self._history = list(_chunks(history, page_size))
+        self._shared = None if self._history else 0  # the snapshot's page that comes next
         self._resumed = resumed is not None
-        self._pages = self._produce(generation)
+        self._generation = generation
+        self._pages = self._produce()
+        self._pulled: Pulled | None = None
         self.begin = SyncBegin(
             topic=feed.topic,
             generation=generation,
@@ -90,7 +96,7 @@ class TopicSync:
             return [], (seq + 1, self._base)
         return [Raw(kept.encoded) for kept in self._feed.history if seq < kept.seq <= self._base], None
 
-    def _produce(self, generation: int) -> Iterator[SyncPage]:
+    def _produce(self) -> Iterator[SyncPage]:
         """All pages in order. It goes on when a page is pulled, so it judges by the head of that moment."""
         number = 0
 
@@ -100,7 +106,7 @@ class TopicSync:
             nonlocal number
             made = SyncPage(
                 topic=self._feed.topic,
-                generation=generation,
+                generation=self._generation,
                 page=number,
                 base=self._base,
                 entities=entities,
@@ -113,14 +119,16 @@ class TopicSync:
             number += 1
             return made
 
-        for chunk in _chunks(self._history, self._page_size):
+        while self._history:
+            chunk = self._history.pop(0)
+            self._shared = None if self._history else 0
             yield page([], [], chunk)
-        self._history = []
         known = set(self._snapshot.keys)
         count, over = 0, False
         while not over:
             entities, over = self._snapshot.page(count)
             count += 1
+            self._shared = None if over else count
             yield page(entities, [], [], last=over and self._reaches())
         while True:  # until one was the last: behind it nobody pulls
             state = self._feed.state
@@ -145,7 +153,47 @@ class TopicSync:
     def _reaches(self) -> bool:
         return self._feed.first_kept <= self._base + 1
 
-    async def page(self, number: int) -> SyncPage:
+    def prepare(self, number: int) -> bool:
+        """See `ports.Sync.prepare`."""
+        return (
+            self._closed
+            or self._shared is None
+            or number != self._number + 1
+            or self._snapshot.ready(self._shared)
+        )
+
+    def pull(self, number: int) -> Pulled:
+        """See `ports.Sync.pull`."""
+        again = number == self._number
+        shared = self._shared if not again and self._gap is None else None
+        page = self.page(number)
+        if again and self._pulled is not None:
+            return self._pulled
+        seq = self._feed.state.seq if page.last else None
+
+        def make() -> Sequence[tuple[bytes, int]]:
+            payloads = [encode(page), *(self._end() if page.last else ())]
+            frames = b"".join(map(frame_text, payloads))
+            # As a rule one write; but not one of megabytes, should there be so many events.
+            few = len(frames) <= self._page_size + CHUNK
+            return [(frames, len(payloads))] if few else list(join(tuple(payloads)))
+
+        if shared is None:
+            chunks = make()
+        else:
+            chunks = self._snapshot.framed((shared, number, self._generation, page.last, seq), make)
+        if page.last:
+            self._attach()
+        self._pulled = Pulled(chunks, seq)
+        return self._pulled
+
+    def _end(self) -> list[bytes]:
+        """What follows the last page: the events behind its base, and ``synced``."""
+        topic, state = self._feed.topic, self._feed.state
+        synced = Synced(topic=topic, generation=self._generation, seq=state.seq, digest=state.digest)
+        return [*self._feed.since(self._base), encode(synced)]
+
+    def page(self, number: int) -> SyncPage:
         """Page *number*. Raises `Refusal` when it is not the next one, nor the one before again."""
         if self._closed:
             raise Refusal(
@@ -171,17 +219,24 @@ class TopicSync:
         return self._current
 
     def finish(self) -> tuple[list[bytes], int, str]:
-        """Attach the subscriber; see `ports.Sync.finish`. To be called in the loop turn of the last page."""
+        """Attach the subscriber: from here on it gets live events.
+
+        To be called in the loop turn of the last page. Gives the encoded events behind its base, and the seq
+        and digest after them.
+        """
         if self._closed:
             raise RuntimeError("finish() after close()")
         if self._current is None or not self._current.last or not self._reaches():
             raise RuntimeError("finish() belongs into the loop turn that pulled the last page")
         events = self._feed.since(self._base)
+        self._attach()
+        return events, self._feed.state.seq, self._feed.state.digest
+
+    def _attach(self) -> None:
         self._feed.attach(self)
         self._closed = True
         self._pages = iter(())
         self._on_attach()
-        return events, self._feed.state.seq, self._feed.state.digest
 
     def close(self) -> None:
         if not self._closed:

@@ -90,7 +90,7 @@ class Listener:
         shadow = SessionState(running.begin.topic, running.begin.epoch, running.begin.base)
         number = 0
         while True:
-            page = await running.page(number)
+            page = running.page(number)
             self.take(shadow, page)
             if page.last:
                 break

@@ -78,7 +78,7 @@ class Observer(Listener):
 
     def pull(self) -> None:
         assert self.syncing is not None
-        page: SyncPage = run(self.syncing.page(self.page))
+        page: SyncPage = self.syncing.page(self.page)
         self.take(self.shadow, page)
         self.pending += [decode_event(raw) for raw in page.history]
         if page.gap is not None:

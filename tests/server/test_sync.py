@@ -52,15 +52,15 @@ async def test_pages_are_bounded_and_the_page_before_can_be_had_again() -> None:
     number = 0
     pages: list[SyncPage] = []
     while not pages or not pages[-1].last:
-        pages.append(await sync.page(number))
-        assert await sync.page(number) is pages[-1]
+        pages.append(sync.page(number))
+        assert sync.page(number) is pages[-1]
         listener.take(shadow, pages[-1])
         number += 1
     assert len(pages) > 3
     assert all(sum(len(bytes(raw)) for _, raw in page.entities) <= 200 for page in pages)
     for wrong in (number, 0):
         with pytest.raises(Refusal) as caught:
-            await sync.page(wrong)
+            sync.page(wrong)
         assert caught.value.info.code == "unexpected_message"
     assert sync.finish() == ([], 20, shadow.digest)
 
@@ -72,7 +72,7 @@ async def test_syncs_share_one_snapshot_while_it_is_in_use() -> None:
     writer.chain("b")
     second = writer.sync(Listener("2"))
     assert (first.begin.base, second.begin.base) == (1, 1)
-    one, two = await first.page(0), await second.page(0)
+    one, two = first.page(0), second.page(0)
     assert one.entities[0][1] is two.entities[0][1], "encoded once"
     for sync in (first, second):
         events, seq, _ = sync.finish()
@@ -102,7 +102,7 @@ async def test_history_that_falls_behind_makes_another_round() -> None:
     bases = []
     number = 0
     while True:
-        page = await sync.page(number)
+        page = sync.page(number)
         bases.append(page.base)
         listener.take(shadow, page)
         if page.last:
@@ -151,7 +151,7 @@ async def test_subscribing_again_ends_what_was_before() -> None:
     old = writer.sync(listener)
     new = writer.sync(listener)
     with pytest.raises(Refusal) as caught:
-        await old.page(0)
+        old.page(0)
     assert caught.value.info.code == "gone"
     await listener.finish(new)
     assert (len(writer.feed.subscribers), len(writer.feed.syncs)) == (1, 0)
@@ -173,7 +173,7 @@ async def test_broken_history_resets_everybody() -> None:
     writer.feed.restart(SessionState("s", "other"))
     assert (live.resets, syncing.resets, writer.feed.used) == (1, 1, False)
     with pytest.raises(Refusal):
-        await running.page(0)
+        running.page(0)
 
 
 async def test_presence_counts_people_and_is_told_at_most_once_a_second() -> None:
@@ -201,7 +201,7 @@ async def test_history_that_falls_behind_again_and_again_makes_a_round_and_a_gap
     sync = writer.sync(listener, Position(epoch="e", seq=4))
     shadow, bases, number = SessionState("s", "e"), [], 0
     while True:
-        page = await sync.page(number)
+        page = sync.page(number)
         bases.append(page.base)
         listener.take(shadow, page)
         if page.last:
@@ -226,7 +226,7 @@ async def test_what_was_missed_comes_in_pages_of_their_size() -> None:
     sync = writer.sync(listener, Position(epoch="e", seq=2))
     shadow, pages, number = SessionState("s", "e"), [], 0
     while not pages or not pages[-1].last:
-        pages.append(await sync.page(number))
+        pages.append(sync.page(number))
         listener.take(shadow, pages[-1])
         number += 1
     told = [[decode_event(raw).seq for raw in page.history] for page in pages if page.history]
@@ -241,7 +241,7 @@ async def test_an_event_larger_than_a_page_is_a_page() -> None:
         writer.chain(f"c{number}")
     sync = writer.sync(Listener(), Position(epoch="e", seq=0))
     for number in range(3):
-        assert len((await sync.page(number)).history) == 1
+        assert len(sync.page(number).history) == 1
 
 
 async def test_a_sync_is_finished_once_and_closed_as_often_as_one_likes() -> None:

@@ -31,7 +31,7 @@ def a_sync(made: Writer, resume: Position | None = None, size: int = 100_000, **
 async def pulled(sync: TopicSync, first: int = 0) -> list[SyncPage]:
     found: list[SyncPage] = []
     while not found or not found[-1].last:
-        found.append(await sync.page(first + len(found)))
+        found.append(sync.page(first + len(found)))
     assert [page.page for page in found] == list(range(first, first + len(found)))
     return found
 
@@ -50,9 +50,7 @@ async def test_a_first_sync_in_full() -> None:
     sync = a_sync(made)
     assert sync.begin == SyncBegin(topic="s", generation=7, epoch="e", base=3, entities=3)
     entities = [("chain", encode_record(chain)) for chain in made.feed.state.chains.values()]
-    assert await sync.page(0) == SyncPage(
-        topic="s", generation=7, page=0, base=3, entities=entities, last=True
-    )
+    assert sync.page(0) == SyncPage(topic="s", generation=7, page=0, base=3, entities=entities, last=True)
     made.chain("late")
     events, seq, digest = sync.finish()
     assert (seqs([Raw(one) for one in events]), seq, digest) == ([4], 4, made.feed.state.digest)
@@ -61,7 +59,7 @@ async def test_a_first_sync_in_full() -> None:
 async def test_an_empty_topic_has_one_empty_page() -> None:
     sync = a_sync(writer(0), absent=True)
     assert sync.begin == SyncBegin(topic="s", generation=7, epoch="e", base=0, absent=True)
-    assert await sync.page(0) == SyncPage(topic="s", generation=7, page=0, base=0, last=True)
+    assert sync.page(0) == SyncPage(topic="s", generation=7, page=0, base=0, last=True)
 
 
 RESUMED = [
@@ -156,7 +154,7 @@ async def test_what_a_round_has_brought_is_known_to_the_next() -> None:
             made.put("error", Problem(id=ident, code="c", message="m", at="1"), *before)
             made.chain("b", ident)
             before = (("error", ident),)
-        found.append(await sync.page(len(found)))
+        found.append(sync.page(len(found)))
         listener.take(shadow, found[-1])
     assert shadow.digest == made.feed.state.digest
     assert list(shadow.problems) == ["x5"]
@@ -184,7 +182,7 @@ async def test_a_page_out_of_turn_and_one_after_the_end_are_refused() -> None:
     sync = a_sync(writer(), size=1)
     for wrong in (1, -1, 5):
         with pytest.raises(Refusal) as caught:
-            await sync.page(wrong)
+            sync.page(wrong)
         assert caught.value.info == ErrorInfo(
             code="unexpected_message",
             message=f"page {wrong} is not the next one, nor the one before",
@@ -193,7 +191,7 @@ async def test_a_page_out_of_turn_and_one_after_the_end_are_refused() -> None:
     await pulled(sync)
     sync.close()
     with pytest.raises(Refusal) as caught:
-        await sync.page(3)
+        sync.page(3)
     assert caught.value.info == ErrorInfo(
         code="gone", message="this sync is over: subscribe again", retryable=True, session="s"
     )
@@ -205,7 +203,7 @@ async def test_a_sync_is_finished_in_the_turn_of_its_last_page_only() -> None:
     sync = a_sync(made, on_attach=lambda: attached.append(1))
     with pytest.raises(RuntimeError, match="the loop turn that pulled the last page"):
         sync.finish()
-    assert (await sync.page(0)).last
+    assert sync.page(0).last
     for number in range(3):
         made.chain(f"n{number}")
     with pytest.raises(RuntimeError, match="the loop turn that pulled the last page"):

@@ -21,11 +21,12 @@ from wsmonitor.protocol.messages import (
     PublishOpen,
     PublishOpened,
     SyncBegin,
+    Synced,
     SyncPage,
 )
 from wsmonitor.protocol.reducer import SessionState
-from wsmonitor_server.framing import Delivery
-from wsmonitor_server.ports import ProducerEvents, Subscriber
+from wsmonitor_server.framing import Delivery, frame_text
+from wsmonitor_server.ports import ProducerEvents, Pulled, Subscriber
 from wsmonitor_server.replies import not_available, refusal
 
 
@@ -38,8 +39,19 @@ class FakeSync:
         )
         self.closed = False
 
-    async def page(self, number: int) -> SyncPage:
-        await asyncio.sleep(0)
+    def prepare(self, number: int) -> bool:
+        return True
+
+    def pull(self, number: int) -> Pulled:
+        page = self.page(number)
+        payloads, seq = [encode(page)], None
+        if page.last:
+            events, seq, digest = self.finish()
+            synced = Synced(topic=self.topic, generation=self.generation, seq=seq, digest=digest)
+            payloads += [*events, encode(synced)]
+        return Pulled([(self.engine.frame(payload), 1) for payload in payloads], seq)
+
+    def page(self, number: int) -> SyncPage:
         if self.closed:
             raise refusal("gone", "this sync is over", session=self.topic)
         state = self.engine.state(self.topic)
@@ -101,6 +113,8 @@ class FakeEngine:
         self.hold = asyncio.Event()
         self.hold.set()
         self.not_ready: Exception | None = None
+        self.at_once = False
+        self.frame = frame_text
         self.pending = False
         self.stopped = False
 
@@ -144,6 +158,11 @@ class FakeEngine:
         if topic == "broken":
             raise ValueError("a fault")
         return FakeSync(self, topic, generation, subscriber)
+
+    def subscribe_at_once(
+        self, topic: str, generation: int, resume: Position | None, subscriber: Subscriber
+    ) -> FakeSync | None:
+        return FakeSync(self, topic, generation, subscriber) if self.at_once else None
 
     def unsubscribe(self, topic: str, subscriber: Subscriber) -> None:
         if subscriber in self.attached.get(topic, []):

@@ -49,6 +49,8 @@ class FakeWire:
         self.forgotten = 0
         self.rearmed = 0
         self.flushes = 0
+        self.free = True
+        self.turns = 0
 
     def flush_soon(self) -> None:
         self.flushes += 1
@@ -71,12 +73,22 @@ class FakeWire:
         self.lanes.append(lane)
         self.jobs.append(job)
 
+    def idle(self, lane: Hashable) -> bool:
+        return not self.jobs
+
     def forget_waiting(self) -> None:
         self.forgotten += 1
 
     @asynccontextmanager
     async def bulk(self) -> AsyncIterator[None]:
         yield
+
+    @property
+    def bulk_free(self) -> bool:
+        return self.free
+
+    async def turn(self) -> None:
+        self.turns += 1
 
     def rearm(self) -> None:
         self.rearmed += 1
@@ -156,6 +168,7 @@ class Machine:
         **claims: Any,
     ) -> None:
         self.services = FakeServices(Limits(**(limits or {})), Timing(**(timing or {})))
+        self.services.engine.frame = self.services.frame
         self.engine, self.clock, self.auth = self.services.engine, self.services.clock, self.services.auth
         self.wire = FakeWire()
         self.peer = Peer(

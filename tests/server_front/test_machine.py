@@ -44,6 +44,7 @@ from wsmonitor.protocol.messages import (
     StatusGet,
     Stop,
     Subscribe,
+    SyncBegin,
     Synced,
     SyncNext,
     SyncPage,
@@ -582,8 +583,8 @@ async def test_only_the_last_page_ends_a_sync() -> None:
     [sync] = machine.engine.syncs
     page = sync.page
 
-    async def two(number: int) -> Any:
-        return msgspec.structs.replace(await page(number), last=number == 1)
+    def two(number: int) -> Any:
+        return msgspec.structs.replace(page(number), last=number == 1)
 
     sync.page = two  # type: ignore[method-assign]
     [first] = await machine.ask(SyncNext(topic="s", generation=1, page=0))
@@ -602,33 +603,130 @@ async def test_a_sync_that_the_session_side_ended_has_to_be_begun_again() -> Non
     assert await machine.ask(SyncNext(topic="s", generation=1, page=0)) == [Resync(topic="s", reason="reset")]
 
 
-@pytest.mark.parametrize("code", ["gone", "store_failed"])
-async def test_a_page_that_is_refused_is_told_unless_the_client_has_begun_anew(code: str) -> None:
+async def test_a_page_that_is_refused_is_told() -> None:
     machine = Machine()
     await machine.ask(Subscribe(topic="s", generation=1))
     [sync] = machine.engine.syncs
 
-    async def refused(number: int) -> Any:
-        if code == "gone":
-            machine.peer.subscriptions["s"].stop_sync()
-        raise refusal(code, "no page")
+    def refused(number: int) -> Any:
+        raise refusal("store_failed", "no page")
 
     sync.page = refused  # type: ignore[method-assign]
     error = await machine.refused(SyncNext(topic="s", generation=1, page=0))
-    assert (error.code, error.details) == (code, {"topic": "s"})
+    assert (error.code, error.details) == ("store_failed", {"topic": "s"})
 
 
-async def test_a_page_that_comes_after_the_sync_was_given_up_is_not_sent() -> None:
+async def test_a_page_that_takes_long_is_made_in_turns_with_the_others() -> None:
     machine = Machine()
     await machine.ask(Subscribe(topic="s", generation=1))
     [sync] = machine.engine.syncs
-    page = sync.page
+    asked: list[int] = []
 
-    async def slow(number: int) -> Any:
-        found = await page(number)
-        machine.peer.subscriptions["s"].reset("s")
-        return found
+    def slowly(number: int) -> bool:
+        asked.append(number)
+        return len(asked) == 4
 
-    sync.page = slow  # type: ignore[method-assign]
+    sync.prepare = slowly  # type: ignore[method-assign]
+    page, synced = await machine.ask(SyncNext(topic="s", generation=1, page=0))
+    assert (type(page), type(synced)) == (SyncPage, Synced)
+    assert (asked, machine.wire.turns) == ([0] * 4, 2), "once at once, and the rest as a task"
+
+
+async def test_a_page_of_which_the_sync_is_given_up_meanwhile_is_not_sent() -> None:
+    machine = Machine()
+    await machine.ask(Subscribe(topic="s", generation=1))
+    [sync] = machine.engine.syncs
+    asked: list[int] = []
+
+    def slowly(number: int) -> bool:
+        asked.append(number)
+        if len(asked) == 2:
+            machine.peer.subscriptions["s"].reset("s")
+        return False
+
+    sync.prepare = slowly  # type: ignore[method-assign]
     assert await machine.ask(SyncNext(topic="s", generation=1, page=0)) == [Resync(topic="s", reason="reset")]
-    assert machine.engine.attached == {}
+    assert (asked, machine.engine.attached) == ([0, 0], {})
+
+
+# ---------------------------------------------------------------------- at once
+
+
+def test_a_session_in_memory_is_joined_in_the_moment_in_which_it_is_asked_for() -> None:
+    machine = Machine()
+    machine.engine.at_once = True
+    machine.give(Subscribe(topic="s", generation=1))
+    assert [type(one) for one in machine.sent()] == [SyncBegin]
+    machine.give(SyncNext(topic="s", generation=1, page=0))
+    assert [type(one) for one in machine.sent()] == [SyncPage, Synced]
+    assert machine.wire.jobs == []
+    assert machine.peer.subscriptions["s"].phase == "live"
+    machine.give(SyncNext(topic="s", generation=1, page=1))
+    assert (machine.sent(), machine.wire.jobs) == ([], []), "it has ended"
+
+
+async def test_what_comes_behind_something_that_waits_waits_as_well() -> None:
+    machine = Machine()
+    machine.give(Subscribe(topic="s", generation=1))
+    machine.engine.at_once = True
+    machine.give(Subscribe(topic="s", generation=2))
+    assert machine.sent() == []
+    await machine.settle()
+    # The first one is void when it gets its turn: it has been begun, and the second has replaced it.
+    assert [one.generation for one in machine.sent() if isinstance(one, SyncBegin)] == [1, 2]
+
+
+async def test_a_page_waits_while_another_waits_to_be_sent() -> None:
+    machine = Machine()
+    machine.engine.at_once = True
+    machine.wire.free = False
+    machine.give(Subscribe(topic="s", generation=1), SyncNext(topic="s", generation=1, page=0))
+    assert [type(one) for one in machine.sent()] == [SyncBegin]
+    await machine.settle()
+    assert [type(one) for one in machine.sent()] == [SyncPage, Synced]
+
+
+def test_what_goes_wrong_at_once_is_told_like_anything_else() -> None:
+    machine = Machine(sessions=("mine*",))
+    machine.engine.at_once = True
+    machine.give(
+        Subscribe(topic="other", generation=1),
+        Subscribe(topic="*", generation=1),
+        SyncNext(topic="mine", generation=1, page=0),
+    )
+    removed, bad, missing = machine.sent()
+    assert removed == Removed(topic="other", reason="not_available")
+    assert isinstance(bad, Error)
+    assert isinstance(missing, Error)
+    assert (bad.error.code, missing.error.code) == ("bad_id", "unexpected_message")
+    assert (machine.wire.jobs, machine.engine.lookups) == ([], [])
+
+    def broken(*asked: object) -> Any:
+        raise ValueError("a fault")
+
+    machine.engine.subscribe_at_once = broken  # type: ignore[method-assign]
+    machine.give(Subscribe(topic="mine", generation=1))
+    [fault] = machine.sent()
+    assert isinstance(fault, Error)
+    assert (fault.error.code, fault.error.correlation) == ("internal", "4711")
+    assert (machine.services.faults, machine.peer.subscriptions) == (["Subscribe"], {})
+
+
+async def test_sessions_that_have_to_be_loaded_are_joined_one_after_the_other() -> None:
+    machine = Machine()
+    machine.give(Subscribe(topic="s", generation=1), Subscribe(topic="s", generation=2))
+    await machine.settle()
+    assert [one.generation for one in machine.sent() if isinstance(one, SyncBegin)] == [1, 2]
+    assert machine.engine.lookups == ["s", "s"]
+
+
+def test_a_topic_that_is_not_there_is_told_at_once_as_well() -> None:
+    machine = Machine()
+
+    def absent(*asked: object) -> Any:
+        raise refusal("not_available", "no such topic")
+
+    machine.engine.subscribe_at_once = absent  # type: ignore[method-assign]
+    machine.give(Subscribe(topic="s", generation=1))
+    assert machine.sent() == [Removed(topic="s", reason="not_available")]
+    assert (machine.wire.jobs, machine.peer.subscriptions) == ([], {})
