@@ -1,9 +1,13 @@
 """What an observer's client can take: events a second, and what it costs while nothing happens.
 
-*Payloads*: events of 500 bytes, as they are in frames, through the machine of a connection: decoding, order,
-the reducer, the digest, the update for the callback. *Socket*: the same from a server that sends as fast as
-it can, through the client's thread, to a callback. *Rest*: a client with a hundred observed sessions in which
-nothing happens, and its share of a core.
+*Payloads*: events as they are in frames, through the machine of a connection: decoding, order, the reducer,
+the update to a callback, and a heartbeat with the digest after every thousand, which is compared (a server
+sends one every 15 seconds). *Socket*: the same from a server that sends as fast as it can, 32 events in a
+piece or each by itself, through the client's thread, to a callback. *Rest*: a client with a hundred
+observed sessions in which nothing happens, and its share of a core.
+
+The goals are about events of 500 bytes that change fifty steps again and again. The other `KINDS` show what
+is dearer or cheaper.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -29,14 +34,15 @@ from wsmonitor.client.actions import Call, Open, Tell
 from wsmonitor.client.clock import Instant
 from wsmonitor.client.core import ClientCore
 from wsmonitor.protocol.changes import SessionChange
+from wsmonitor.protocol.codec import decode_event
 from wsmonitor.protocol.defaults import SUBPROTOCOL
+from wsmonitor.protocol.reducer import SessionState
 
 from .pinned import cores, cpu, on_core, start_on
 from .server_process import serve as serve_ours
 
 NAME: Final = "apply"
 EVENTS: Final = 50_000
-STEPS: Final = 50
 SESSIONS: Final = 100
 _EPOCH: Final = "e"
 _NO_DIGEST: Final = 32 * "0"
@@ -64,31 +70,76 @@ def sync_answers(topic: str, generation: int) -> tuple[bytes, list[bytes]]:
     return msgspec.json.encode(begin), [msgspec.json.encode(page), msgspec.json.encode(done)]
 
 
-def events(topic: str, count: int) -> list[bytes]:
-    """So many event messages of about 500 bytes, of changing steps."""
-    made = []
-    for seq in range(1, count + 1):
-        step = {
-            "id": f"s{seq % STEPS}", "chain": "c", "name": "step", "state": "running", "producer": "p",
-            "created": "1700000000000000000", "started": "1700000000000000000",
-            "metrics": {"loss": 1 / seq, "n": seq}, "attributes": {"note": 230 * "x"}, "seq": seq,
-        }  # fmt: skip
-        made.append(
-            msgspec.json.encode(
-                {
-                    "type": "event", "topic": topic, "epoch": _EPOCH, "seq": seq, "ts": "1700000000000000000",
-                    "kind": "step", "entity": step,
-                }
-            )
-        )  # fmt: skip
+def _step(seq: int, ident: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": ident, "chain": "c", "name": "step", "state": "running", "producer": "p",
+        "created": "1700000000000000000", "started": "1700000000000000000", **fields, "seq": seq,
+    }  # fmt: skip
+
+
+def _numbers(seq: int) -> dict[str, Any]:
+    return {"metrics": {"loss": 1 / seq, "n": seq}, "attributes": {"note": 230 * "x"}}
+
+
+def _chain(seq: int, ident: str) -> dict[str, Any]:
+    made = _step(seq, ident, **_numbers(seq))
+    del made["chain"]
     return made
 
 
-def from_payloads(count: int) -> float:
-    """Events a second through the machine of a connection, with its updates told."""
+def _begun(seq: int) -> dict[str, Any]:
+    begun = str(1_700_000_000_000_000_000 + seq)
+    return _step(seq, f"s{seq}", **_numbers(seq)) | {"created": begun, "started": begun}
+
+
+KINDS: Final[dict[str, tuple[str, Callable[[int], dict[str, Any]]]]] = {
+    "500 bytes, of 50 steps": ("step", lambda seq: _step(seq, f"s{seq % 50}", **_numbers(seq))),
+    "500 bytes, each of a new step": ("step", _begun),
+    "500 bytes, of 2,000 chains": ("chain", lambda seq: _chain(seq, f"c{seq % 2000}")),
+    "progress of 50 steps": (
+        "step",
+        lambda seq: _step(seq, f"s{seq % 50}", progress={"done": seq, "total": 100_000, "unit": "rows"}),
+    ),
+    "a log line of 50 steps": (
+        "step",
+        lambda seq: _step(seq, f"s{seq % 50}", log_count=seq, log_last=f"line {seq} of what it does"),
+    ),
+}
+"""What happens: the kind of entity, and how the event of a seq leaves it."""
+
+USUAL: Final = next(iter(KINDS))
+COMPARED: Final = 1000
+"""Events between two heartbeats with the digest."""
+
+
+def messages(topic: str, what: str, count: int) -> list[bytes]:
+    """So many events of a kind of `KINDS`, and the heartbeats between them."""
+    kind, entity = KINDS[what]
+    state = SessionState(topic, _EPOCH)
+    made = []
+    for seq in range(1, count + 1):
+        event = {
+            "type": "event", "topic": topic, "epoch": _EPOCH, "seq": seq, "ts": "1700000000000000000",
+            "kind": kind, "entity": entity(seq),
+        }  # fmt: skip
+        made.append(msgspec.json.encode(event))
+        state.apply(decode_event(made[-1]))
+        if seq % COMPARED == 0 or seq == count:
+            heads = {topic: (_EPOCH, seq, state.digest)}
+            made.append(msgspec.json.encode({"type": "heartbeat", "n": len(made), "heads": heads}))
+    return made
+
+
+def from_payloads(what: str, count: int) -> tuple[float, float]:
+    """Events a second through the machine of a connection, with its updates told, and µs of CPU for one."""
     core = ClientCore(random=random.random)
     now = Instant(time.monotonic(), time.time())
-    told: list[Update] = []
+    told = 0
+
+    def tell(update: Update) -> None:
+        nonlocal told
+        if type(update) is EventApplied:
+            told += 1
 
     def carry_out() -> None:
         for action in core.take(now):
@@ -104,28 +155,31 @@ def from_payloads(count: int) -> float:
     carry_out()
     core.receive(now, welcome())
     carry_out()
-    machine = core.subscribe(now, "s", told.append)
+    machine = core.subscribe(now, "s", tell)
     carry_out()
     begin, rest = sync_answers("s", 1)
     for data in (begin, *rest):
         core.receive(now, data)
         carry_out()
-    payloads = events("s", count)
-    told.clear()
-    start = time.perf_counter()
+    payloads = messages("s", what, count)
+    start, used = time.perf_counter(), time.process_time()
     for data in payloads:
         core.receive(now, data)
         carry_out()
-    took = time.perf_counter() - start
-    if (
-        machine.position != (_EPOCH, count)
-        or sum(isinstance(update, EventApplied) for update in told) != count
-    ):
-        raise RuntimeError(f"the client is at {machine.position} after {count} events")
-    return count / took
+    took, used = time.perf_counter() - start, time.process_time() - used
+    if machine.position != (_EPOCH, count) or told != count or machine.counters.mismatches:
+        raise RuntimeError(f"the client is at {machine.position} after {count} events: {machine.counters}")
+    return count / took, used / count * 1e6
 
 
-async def _flood(connection: ServerConnection, payloads: list[bytes]) -> None:
+def _frame(payload: bytes) -> bytes:
+    """An unmasked text frame of less than 64 KiB (RFC 6455, 5.2)."""
+    size = len(payload)
+    head = bytes((0x81, size)) if size < 126 else b"\x81\x7e" + size.to_bytes(2, "big")
+    return head + payload
+
+
+async def _flood(connection: ServerConnection, pieces: list[bytes]) -> None:
     async for text in connection:
         message = json.loads(text)
         match message["type"]:
@@ -137,19 +191,22 @@ async def _flood(connection: ServerConnection, payloads: list[bytes]) -> None:
             case "sync_next":
                 for data in rest:
                     await connection.send(data.decode())
-                for data in payloads:
-                    await connection.send(data, text=True)
+                for piece in pieces:
+                    # Past the library, as our server does: its own sending would be the limit.
+                    connection.transport.write(piece)
+                    await connection.drain()
             case "heartbeat":
                 answer = {"type": "heartbeat_ack", "n": message["n"], "time": str(time.time_ns())}
                 await connection.send(json.dumps(answer))
 
 
-async def flood(count: int) -> None:
-    """The server's process: whoever subscribes gets *count* events as fast as they go."""
-    payloads = events("s", count)
+async def flood(what: str, count: int, together: int) -> None:
+    """The server's process: whoever subscribes gets *count* events as fast as they go, some *together*."""
+    frames = [_frame(data) for data in messages("s", what, count)]
+    pieces = [b"".join(frames[at : at + together]) for at in range(0, len(frames), together)]
 
     async def handle(connection: ServerConnection) -> None:
-        await _flood(connection, payloads)
+        await _flood(connection, pieces)
 
     protocols = [Subprotocol(SUBPROTOCOL)]
     async with serve(
@@ -159,10 +216,10 @@ async def flood(count: int) -> None:
         await server.serve_forever()
 
 
-def through_socket(count: int) -> tuple[float, float]:
+def through_socket(what: str, count: int, together: int) -> tuple[float, float]:
     """Events a second through a socket to a callback, and the client's processor time for one in µs."""
     pair = cores()
-    command = [sys.executable, "-m", "benchmarks.applying", "flood", str(count)]
+    command = [sys.executable, "-m", "benchmarks.applying", "flood", what, str(count), str(together)]
     with start_on(pair[0] if pair else None, command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -185,10 +242,13 @@ def through_socket(count: int) -> tuple[float, float]:
             with (
                 on_core(pair[1] if pair else None),
                 connect(Target(url=url, token="t")) as connection,
-                connection.subscribe("s", update),
+                connection.subscribe("s", update) as subscription,
             ):
                 if not done.wait(120):
                     raise RuntimeError(f"{seen} of {count} events arrived")
+                counters = subscription.counters
+                if counters.mismatches or counters.gaps or counters.syncs != 1:
+                    raise RuntimeError(f"something was lost on the way: {counters}")
         finally:
             process.kill()
     return (count - 1) / (times[1] - times[0]), (used[1] - used[0]) / count * 1e6
@@ -252,8 +312,26 @@ def at_rest(seconds: float) -> float:
 
 def run(*, rounds: int, seconds: float = 45.0) -> list[dict[str, Any]]:
     """Medians over the rounds. A rest of *seconds* has three heartbeats each way."""
-    payloads = [from_payloads(EVENTS) for _ in range(rounds)]
-    socket = [through_socket(EVENTS) for _ in range(rounds)]
+    plans: list[tuple[str, str, Callable[[], tuple[float, float]]]] = [
+        (
+            "payloads" if what == USUAL else f"payloads: {what}",
+            what,
+            partial(from_payloads, what, EVENTS),
+        )
+        for what in KINDS
+    ]
+    plans += [
+        (name, f"{what}; {together} in a piece", partial(through_socket, what, EVENTS, together))
+        for name, what, together in (
+            ("socket", USUAL, 32),
+            ("socket: one by one", USUAL, 1),
+            ("socket: each of a new step", "500 bytes, each of a new step", 32),
+        )
+    ]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name, _, _ in plans}
+    for _ in range(rounds):  # all of them by turns
+        for name, _, measure in plans:
+            found[name].append(measure())
     resting = [at_rest(seconds) for _ in range(rounds)]
 
     def row(what: str, values: list[float], unit: str, besides: str) -> dict[str, Any]:
@@ -266,16 +344,19 @@ def run(*, rounds: int, seconds: float = 45.0) -> list[dict[str, Any]]:
             "besides": besides,
         }
 
-    cost = statistics.median(each for _, each in socket)
-    return [
-        row("payloads", payloads, "events/s", f"{EVENTS} events of {STEPS} steps"),
-        row("socket", [rate for rate, _ in socket], "events/s", f"CPU {cost:.1f} µs an event"),
-        row("rest", [100 * share for share in resting], "% of a core", f"{SESSIONS} sessions observed"),
-    ]
+    rows = []
+    for name, what, _ in plans:
+        cost = statistics.median(each for _, each in found[name])
+        rates = [rate for rate, _ in found[name]]
+        rows.append(row(name, rates, "events/s", f"{what}; CPU {cost:.1f} µs an event"))
+    rows.append(
+        row("rest", [100 * share for share in resting], "% of a core", f"{SESSIONS} sessions observed")
+    )
+    return rows
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "flood":
-        asyncio.run(flood(int(sys.argv[2])))
+        asyncio.run(flood(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
         rest(sys.argv[2], sys.stdin.readline().strip(), int(sys.argv[3]))

@@ -680,3 +680,25 @@ def test_an_error_of_a_session_concerns_its_publications_or_the_one_that_it_name
     bench.opened(machine)
     bench.give(error("store_failed", session="s", **details))
     assert machine.stage == ("pausing" if concerned else "open")
+
+
+def test_at_rest_there_is_nothing_to_take() -> None:
+    bench = Bench()
+    assert not bench.core.at_rest, "nobody was told of the status yet"
+    bench.live()
+    assert bench.core.at_rest
+    machine, _ = bench.watch()
+    assert not bench.core.at_rest, "it is to be asked for"
+    bench.run()
+    assert not bench.core.at_rest, "it is not in sync yet: that is to be found out each time"
+    bench.sync()
+    assert bench.core.at_rest
+    called: list[str] = []
+    bench.core.call(lambda: called.append("called"))
+    assert not bench.core.at_rest
+    bench.run()
+    assert (bench.core.at_rest, called) == (True, ["called"])
+    bench.core.link.lost(bench.now, bench.core.link.attempt, 1006, "gone")
+    assert not bench.core.at_rest, "the status is another"
+    bench.run()
+    assert machine.phase == "waiting"

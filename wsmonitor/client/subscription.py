@@ -29,7 +29,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from wsmonitor.protocol.codec import decode_event
-from wsmonitor.protocol.entities import Entity
 from wsmonitor.protocol.errors import ProtocolError, StateError
 from wsmonitor.protocol.messages import (
     Batch,
@@ -277,18 +276,25 @@ class SubscriptionMachine:
 
     def event(self, now: float, event: Event) -> None:
         """One event, live or in the tail of a sync."""
-        if self.stage == "live":
-            self._live_event(now, event)
-        elif self.stage == "tail" and self._shadow is not None:
-            try:
-                self._shadow.state.apply(event)
-            except StateError as exc:
-                self._again(now, f"the events after the sync do not fit: {exc}", resume=True)
-                return
-            self._shadow.tail.append(event)
-            self._deadline = now + SYNC_TIMEOUT
+        state = self.state
+        if self.stage != "live" or state is None:
+            self._tail_event(now, event)
+        elif event.epoch != state.epoch:
+            self._lost(now, "the server began a new history")
+        elif event.seq <= state.seq:
+            self.counters.duplicates += 1
+        elif event.seq > state.seq + 1:
+            self._lost(now, f"event {event.seq} came, expected {state.seq + 1}")
         else:
-            self.counters.foreign += 1
+            try:
+                entity = state.apply(event)
+            except StateError as exc:
+                self._again(now, f"event {event.seq} cannot be applied: {exc}", resume=False)
+                return
+            self.counters.applied += 1
+            self._tell(EventApplied(event, entity))
+            if self._absent:
+                self._appeared()
 
     def batch(self, now: float, batch: Batch) -> None:
         """With delivery "latest": what changed since our position."""
@@ -406,25 +412,17 @@ class SubscriptionMachine:
 
     # ------------------------------------------------------------------ inside
 
-    def _live_event(self, now: float, event: Event) -> None:
-        state = self.state
-        assert state is not None
-        if event.epoch != state.epoch:
-            self._lost(now, "the server began a new history")
-        elif event.seq <= state.seq:
-            self.counters.duplicates += 1
-        elif event.seq > state.seq + 1:
-            self._lost(now, f"event {event.seq} came, expected {state.seq + 1}")
-        else:
-            try:
-                entity: Entity | None = state.apply(event)
-            except StateError as exc:
-                self._again(now, f"event {event.seq} cannot be applied: {exc}", resume=False)
-                return
-            self.counters.applied += 1
-            self._tell(EventApplied(event, entity))
-            if self._absent:
-                self._appeared()
+    def _tail_event(self, now: float, event: Event) -> None:
+        if self.stage != "tail" or self._shadow is None:
+            self.counters.foreign += 1
+            return
+        try:
+            self._shadow.state.apply(event)
+        except StateError as exc:
+            self._again(now, f"the events after the sync do not fit: {exc}", resume=True)
+            return
+        self._shadow.tail.append(event)
+        self._deadline = now + SYNC_TIMEOUT
 
     def _appeared(self) -> None:
         if self._absent:

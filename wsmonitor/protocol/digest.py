@@ -138,7 +138,10 @@ def _map(value: dict[str, Any]) -> dict[str, Any]:
             continue
         if changed is None:
             changed = value.copy()
-        changed[key] = _number(item) if kind is float else _plain(item)
+        if kind is float and not item.is_integer() and -_LARGEST <= item <= _LARGEST:
+            changed[key] = "f:" + _eight_bytes(item).hex()
+        else:
+            changed[key] = _plain(item)
     return value if changed is None else changed
 
 
@@ -161,31 +164,26 @@ def canonical(entity: Entity) -> bytes:
     """The canonical encoding of *entity*, as the module's docstring specifies it."""
     # Written out by kind rather than driven by FIELDS: this runs once per event on every side. A test holds
     # the two against each other.
-    match entity:
-        case Step():
-            head: tuple[Any, ...] = (
-                "step",
-                entity.id,
-                entity.chain,
-                entity.parent,
-                entity.step_key,
-                entity.attempt,
-                entity.commands,
-            )
-        case Chain():
-            head = ("chain", entity.id)
-        case Session():
-            head = ("session", entity.id, entity.run, _specs(entity.commands))
-        case _:
-            kind = KIND_OF[type(entity)]
-            return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
-    progress, given, result, error, links = (
-        entity.progress,
-        entity.input,
-        entity.output,
-        entity.error,
-        entity.links,
-    )
+    head: tuple[Any, ...]
+    if isinstance(entity, Step):
+        head = (
+            "step",
+            entity.id,
+            entity.chain,
+            entity.parent,
+            entity.step_key,
+            entity.attempt,
+            entity.commands,
+        )
+    elif isinstance(entity, Chain):
+        head = ("chain", entity.id)
+    elif isinstance(entity, Session):
+        head = ("session", entity.id, entity.run, _specs(entity.commands))
+    else:
+        kind = KIND_OF[type(entity)]
+        return _encode((kind, *(_plain(getattr(entity, field)) for field in FIELDS[kind])))
+    progress, error, links = entity.progress, entity.error, entity.links
+    given, result = entity.input, entity.output
     tail = (
         entity.name,
         entity.kind,
