@@ -22,7 +22,6 @@ in a terminal state (a record that arrives late, or is asserted again after a ne
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -339,7 +338,7 @@ class Authority:
                     self._reject(producer, number, change, rejection)
                 accepted = last
             number = last + 1
-        self._move(dataclasses.replace(position, accepted=accepted))
+        self._move(position.at(accepted))
         return accepted
 
     def _take(

@@ -24,6 +24,7 @@ from wsmonitor.protocol.ids import directory_topic
 from wsmonitor.protocol.messages import Event
 from wsmonitor.protocol.reducer import SessionState
 
+from .deadlines import Deadlines
 from .hub import Feed, Numbered
 from .ports import Subscriber
 
@@ -79,7 +80,7 @@ class Directory:
         self._limits = limits
         self._mint = mint_epoch
         self._lines: dict[str, _Line] = {}
-        self._pending: dict[str, float] = {}
+        self._pending = Deadlines()
         self._views: dict[tuple[tuple[str, ...], str], _View] = {}
 
     def __len__(self) -> int:
@@ -104,9 +105,9 @@ class Directory:
         if _news(line.told, listing) or now >= line.told_at + CONFLATE:
             if listing != line.told:
                 self._tell(line, now, now_ns)
-            self._pending.pop(listing.id, None)
+            self._pending.set(listing.id, None)
         else:
-            self._pending.setdefault(listing.id, line.told_at + CONFLATE)
+            self._pending.set(listing.id, line.told_at + CONFLATE)
 
     def _tell(self, line: _Line, now: float, now_ns: int) -> None:
         line.told, line.told_at = line.current, now
@@ -117,7 +118,7 @@ class Directory:
     def remove(self, session: str, now_ns: int) -> None:
         """The session is gone."""
         line = self._lines.pop(session, None)
-        self._pending.pop(session, None)
+        self._pending.set(session, None)
         if line is not None:
             for view in self._views.values():
                 if view.covers(line.told):
@@ -161,11 +162,11 @@ class Directory:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` has something to do; None if never."""
-        deadlines = list(self._pending.values())
-        deadlines.extend(
-            view.unused_since + UNUSED for view in self._views.values() if view.unused_since is not None
-        )
-        return min(deadlines, default=None)
+        when = self._pending.next()
+        for view in self._views.values():
+            if view.unused_since is not None and (when is None or view.unused_since + UNUSED < when):
+                when = view.unused_since + UNUSED
+        return when
 
     def sweep(self, now: float) -> None:
         """Note which views nobody uses any more."""
@@ -177,8 +178,7 @@ class Directory:
 
     def handle_timeout(self, now: float, now_ns: int) -> None:
         """Tell what waited long enough; forget views that nobody used for a while."""
-        for session in [one for one, when in self._pending.items() if when <= now]:
-            del self._pending[session]
+        for session in self._pending.due(now):
             line = self._lines[session]
             if line.current != line.told:
                 self._tell(line, now, now_ns)

@@ -100,6 +100,7 @@ class SessionEngine:
         self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadlines = Deadlines()
+        self._unarmed: dict[str, LoadedSession] = {}  # whose deadlines may be others at the end of the turn
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._timer_due = 0.0
@@ -304,12 +305,19 @@ class SessionEngine:
         return loaded
 
     def _arm(self, loaded: LoadedSession) -> None:
-        if loaded.removed:
+        """The deadlines of *loaded* may be others: looked at once a turn, however often it changes."""
+        if not self._unarmed:
+            asyncio.get_running_loop().call_soon(self._arm_all)
+        self._unarmed[loaded.id] = loaded
+
+    def _arm_all(self) -> None:
+        if not self._unarmed:
             return
+        unarmed, self._unarmed = self._unarmed, {}
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
-        if not loaded.evictable:
-            loaded.idle_since = now
-        self._deadlines.set(loaded.id, loaded.next_deadline(now, now_ns))
+        for loaded in unarmed.values():
+            if self._sessions.get(loaded.id) is loaded:
+                self._deadlines.set(loaded.id, loaded.arm(now, now_ns))
         self._schedule()
 
     def _changed(self, loaded: LoadedSession) -> None:
@@ -346,6 +354,7 @@ class SessionEngine:
 
     def handle_timeout(self) -> None:
         """Do what is due by the clock that was given."""
+        self._arm_all()
         self._timer_at = None
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
         for key in self._deadlines.due(now):

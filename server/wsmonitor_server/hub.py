@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 from weakref import ref
 
@@ -29,8 +28,7 @@ SHARE_DISTANCE: Final = 256
 """How many events behind the head a snapshot may be and still be shared with the next sync."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbered:
+class Numbered(NamedTuple):
     """An event as the authority numbered it: the bytes for all, and what they say.
 
     ``number`` is what the entity adds to the digest (None: not computed yet).

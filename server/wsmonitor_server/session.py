@@ -159,17 +159,25 @@ class LoadedSession:
         and anybody may ask for any number of ids that are not there."""
         return IDLE if self.feed.state.seq else IDLE_ABSENT
 
-    def next_deadline(self, now: float, now_ns: int) -> float | None:
-        """When something is due, in seconds of the monotonic clock; None if never."""
-        expires = next_deadline_ns(self.authority)
-        candidates = [
-            self.watch.next_deadline(),
-            None if expires is None else now + max(0, expires - now_ns) / 1e9,
-            self.feed.presence.deadline(),
-            self.retry_at,
-            self.idle_since + self.keep if self.evictable else None,
-        ]
-        return min((when for when in candidates if when is not None), default=None)
+    def arm(self, now: float, now_ns: int) -> float | None:
+        """When something is due, in seconds of the monotonic clock; None if never.
+
+        Looked at when something may have changed: that is when it was used last.
+        """
+        candidates: list[float] = []
+        if (when := self.watch.next_deadline()) is not None:
+            candidates.append(when)
+        if (expires := next_deadline_ns(self.authority)) is not None:
+            candidates.append(now + max(0, expires - now_ns) / 1e9)
+        if (when := self.feed.presence.deadline()) is not None:
+            candidates.append(when)
+        if self.retry_at is not None:
+            candidates.append(self.retry_at)
+        if not self.evictable:
+            self.idle_since = now
+        else:
+            candidates.append(self.idle_since + self.keep)
+        return min(candidates, default=None)
 
     def apply_verdicts(self, now_ns: int) -> None:
         """Bring the records in line with what the server's clock says of the producers."""
@@ -190,6 +198,8 @@ class LoadedSession:
     def verdicts_kept(self) -> None:
         """Everything is committed: what is said for good need not be said again."""
         self.goodbyes.clear()
+        if not self.verdicts:
+            return
         open_of = self.authority.facts.open_of
         self.verdicts = {
             one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed" or one in open_of

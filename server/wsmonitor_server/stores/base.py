@@ -72,6 +72,10 @@ class ProducerPosition:
     holder: str = ""  # who opened it last: random, one per process run
     node: str = ""  # the server node whose connection it is on, or was; "" where there is only one
 
+    def at(self, accepted: int) -> ProducerPosition:
+        """The same producer, with change *accepted* as its last."""
+        return ProducerPosition(self.producer, self.subject, self.epoch, accepted, self.holder, self.node)
+
 
 @dataclass(slots=True)
 class Commit:
