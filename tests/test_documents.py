@@ -82,16 +82,21 @@ def test_the_reference_of_watching_has_every_trait_and_column() -> None:
 
 def test_the_reference_has_every_setting_with_its_default(tmp_path: Path) -> None:
     text = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
-    shown, changed = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    shown, changed, shared = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     table = tomllib.loads(shown)
     names = set(ServerConfig.__struct_fields__) - {"timing", "limits"}
     assert set(table) == names
     assert set(table["auth"]) == set(ServerConfig().auth.__struct_fields__)
     assert set(table["retention"]) == set(ServerConfig().retention.__struct_fields__)
+    assert set(table["tenant_limits"]) == set(ServerConfig().tenant_limits.__struct_fields__)
     (tmp_path / "server.toml").write_text(shown.replace('"memory" ', '"" '), encoding="utf-8")
     assert load(tmp_path / "server.toml", {}) == ServerConfig()
     (tmp_path / "server.toml").write_text(changed, encoding="utf-8")
     assert load(tmp_path / "server.toml", {}).limits.history_events == 5000
+    (tmp_path / "server.toml").write_text(shared, encoding="utf-8")
+    tenants = load(tmp_path / "server.toml", {}).tenants
+    assert (tenants["acme"].connections, tenants["acme"].event_rate) == (5000, 2000.0)
+    assert (tenants[""].connections, tenants[""].event_rate) == (50, 2000.0)
 
 
 def test_the_reference_has_every_variable() -> None:

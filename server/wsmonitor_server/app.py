@@ -36,6 +36,7 @@ from .pages import Pages, connection_measures, open_files, plain
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
+from .tenants import Tenants
 from .tls import TlsGate, tls_context
 from .transport import CLOSE_GRACE, HandshakeRequest
 
@@ -81,8 +82,13 @@ class Server:
         self.limits = config.limits
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.auth = Authenticator(
-            keys, engine.revoked, audience=config.auth.audience, issuer=config.auth.issuer
+            keys,
+            engine.revoked,
+            audience=config.auth.audience,
+            issuer=config.auth.issuer,
+            tenant_claim=config.auth.tenant_claim,
         )
+        self.tenants = Tenants(config.tenant_limits, config.tenants)
         self.instance = secrets.token_hex(8)
         self.connections: dict[str, Connection] = {}
         self.peers: dict[Peer, None] = {}  # in the order in which they came
@@ -274,23 +280,26 @@ class Server:
         forwarded = request.header("X-Forwarded-For") if self.config.behind_proxy else None
         return forwarded.rsplit(",", 1)[-1].strip()[:64] if forwarded else address
 
-    def may_connect(self, credential: Credential) -> str:
-        """The limit that one more connection of this subject would be beyond; "" if it may come."""
+    def may_connect(self, credential: Credential) -> ErrorInfo | None:
+        """The limit that one more connection with this token would be beyond; None if it may come."""
+        claims = credential.claims
         if len(self.peers) >= self.limits.connections:
-            return "connections"
-        if self._by_subject[credential.claims.sub] >= self.limits.connections_per_subject:
-            return "connections_per_subject"
-        return ""
+            return self.limit("connections")
+        if self._by_subject[claims.sub] >= self.limits.connections_per_subject:
+            return self.limit("connections_per_subject")
+        return self.tenants.of(claims.tenant, self.clock.monotonic()).connect()
 
     def remember(self, connection: Connection, peer: Peer) -> None:
         """*peer*'s handshake is done."""
         self.door.leave(connection)
         self.peers[peer] = None
         self._by_subject[peer.credential.claims.sub] += 1
+        peer.tenant.connections += 1
 
     def forget(self, peer: Peer) -> None:
         """*peer*'s connection is gone."""
         self.peers.pop(peer, None)
+        peer.tenant.connections -= 1
         subject = peer.credential.claims.sub
         self._by_subject[subject] -= 1
         if self._by_subject[subject] <= 0:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.defaults import AUDIENCE, ISSUER
+from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, TENANT
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import ConfigurationError
 
@@ -255,6 +255,7 @@ class Authenticator:
         keys: where the keys are.
         revoked: whether a ``jti`` was revoked.
         audience, issuer: what ``aud`` and ``iss`` have to be.
+        tenant_claim: the claim that names the tenant; "" for none.
     """
 
     def __init__(
@@ -264,11 +265,13 @@ class Authenticator:
         *,
         audience: str = AUDIENCE,
         issuer: str = ISSUER,
+        tenant_claim: str = TENANT,
     ) -> None:
         self._keys = keys
         self._revoked = revoked
         self._audience = audience
         self._issuer = issuer
+        self._tenant_claim = tenant_claim
         self._generation = 1
         self._verified = Verified()
 
@@ -360,6 +363,8 @@ class Authenticator:
         _refuse_other_spellings(parts if seen is None else parts[1:])
         _refuse_repeated(parts[:2] if seen is None else parts[1:2])
         try:
+            # Whoever is the tenant by another claim, this one says nothing of it.
+            payload[TENANT] = payload.get(self._tenant_claim, "") if self._tenant_claim else ""
             claims = msgspec.convert(payload, Claims)
             # A lone surrogate passes through JSON's escapes, and could not be written anywhere.
             msgspec.json.encode(claims)
@@ -457,6 +462,7 @@ def issue(
     ttl: int,
     jti: str,
     name: str = "",
+    tenant: str = "",
     audience: str = AUDIENCE,
     issuer: str = ISSUER,
 ) -> str:
@@ -475,4 +481,6 @@ def issue(
     }
     if name:
         claims["name"] = name
+    if tenant:
+        claims[TENANT] = tenant
     return jwt.encode(claims, secret, algorithm="HS256")

@@ -15,15 +15,18 @@ from typing import Any, Final, Literal
 import msgspec
 
 from wsmonitor.host import is_loopback
-from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, Limits, Timing
+from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, TENANT, Limits, Timing
 from wsmonitor.protocol.errors import ConfigurationError
 
 from .retention import Retention
 from .stores.redis.address import SCHEMES, parse
+from .tenants import TenantLimits
 
 DEFAULT_PORT: Final = 8765
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
+
+_DEFAULT: Final = "tenant_limits"
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
@@ -41,6 +44,7 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     algorithms: tuple[Algorithm, ...] = ()  # for key sets; default: RS256, ES256 and EdDSA
     audience: str = AUDIENCE
     issuer: str = ISSUER
+    tenant_claim: str = TENANT
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +67,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
         retention: what of ended sessions is kept, and how long.
+        tenant_limits: what each tenant may have of this server.
+        tenants: by name, of those that may have something else.
         drain_timeout: seconds that a stopping server waits for what it has begun, and for who does not read.
     """
 
@@ -83,6 +89,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     retention: Retention = Retention()
     timing: Timing = Timing()
     limits: Limits = Limits()
+    tenant_limits: TenantLimits = TenantLimits()
+    tenants: dict[str, TenantLimits] = {}
 
 
 def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
@@ -99,11 +107,13 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
             raise ConfigurationError(f"cannot read {path}: {exc.strerror or exc}") from exc
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
             raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
-    for name, struct in (("timing", Timing), ("limits", Limits), ("retention", Retention)):
+    sections = (("timing", Timing), ("limits", Limits), ("retention", Retention), (_DEFAULT, TenantLimits))
+    for name, struct in sections:
         section = table.get(name, {})
         unknown = set(section) - set(struct.__struct_fields__) if isinstance(section, dict) else set()
         if unknown:
             raise ConfigurationError(f"{path}: unknown key `{name}.{sorted(unknown)[0]}`")
+    _inherit(table)
     table.update({key: value for key, value in overrides.items() if value is not None})
     try:
         config = msgspec.convert(table, ServerConfig)
@@ -111,6 +121,15 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
         raise ConfigurationError(f"{path or 'the configuration'}: {exc}") from exc
     validate(config)
     return config
+
+
+def _inherit(table: dict[str, Any]) -> None:
+    """What a tenant's table does not say holds for it as for all."""
+    common, named = table.get(_DEFAULT, {}), table.get("tenants", {})
+    if isinstance(common, dict) and isinstance(named, dict):
+        table["tenants"] = {
+            name: {**common, **one} if isinstance(one, dict) else one for name, one in named.items()
+        }
 
 
 def validate(config: ServerConfig) -> None:
@@ -144,6 +163,13 @@ def validate(config: ServerConfig) -> None:
     for name in Limits.__struct_fields__:
         if not 0 < getattr(config.limits, name) < math.inf:
             raise ConfigurationError(f"limits.{name} has to be above 0")
+    if not config.auth.tenant_claim and config.tenants:
+        raise ConfigurationError("tenants: nobody is one of them, because auth.tenant_claim is empty")
+    named = {f"tenants.{name}": limits for name, limits in config.tenants.items()}
+    for table, limits in {_DEFAULT: config.tenant_limits, **named}.items():
+        for name in TenantLimits.__struct_fields__:
+            if not 0 <= getattr(limits, name) < math.inf:
+                raise ConfigurationError(f"{table}.{name} has to be 0 (no limit) or above")
     for name in Retention.__struct_fields__:
         if not 0 <= getattr(config.retention, name) < math.inf:
             raise ConfigurationError(f"retention.{name} has to be 0 (no limit) or above")

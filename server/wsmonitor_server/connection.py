@@ -280,9 +280,10 @@ class Connection:
         except AuthError as exc:
             self._refuse(request, exc.info.code, error_answer(exc.info))
             return
-        if beyond := server.may_connect(credential):
-            info = server.limit(beyond)
-            self._refuse(request, info.code, error_answer(info, 503 if beyond == "connections" else None))
+        info = server.may_connect(credential)
+        if info is not None:
+            full = info.details["limit"] == "connections"
+            self._refuse(request, info.code, error_answer(info, 503 if full else None))
             return
         self._accept(request, credential)
 

@@ -110,6 +110,7 @@ class EmbeddedServer:
         *,
         jti: str | None = None,
         name: str = "",
+        tenant: str = "",
     ) -> str:
         """A token for this server.
 
@@ -120,6 +121,7 @@ class EmbeddedServer:
             ttl: seconds that it is valid.
             jti: its id, by default a random one.
             name: what others see in the presence list.
+            tenant: who shares the server with others, and has limits of his own; "" for nobody.
         """
         return issue(
             self._key,
@@ -130,6 +132,7 @@ class EmbeddedServer:
             ttl=ttl,
             jti=jti if jti is not None else secrets.token_hex(16),
             name=name,
+            tenant=tenant,
         )
 
     async def start(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -666,6 +666,16 @@ class SessionEngine:
         """See `ports.Engine.value_read`. Raises `Refusal`."""
         await self._existing(session)
         return await self._values.read(session, sha256, offset, length)
+
+    def value_bytes(self, sessions: Collection[str], uploads: Mapping[tuple[str, str], int]) -> int:
+        """See `ports.Engine.value_bytes`."""
+        facts = {one: self._sessions[one].authority.facts for one in sessions if one in self._sessions}
+        waiting = sum(
+            size
+            for (session, sha256), size in uploads.items()
+            if session not in facts or sha256 not in facts[session].references
+        )
+        return waiting + sum(one.value_bytes for one in facts.values())
 
     # -- removal, retention, revocation
 

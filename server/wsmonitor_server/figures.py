@@ -378,6 +378,55 @@ SECTIONS: Final[tuple[Section, ...]] = (
         ),
     ),
     Section(
+        "Tenants",
+        (
+            Metric(
+                "tenant_connections",
+                "gauge",
+                "connections",
+                "Authenticated connections, by tenant: those with a table in the configuration by name, "
+                "`(other)` for the others together, `(none)` for tokens without a tenant.",
+                labels=("tenant",),
+            ),
+            Metric(
+                "tenant_subscriptions",
+                "gauge",
+                "subscriptions",
+                "Of all its connections.",
+                labels=("tenant",),
+            ),
+            Metric(
+                "tenant_sessions",
+                "gauge",
+                "sessions",
+                "Sessions into which it publishes now.",
+                labels=("tenant",),
+            ),
+            Metric(
+                "tenant_changes_total",
+                "counter",
+                "changes",
+                "Changes that it has published, before they were judged.",
+                labels=("tenant",),
+            ),
+            Metric(
+                "tenant_received_bytes_total",
+                "counter",
+                "bytes",
+                "Bytes of messages with these, and with pages of values.",
+                labels=("tenant",),
+            ),
+            Metric(
+                "tenant_refusals_total",
+                "counter",
+                "refusals",
+                "How often it was beyond one of its limits.",
+                worry="it rises: the tenant needs more, or has a program that runs wild",
+                labels=("tenant",),
+            ),
+        ),
+    ),
+    Section(
         "Several servers on one Redis",
         (
             Metric(

@@ -15,6 +15,7 @@ Every refusal has the body ``{"error": {"code": …, "message": …}}``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,11 @@ def error_answer(info: ErrorInfo, status: int | None = None) -> Answer:
     if status is None:
         entry = CATALOGUE.get(info.code)
         status = entry.http_status if entry is not None and entry.http_status else 500
-    headers = {**JSON, "WWW-Authenticate": 'Bearer realm="wsmonitor"'} if status == 401 else JSON
+    headers = dict(JSON)
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="wsmonitor"'
+    if (wait := info.details.get("retry_after")) is not None:
+        headers["Retry-After"] = str(math.ceil(wait))  # whole seconds: RFC 9110, 10.2.3
     return Answer(status, msgspec.json.encode({"error": info}), headers, info.code)
 
 

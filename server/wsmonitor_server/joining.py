@@ -81,6 +81,8 @@ class Joining:
         if subscription is None:
             if len(peer.subscriptions) >= peer.limits.subscriptions:
                 raise Refusal(limit_info("subscriptions", peer.limits.subscriptions, topic=topic))
+            if (beyond := peer.tenant.subscribe()) is not None:
+                raise Refusal(beyond)
             hello, claims = peer.hello, peer.credential.claims
             subscription = Subscription(
                 peer,
@@ -90,6 +92,7 @@ class Joining:
                 (hello.instance if hello is not None else "") or peer.ident,
             )
             peer.subscriptions[topic] = subscription
+            peer.tenant.subscriptions += 1
         elif message.generation <= subscription.generation:
             raise refusal(
                 "bad_message",

@@ -127,6 +127,7 @@ def measures(server: Server) -> dict[str, Value]:
         "ready": int(server.pages.readiness.known() is None),
         "draining": int(server.draining),
         **connection_measures(server),
+        **server.tenants.measures(),
         **server.engine.measures(),
         **_process(),
     }

@@ -47,6 +47,7 @@ from .outbox import Lane, Outbox
 from .ports import Clock, Engine
 from .replies import error_info
 from .subscription import Subscription
+from .tenants import Tenants
 
 if TYPE_CHECKING:
     from .requests import Requests
@@ -117,6 +118,7 @@ class Services(Protocol):
     timing: Timing
     limits: Limits
     clock: Clock
+    tenants: Tenants
     instance: str
     stopped: bool
     counters: Counter[str]
@@ -188,6 +190,7 @@ class Peer:
         "services",
         "straight",
         "subscriptions",
+        "tenant",
         "turn",
         "wire",
     )
@@ -198,6 +201,7 @@ class Peer:
         now = services.clock.monotonic()
         self.ident = ident
         self.credential = credential
+        self.tenant = services.tenants.of(credential.claims.tenant, now)
         self.expires: float = credential.claims.exp
         self.straight: Callable[[bytes], None] | None = None
         self.turn = -1
@@ -452,6 +456,7 @@ class Peer:
     def end_subscription(self, subscription: Subscription) -> None:
         """Detach *subscription*; nothing of its topic is sent any more."""
         if self.subscriptions.pop(subscription.topic, None) is not None:
+            self.tenant.subscriptions -= 1
             subscription.end()
             self.services.engine.unsubscribe(subscription.topic, subscription)
 

@@ -7,7 +7,7 @@ sessions. Everything here is called on the server's one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -195,6 +195,10 @@ class Engine(Protocol):
     async def value_read(
         self, session: str, sha256: str, offset: int, length: int
     ) -> tuple[bytes, int] | None: ...
+    def value_bytes(self, sessions: Collection[str], uploads: Mapping[tuple[str, str], int]) -> int:
+        """Bytes of the large values that *sessions* refer to, those of them that are in memory; and of
+        *uploads* (session and SHA-256 to size) those to which nothing refers yet."""
+
     async def remove(self, session: str) -> None: ...
     async def revoke(self, jti: str, expires: int) -> None: ...
 

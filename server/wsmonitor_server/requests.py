@@ -129,7 +129,7 @@ class Requests:
                 return
 
         async def job() -> None:
-            await self._carry_out(route, message, rest)
+            await self._carry_out(route, message, size, rest)
 
         self._peer.wire.run(lane, size, job)
 
@@ -141,12 +141,13 @@ class Requests:
             self._answer_failure(exc, message)
             return None
 
-    async def _carry_out(self, route: Route, message: Any, rest: Rest | None) -> None:
+    async def _carry_out(self, route: Route, message: Any, size: int, rest: Rest | None) -> None:
         peer = self._peer
         if peer.phase == "closed" or not peer.still_valid():
             return
         try:
             self._decide(route.permit, getattr(message, "session", ""))
+            self._charge(message, size)
             await (route.handle(self, message) if rest is None else rest())
         except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the connection
             self._answer_failure(exc, message)
@@ -166,6 +167,18 @@ class Requests:
                 correlation=self._peer.services.fault(self._peer, type(message).__name__),
             )
         self._peer.send_error(_located(info, message), getattr(message, "request", None))
+
+    def _charge(self, message: Any, size: int) -> None:
+        """What is published is the tenant's. Raises `Refusal` when it has published too much."""
+        if isinstance(message, Publish | DamagedPublish | ValuePut):
+            changes = 0 if isinstance(message, ValuePut) else len(message.changes)
+            now = self._peer.services.clock.monotonic()
+            self._within(self._peer.tenant.publish(changes, size, now), message.session)
+
+    @staticmethod
+    def _within(beyond: ErrorInfo | None, session: str = "") -> None:
+        if beyond is not None:
+            raise Refusal(msgspec.structs.replace(beyond, session=session))
 
     def _decide(self, permit: str, session: str) -> None:
         claims = self._peer.credential.claims
@@ -193,14 +206,21 @@ class Requests:
         taken = self._opening.union(self._producers)
         if key not in taken and len(taken) >= peer.limits.publications:
             raise Refusal(limit_info("publications", peer.limits.publications, session=message.session))
+        self._within(peer.tenant.open(message.session), message.session)
         self._opening.add(key)
+        peer.tenant.opened(message.session)
         try:
             opened, handle = await peer.services.engine.open_producer(message, peer.credential.claims, self)
+        except BaseException:
+            peer.tenant.closed(message.session)
+            raise
         finally:
             self._opening.discard(key)
         if peer.phase == "closed":
+            peer.tenant.closed(message.session)
             await handle.close(goodbye=False)
             return
+        self._forget(key)
         self._producers[key] = handle
         peer.send(opened)
 
@@ -223,7 +243,7 @@ class Requests:
         handle = self._producers.get(key)
         self._goodbyes.pop(key, None)
         if handle is not None and handle.epoch == message.producer_epoch:
-            del self._producers[key]
+            self._forget(key)
             await handle.close(goodbye=True)
         self._peer.send(Done(request=message.request))
 
@@ -239,16 +259,21 @@ class Requests:
         claims = self._peer.credential.claims
         for key, handle in list(self._producers.items()):
             if not (claims.may("publish") and claims.covers(key[0])):
-                del self._producers[key]
+                self._forget(key)
                 self._close_later(key, handle)
                 self._peer.send_error(not_available(key[0]).info)
 
     def lost(self) -> None:
         """The connection is gone."""
-        for key, handle in self._producers.items():
+        for key, handle in list(self._producers.items()):
             self._close_later(key, handle, goodbye=self._goodbyes.get(key) == handle.epoch)
-        self._producers.clear()
+            self._forget(key)
         self._goodbyes.clear()
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        """This connection no longer holds the producer, if it did."""
+        if self._producers.pop(key, None) is not None:
+            self._peer.tenant.closed(key[0])
 
     def _close_later(self, key: tuple[str, str], handle: ProducerHandle, *, goodbye: bool = False) -> None:
         async def job() -> None:
@@ -272,13 +297,13 @@ class Requests:
         self._peer.send(HoldChanged(session=session, producer=producer, hold=hold))
 
     def fenced(self, session: str, producer: str, *, removed: bool) -> None:
-        self._producers.pop((session, producer), None)
+        self._forget((session, producer))
         reason: Literal["taken", "removed"] = "removed" if removed else "taken"
         self._peer.send(Fenced(session=session, producer=producer, reason=reason))
 
     def failed(self, session: str, producer: str, error: ErrorInfo) -> None:
         # The connection stays: its observers and its other producers have nothing to do with it.
-        self._producers.pop((session, producer), None)
+        self._forget((session, producer))
         details = {**error.details, "producer": producer}
         self._peer.send_error(msgspec.structs.replace(error, details=details))
 
@@ -301,6 +326,14 @@ class Requests:
         complete = False
         try:
             received = await engine.value_begin(message.session, message.sha256, message.total)
+            if received < message.total:
+                now = self._peer.services.clock.monotonic()
+                self._within(
+                    peer.tenant.upload(
+                        message.session, message.sha256, message.total, now, engine.value_bytes
+                    ),
+                    message.session,
+                )
             if data and message.offset == received:
                 complete = await engine.value_write(
                     message.session, message.sha256, message.total, message.offset, data
@@ -380,6 +413,8 @@ class Requests:
             return
         if credential.claims.sub != peer.credential.claims.sub:
             raise refusal("unauthorized", "the new token is another subject's")
+        if credential.claims.tenant != peer.credential.claims.tenant:
+            raise refusal("unauthorized", "the new token is another tenant's")
         peer.adopt(credential)
         peer.send(Refreshed(request=message.request, expires=credential.claims.exp))
 

@@ -716,3 +716,18 @@ def test_when_the_pacer_gives_leave_again() -> None:
     assert pacer.next_at(0.1) == 0.1
     assert pacer.take(0.1)
     assert (Pacer().rate, Pacer().burst) == (250.0, 250)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [(2.5, 2.5, 2.5), (0.01, 1.0, 1.25), (9_999, 30.0, 30.0), ("soon", 1.0, 1.25), (None, 1.0, 1.25)],
+)
+def test_who_is_beyond_a_limit_waits_as_long_as_it_was_told(asked: object, least: float, most: float) -> None:
+    """But never longer than between two attempts at the most, and not less than without being told."""
+    bench = Bench()
+    bench.open()
+    details = {} if asked is None else {"retry_after": asked}
+    bench.machine.failed(bench.now, ErrorInfo(code="limit_exceeded", message="m", details=details))
+    deadline = bench.machine.next_deadline()
+    assert deadline is not None
+    assert least <= deadline - bench.now <= most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from wsmonitor.protocol.access import Claims
@@ -241,6 +241,9 @@ class FakeEngine:
 
     def status(self) -> dict[str, Any]:
         return {"sessions": len(self.states)}
+
+    def value_bytes(self, sessions: Collection[str], uploads: Mapping[tuple[str, str], int]) -> int:
+        return sum(uploads.values())
 
     def measures(self) -> dict[str, Any]:
         return {"sessions": len(self.states)}

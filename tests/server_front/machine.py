@@ -28,6 +28,7 @@ from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.framing import Framed
 from wsmonitor_server.peer import Peer
 from wsmonitor_server.subscription import Subscription
+from wsmonitor_server.tenants import Tenants
 
 from .fakes import FakeEngine
 
@@ -116,6 +117,7 @@ class FakeServices:
         self.limits = limits
         self.clock = ManualClock()
         self.instance = "i"
+        self.tenants = Tenants()
         self.stopped = False
         self.tokens: dict[str, Credential] = {}
         self.faults: list[str] = []

@@ -45,6 +45,9 @@ def token_command() -> None:
 )  # fmt: skip
 @click.option("--ttl", type=Span(), default=43_200.0, show_default="12h", help="How long it is valid.")
 @click.option("--name", default="", metavar="TEXT", help="What others see in the list of watchers.")
+@click.option(
+    "--tenant", default="", metavar="NAME", help="Who shares the server, and has limits of his own there."
+)
 @_KEY
 @json_option
 def issue_command(
@@ -53,6 +56,7 @@ def issue_command(
     sessions: tuple[str, ...],
     ttl: float,
     name: str,
+    tenant: str,
     key_file: Path | None,
     as_json: bool,
 ) -> None:
@@ -67,7 +71,9 @@ def issue_command(
 
     whom = subject or getpass.getuser()
     key = key_file or local_key()
-    made = issue_token(key, sub=whom, role=role, sessions=sessions or ("*",), ttl=ttl, name=name)
+    made = issue_token(
+        key, sub=whom, role=role, sessions=sessions or ("*",), ttl=ttl, name=name, tenant=tenant
+    )
     if as_json:
         emit({"token": made, "claims": full(inspect_token(made).claims)})
     else:
@@ -102,6 +108,7 @@ def inspect_command(token: str | None, key_file: Path | None, as_json: bool) -> 
         ("subject", claims.sub),
         ("name", claims.name),
         ("role", f"{claims.role}: may {', '.join(sorted(ROLES[claims.role]))}"),
+        ("tenant", claims.tenant),
         ("sessions", ", ".join(claims.sessions) or "none"),
         ("expires", f"{moment(claims.exp * NANO)} ({'in ' if info.expires_in > 0 else ''}{left})"),
         ("id", claims.jti),

@@ -52,7 +52,7 @@ from wsmonitor.protocol.messages import (
     Welcome,
 )
 
-from .backoff import Backoff
+from .backoff import CEILING, Backoff
 from .entries import Entry, Row
 from .pacer import Pacer
 from .spool import PublicationEvents, Spool, SpoolLimits
@@ -350,7 +350,7 @@ class PublicationMachine:
         if request == self._upload:
             self._upload = None
             if error.retryable:
-                self._pause(now)
+                self._pause(now, error)
             else:
                 # The change that refers to it will be refused, and that names the place.
                 self._deadline = None
@@ -367,7 +367,7 @@ class PublicationMachine:
             self.stage = "closed"
             self._events.finished()
         elif error.retryable:
-            self._pause(now)
+            self._pause(now, error)
         elif error.code == "fenced":
             self._fence(error)
         else:
@@ -379,7 +379,7 @@ class PublicationMachine:
     def failed(self, now: float, error: ErrorInfo) -> None:
         """An error about this session's publishing that names no request: ask how far the server has come."""
         if self.stage == "open" and error.code in _REOPEN:
-            self._pause(now)
+            self._pause(now, error)
         elif self.stage in ("open", "closing") and error.code in ("not_available", "forbidden"):
             # A renewed token no longer covers this session.
             self.stage = "refused"
@@ -467,11 +467,13 @@ class PublicationMachine:
             )
         )
 
-    def _pause(self, now: float) -> None:
+    def _pause(self, now: float, error: ErrorInfo) -> None:
         self.stage = "pausing"
         self._upload = None
         self.spool.unsent()
-        self._deadline = now + self._backoff.next_delay()
+        asked = error.details.get("retry_after")
+        least = min(float(asked), CEILING) if isinstance(asked, int | float) else 0.0
+        self._deadline = now + max(least, self._backoff.next_delay())
 
     def _send_batch(self, now: float) -> bool:
         spool = self.spool

@@ -18,7 +18,7 @@ import msgspec
 
 from wsmonitor.host import NotPrivateError, read_private
 from wsmonitor.protocol.access import ROLES, Claims
-from wsmonitor.protocol.defaults import AUDIENCE, ISSUER
+from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, TENANT
 from wsmonitor.protocol.errors import ConfigurationError
 
 SHORTEST_KEY: Final = 32
@@ -68,6 +68,7 @@ def issue_token(
     sessions: Sequence[str] = ("*",),
     ttl: float = 3600.0,
     name: str = "",
+    tenant: str = "",
     now: float | None = None,
     audience: str = AUDIENCE,
     issuer: str = ISSUER,
@@ -81,6 +82,7 @@ def issue_token(
         sessions: patterns of session ids; ``*`` stands for any run of characters.
         ttl: seconds that it is valid.
         name: what others see in the presence list.
+        tenant: who shares the server with others, and has limits of his own there; "" for nobody.
         now: seconds since 1970; by default the present.
 
     Raises:
@@ -110,6 +112,8 @@ def issue_token(
     }
     if name:
         claims["name"] = name
+    if tenant:
+        claims[TENANT] = tenant
     try:
         msgspec.convert(claims, Claims)
     except msgspec.ValidationError as exc:

@@ -33,7 +33,8 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """What a token says, after its signature was verified.
 
     ``sessions`` are the patterns; none means no session. The lengths are those that a message about
-    the token can hold: a ``jti`` that is too long to be named could not be revoked.
+    the token can hold: a ``jti`` that is too long to be named could not be revoked. ``tenant`` is who
+    shares a server with others, and has limits of his own there; a server may read it from another claim.
     """
 
     sub: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -46,6 +47,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     nbf: Moment = 0
     iat: Moment = 0
     name: Annotated[str, Meta(max_length=128)] = ""
+    tenant: Annotated[str, Meta(max_length=128)] = ""
 
     def may(self, action: str) -> bool:
         """Whether the role permits *action* (``observe``, ``command``, ``publish`` or ``admin``)."""

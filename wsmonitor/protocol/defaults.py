@@ -18,6 +18,8 @@ PROTOCOL_MINOR: Final = 0
 
 AUDIENCE: Final = "wsmonitor"
 ISSUER: Final = "wsmonitor"
+TENANT: Final = "tenant"
+"""The claim that names the tenant, unless a server is told otherwise."""
 
 RECONNECT_DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Nominal delays before attempt 1, 2, 3 …; the last one repeats (check 5)."""
