@@ -1,6 +1,7 @@
 """``python -m benchmarks``: list the benchmarks; ``python -m benchmarks NAME``: run one.
 
-``--write`` puts the result into ``docs/benchmarks.md``, between the markers of that benchmark.
+``--write`` keeps the result, and puts it into ``docs/benchmarks.md``, or ``docs/scaling.md`` if it belongs
+there, between the markers of that benchmark.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from . import (
     applying,
+    bursts,
     connecting,
     fanout,
     front_end,
@@ -24,6 +26,7 @@ from . import (
     kernels,
     million,
     neighbours,
+    nodes,
     notebook,
     peers,
     plot,
@@ -33,12 +36,14 @@ from . import (
     results,
     spool,
     stalled,
+    stampede,
     starting,
     storms,
 )
 from .machine import describe
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+SCALING = DOCS.parent / "scaling.md"
 PICTURE = DOCS.parent / "images" / "fanout.svg"
 
 BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
@@ -46,6 +51,12 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     publishing.NAME: ("changes a second into SQLite, and times to the acknowledgement", publishing.run),
     storms.NAME: ("a thousand clients come back at once, 100 KB of snapshot each", storms.run),
     connecting.NAME: ("handshakes a second, and memory of idle connections, up to 10,000", connecting.run),
+    nodes.NAME: (
+        "servers that share a Redis: times, and processor time of each process for an event",
+        nodes.run,
+    ),
+    bursts.NAME: ("more clients at once than are let in, and what refusing costs", bursts.run),
+    stampede.NAME: ("100,000 clients come back, simulated with their own backoff", stampede.run),
     neighbours.NAME: (
         "others' times while a large session, a large value, or nothing at all is read",
         neighbours.run,
@@ -72,12 +83,15 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 
+# Where the results of a benchmark stand; of all others in `DOCS`.
+DOCUMENTS: dict[str, Path] = {bursts.NAME: SCALING, stampede.NAME: SCALING}
 
 # What a benchmark takes besides the options of all.
 ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     fanout.NAME: fanout.arguments,
     storms.NAME: storms.arguments,
     connecting.NAME: connecting.arguments,
+    stampede.NAME: stampede.arguments,
 }
 
 
@@ -119,7 +133,7 @@ def render(name: str) -> None:
         f"Measured {part['measured']}.\nAgain: `{part['command']}`.\n\n{table(part['rows'])}\n"
         for part in kept.values()
     ]
-    replace(name, "\n".join(text))
+    replace(name, "\n".join(text), DOCUMENTS.get(name, DOCS))
 
 
 def write(name: str, command: str, rows: list[dict[str, Any]], document: Path = DOCS) -> None:
@@ -150,7 +164,7 @@ def main() -> None:
         command = commands.add_parser(name, help=what, description=what)
         command.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        command.add_argument("--write", action="store_true", help="put the result into docs/benchmarks.md")
+        command.add_argument("--write", action="store_true", help="put the result into the documents")
         if name in ARGUMENTS:
             ARGUMENTS[name](command)
     command = commands.add_parser(goals.NAME, help="the goals for speed, and what was measured of them")

@@ -32,11 +32,12 @@ def masked(payload: bytes, opcode: int) -> bytes:
 class Client(asyncio.Protocol):
     """One connection that goes through its script."""
 
-    def __init__(self, load: Load, number: int, role: str, topic: int) -> None:
+    def __init__(self, load: Load, number: int, role: str, topic: int, port: int) -> None:
         self.load = load
         self.number = number
         self.role = role
         self.topic = topic
+        self.port = port
         self.part = load.script.parts[role]
         self.live = False
         self.ready = asyncio.Event()  # live, or lost

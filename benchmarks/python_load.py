@@ -161,7 +161,7 @@ class Load:
                 client = waiting.popleft()
                 client.began = time.monotonic_ns()
                 try:
-                    await loop.create_connection(lambda client=client: client, "127.0.0.1", self._port)  # type: ignore[misc]  # mypy cannot infer it
+                    await loop.create_connection(lambda client=client: client, "127.0.0.1", client.port)  # type: ignore[misc]  # mypy cannot infer it
                 except OSError as exc:
                     sys.stderr.write(f"connection {client.number} ended before it was live: {exc}\n")
                     self.lost += 1
@@ -183,16 +183,17 @@ class Load:
 
     async def open(self, options: dict[str, float]) -> dict[str, Any]:
         self._make_topics(int(options.get("topics", 1)))
-        new = []
+        new, port = [], int(options.get("port", self._port))
         for number in range(int(options.get("count", 1))):
-            new.append(Client(self, len(self._clients), "observer", number % self.topics))
+            new.append(Client(self, len(self._clients), "observer", number % self.topics, port))
             self._clients.append(new[-1])
             self._observers[number % self.topics] += 1
         return await self._connect(new, int(options.get("concurrency", 64)), options.get("timeout", 60))
 
     async def publisher(self, options: dict[str, float]) -> dict[str, Any]:
         self._make_topics(int(options.get("topics", 1)))
-        self._publisher = Client(self, len(self._clients), "publisher", 0)
+        port = int(options.get("port", self._port))
+        self._publisher = Client(self, len(self._clients), "publisher", 0, port)
         self._clients.append(self._publisher)
         return await self._connect([self._publisher], 1, options.get("timeout", 60))
 
@@ -234,7 +235,7 @@ class Load:
         for at, client in enumerate(self._clients):
             if client.role == "observer" and client.live:
                 client.drop()
-                self._clients[at] = Client(self, client.number, client.role, client.topic)
+                self._clients[at] = Client(self, client.number, client.role, client.topic, client.port)
                 again.append(self._clients[at])
         await asyncio.sleep(options.get("pause", 1))
         user, kernel = self._server_cpu()

@@ -5,6 +5,7 @@
 
        open count=1000 topics=1 concurrency=64     observers; observer i watches topic i modulo topics
        publisher topics=1                          one more connection
+           port=PORT                               of either: at another server than the one of the command line
        calibrate size=500                          makes events as they arrive that large
        closed window=20 seconds=3 warm=0.5         so many events are under way; the next when one has reached all
        paced rate=20 seconds=3 warm=0.5            so many events a second, stamped with the time they were due
@@ -41,7 +42,7 @@ static double rate;
 static uint64_t due, interval;
 static char *padding;
 static size_t pad, seen_size;
-static int beat_at, server_ticks, batch;
+static int beat_at, server_ticks, batch, port;
 static struct {
     uint64_t last, sent;
 } unacknowledged[RING]; /* messages of changes: their last number, and when each was due or sent */
@@ -261,6 +262,7 @@ static void command_open(const char *line) {
     int count = (int)argument(line, "count", 1), wanted = world.live + count;
     int topic_count = (int)argument(line, "topics", world.topics ? world.topics : 1);
     world.concurrency = (int)argument(line, "concurrency", 64);
+    world.address.sin_port = htons((uint16_t)argument(line, "port", port));
     make_topics(topic_count);
     for (int i = 0; i < count; i++) {
         uint64_t topic = (uint64_t)(i % world.topics);
@@ -274,6 +276,7 @@ static void command_open(const char *line) {
 static void command_publisher(const char *line) {
     make_topics((int)argument(line, "topics", 1));
     world.concurrency = 64;
+    world.address.sin_port = htons((uint16_t)argument(line, "port", port));
     publisher = connection_new(PUBLISHER, 0);
     opened(world.live + 1, argument(line, "timeout", 60));
 }
@@ -449,7 +452,6 @@ static int obey(char *line) {
 
 int main(int count, char **arguments) {
     const char *host = "127.0.0.1", *script = NULL, *tokens = NULL;
-    int port = 0;
     world.room = 20000;
     for (int i = 1; i + 1 < count; i += 2) {
         const char *name = arguments[i], *value = arguments[i + 1];
@@ -466,7 +468,6 @@ int main(int count, char **arguments) {
     script_read(&world.script, script);
     if (tokens) read_tokens(tokens);
     world.address.sin_family = AF_INET;
-    world.address.sin_port = htons((uint16_t)port);
     if (inet_pton(AF_INET, host, &world.address.sin_addr) != 1) die("%s is no IPv4 address", host);
     world.connections = calloc((size_t)world.room, sizeof *world.connections);
     world.waiting = calloc((size_t)world.room, sizeof *world.waiting);

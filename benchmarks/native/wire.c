@@ -36,6 +36,7 @@ struct connection *connection_new(enum role role, uint64_t topic) {
     c->index = world.count++;
     c->role = role;
     c->topic = topic;
+    c->port = world.address.sin_port;
     world.waiting[world.waiting_count++] = c->index;
     return c;
 }
@@ -53,7 +54,9 @@ static void start(struct connection *c) {
     bytes_clear(&c->out);
     bytes_clear(&c->message);
     world.connecting++;
-    if (connect(c->fd, (struct sockaddr *)&world.address, sizeof world.address) && errno != EINPROGRESS)
+    struct sockaddr_in address = world.address;
+    address.sin_port = c->port;
+    if (connect(c->fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS)
         die("connect: %s", strerror(errno));
     struct epoll_event e = {EPOLLIN | EPOLLOUT, {.u32 = (uint32_t)c->index}};
     if (epoll_ctl(world.epoll, EPOLL_CTL_ADD, c->fd, &e)) die("epoll_ctl: %s", strerror(errno));
@@ -128,7 +131,7 @@ static void upgrade(struct connection *c) {
     char line[128];
     bytes_add(&text, "GET ", 4);
     script_expand(&text, &s->path, &v);
-    int n = snprintf(line, sizeof line, " HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n", ntohs(world.address.sin_port));
+    int n = snprintf(line, sizeof line, " HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n", ntohs(c->port));
     bytes_add(&text, line, (size_t)n);
     static const char fixed[] = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

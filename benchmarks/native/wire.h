@@ -15,6 +15,7 @@ struct connection {
     int fd, index, armed, muted;
     enum role role;
     enum state state;
+    in_port_t port;
     int step, waited; /* the step that is waited for, and how often it was met */
     uint64_t topic, page, beats, next, began;
     size_t hint; /* where in a message the stamp was last */
@@ -29,7 +30,7 @@ struct counts {
 
 struct world {
     struct script script;
-    struct sockaddr_in address;
+    struct sockaddr_in address; /* its port is that of the connections made next */
     int epoll, timer, topics;
     struct connection *connections;
     int count, room, live, connecting;

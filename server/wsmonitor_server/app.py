@@ -47,6 +47,9 @@ SPREAD_PER_CONNECTION: Final = 0.002
 
 MAX_SPREAD: Final = 30.0
 
+BACKLOG: Final = 1_024
+"""Connections that the operating system keeps waiting, where it allows so many."""
+
 LOOK_EVERY: Final = 0.1
 """Seconds between two looks of a stopping server at who has ceased to read."""
 
@@ -154,7 +157,7 @@ class Server:
                 self._new_connection,
                 host,
                 self.config.port,
-                backlog=1024,
+                backlog=BACKLOG,
             )
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:

@@ -65,6 +65,17 @@ def test_changes_are_counted_when_they_are_acknowledged(native: bool) -> None:
         assert got["delivered"] == 16 * got["published"] > 0
 
 
+def test_connections_may_go_to_another_server(native: bool) -> None:
+    with PEERS["wsmonitor"].start(3) as server:
+        nobody = Server(port=1, pid=server.pid, script=server.script, tokens=server.tokens)
+        with generate(nobody, native=native) as load:
+            assert load("publisher", port=server.port)["live"] == 1
+            assert load("open", count=2, port=server.port)["live"] == 3
+            assert load("storm", pause=0)["live"] == 3, "they come back to where they were"
+            with pytest.raises(RuntimeError, match="3 of 4 connections"):
+                load("open", count=1, timeout=5)
+
+
 def test_a_server_that_is_not_there_is_told_of(native: bool) -> None:
     nobody = Server(port=1, pid=0, script=PEERS["floor"].script())
     with generate(nobody, native=native) as load, pytest.raises(RuntimeError, match="0 of 1 connections"):
