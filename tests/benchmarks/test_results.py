@@ -65,9 +65,8 @@ def test_parts_of_a_result_are_kept_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_the_document_says_what_is_kept() -> None:
-    text = command.DOCS.read_text("utf-8")
-
     def section(name: str) -> str:
+        text = command.DOCUMENTS.get(name, command.DOCS).read_text("utf-8")
         found = re.search(rf"<!-- {name}: begin -->\n(.*?)<!-- {name}: end -->", text, re.DOTALL)
         assert found is not None, name
         return found[1]
