@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tls-cert", help="PEM file with the certificate chain")
     parser.add_argument("--tls-key", help="PEM file with the certificate's key")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), help="lines for people, or JSON (default text)"
+    )
     parser.add_argument("--verbose", action="store_true", help="log more")
     parser.add_argument("--version", action="version", version=f"wsmonitor {__version__}")
     return parser

@@ -30,6 +30,7 @@ from .config import ServerConfig
 from .connection import Connection
 from .doorway import Doorway
 from .framing import Framed, frame_text
+from .journal import Journal
 from .lag import LagProbe
 from .logs import fields
 from .pages import Pages, connection_measures, open_files, plain
@@ -92,7 +93,7 @@ class Server:
             tenant_claim=config.auth.tenant_claim,
         )
         self.tenants = Tenants(config.tenant_limits, config.tenants)
-        self.instance = secrets.token_hex(8)
+        self.instance = engine.node or secrets.token_hex(8)
         self.connections: dict[str, Connection] = {}
         self.peers: dict[Peer, None] = {}  # in the order in which they came
         self.door: Doorway[Connection] = Doorway(
@@ -125,6 +126,7 @@ class Server:
         self._gone = asyncio.Event()
         self._started_at = self.clock.monotonic()
         self._last_active = self._started_at
+        self.journal = Journal(self.instance, self.clock, self.counters)
         self.lag = LagProbe(self.clock.monotonic)
         self.pages = Pages(self, secret)
 
@@ -420,12 +422,14 @@ class Server:
         self.connections[peer.ident].log_opened()
 
     def fault(self, peer: Peer, what: str) -> str:
-        correlation = secrets.token_hex(6)
         self.counters["faults_total"] += 1
-        _LOG.exception(
-            "a request failed", extra=fields(request=what, connection=peer.ident, correlation=correlation)
-        )
-        return correlation
+        return self.journal.fault(peer, what)
+
+    def refused(self, peer: Peer, info: ErrorInfo, request: int | None) -> str:
+        return self.journal.refused(peer, info, request)
+
+    def done(self, peer: Peer, event: str, **values: object) -> None:
+        self.journal.done(peer, event, **values)
 
     def limit(self, name: str) -> ErrorInfo:
         """The error that names a limit of the whole server."""

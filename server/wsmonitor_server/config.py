@@ -18,6 +18,7 @@ from wsmonitor.host import is_loopback
 from wsmonitor.protocol.defaults import AUDIENCE, ISSUER, TENANT, Limits, Timing
 from wsmonitor.protocol.errors import ConfigurationError
 
+from .logs import LogFormat
 from .retention import Retention
 from .stores.redis.address import SCHEMES, parse
 from .tenants import TenantLimits
@@ -66,6 +67,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         origins: browser origins that may connect, e.g. ``https://hub.example.org``. None by default: the
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
+        log_format: ``text`` for people, or ``json``: one object per line.
         retention: what of ended sessions is kept, and how long.
         tenant_limits: what each tenant may have of this server.
         tenants: by name, of those that may have something else.
@@ -84,6 +86,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     insecure: bool = False
     origins: tuple[str, ...] = ()
     metrics: bool = False
+    log_format: LogFormat = "text"
     drain_timeout: float = 10.0
     auth: AuthConfig = AuthConfig()
     retention: Retention = Retention()

@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from wsmonitor.protocol.close_codes import CloseCode
+from wsmonitor.protocol.entities import ErrorInfo
 
 from .auth import AuthError, Credential
 from .framing import CHUNK
 from .http import Answer, Page, Upgrade, classify, error_answer, unreadable
+from .journal import who
 from .lanes import Lanes
 from .logs import fields
 from .peer import Peer
@@ -133,8 +137,7 @@ class Connection:
             self._authenticate(request, what)
 
     def unreadable(self, *, too_large: bool) -> tuple[int, Mapping[str, str], bytes]:
-        answer = unreadable(too_large=too_large)
-        self._count_refusal(answer)
+        answer = self._correlated(unreadable(too_large=too_large))
         return answer.status, answer.headers, answer.body
 
     def text(self, data: bytes) -> None:
@@ -169,7 +172,8 @@ class Connection:
             self._server.forget(self.peer)
             self._server.counted["closed_total"][str(code) if code in KNOWN_CODES else "other"] += 1
             self.peer.lost()
-            self._log(logging.INFO, "connection closed", code=code, reason=reason)
+            left_out = self._server.journal.closed(self.ident)
+            self._log(logging.INFO, "connection closed", code=code, reason=reason, left_out=left_out or None)
         self._wake()
         self._server.closed(self)
 
@@ -278,12 +282,12 @@ class Connection:
         try:
             credential = server.auth.verify(upgrade.token, server.clock.wall_ns() / 1e9)
         except AuthError as exc:
-            self._refuse(request, exc.info.code, error_answer(exc.info))
+            self._refuse(request, exc.info)
             return
         info = server.may_connect(credential)
         if info is not None:
             full = info.details["limit"] == "connections"
-            self._refuse(request, info.code, error_answer(info, 503 if full else None))
+            self._refuse(request, info, 503 if full else None)
             return
         self._accept(request, credential)
 
@@ -298,35 +302,39 @@ class Connection:
         server.remember(self, self.peer)
         self._rearm_anew()
 
-    def _refuse(self, request: HandshakeRequest, code: str, answer: Answer) -> None:
+    def _refuse(self, request: HandshakeRequest, info: ErrorInfo, status: int | None = None) -> None:
         """Programs get the HTTP answer; a browser cannot read it, and is told by the close code."""
         if not self.browser:
-            self._answer(answer)
+            self._answer(error_answer(info, status))
             return
         wrong = self.transport.accept(request)
         if wrong is not None:
             self._answer(error_answer(error_info("bad_message", wrong)))
             return
         self._upgraded = True
-        self._server.counted["handshakes_refused_total"][code] += 1
-        self._log(logging.INFO, "handshake refused", code=code)
-        self.transport.close(
-            CloseCode.TOO_MANY_CONNECTIONS if code == "limit_exceeded" else CloseCode.UNAUTHORIZED, code
-        )
+        self._turned_away(info, 101)
+        full = info.code == "limit_exceeded"
+        self.transport.close(CloseCode.TOO_MANY_CONNECTIONS if full else CloseCode.UNAUTHORIZED, info.code)
 
     def _answer(self, answer: Answer) -> None:
-        if answer.status >= 400:
-            self._count_refusal(answer)
+        answer = self._correlated(answer)
         self.transport.respond(answer.status, answer.headers, answer.body)
 
-    def _count_refusal(self, answer: Answer) -> None:
-        self._server.counted["handshakes_refused_total"][answer.code] += 1
-        self._log(logging.INFO, "request refused", status=answer.status, code=answer.code)
+    def _correlated(self, answer: Answer) -> Answer:
+        """A refusal with the id by which its line is found in the log, which is written now."""
+        if answer.info is None:
+            return answer
+        correlation = self._turned_away(answer.info, answer.status)
+        return error_answer(msgspec.structs.replace(answer.info, correlation=correlation), answer.status)
+
+    def _turned_away(self, info: ErrorInfo, status: int) -> str:
+        self._server.counted["handshakes_refused_total"][info.code] += 1
+        return self._server.journal.turned_away(self, info, status)
 
     def _handshake_late(self) -> None:
         self._timer = None
         if not self._upgraded:
-            self._log(logging.INFO, "handshake timed out")
+            self._server.journal.stranger("handshake timed out", self)
             self.abort()
 
     # -- inside
@@ -368,13 +376,9 @@ class Connection:
 
     def _log(self, level: int, event: str, **values: object) -> None:
         peer = self.peer
-        subject = peer.credential.claims.sub if peer is not None else ""
+        ids = {"connection": self.ident} if peer is None else who(peer)
         agent = peer.hello.agent if peer is not None and peer.hello is not None else ""
-        _LOG.log(
-            level,
-            event,
-            extra=fields(connection=self.ident, remote=self.remote, subject=subject, agent=agent, **values),
-        )
+        _LOG.log(level, event, extra=fields(**ids, remote=self.remote, agent=agent, **values))
 
     def log_opened(self) -> None:
         """The hello came: say who it is."""

@@ -42,6 +42,7 @@ from .deadlines import Deadlines
 from .directory import Directory
 from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
+from .logs import fields
 from .maintenance import Maintenance
 from .merge import Rejection
 from .metrics import Value
@@ -119,6 +120,7 @@ class SessionEngine:
         self._producers = ProducerDesk(
             store, self._commits, self.clock, self._changed, self._allowed, shared=shared is not None
         )
+        self.node = "" if shared is None else shared.node
         self._nodes: Nodes | None = None
         if shared is not None:
             self._nodes = Nodes(
@@ -387,7 +389,7 @@ class SessionEngine:
             loaded.watch.begin_anew(now)
         for producer, verdict in loaded.watch.handle_timeout(now):
             loaded.verdicts[producer] = verdict
-            log.info("session %s: producer %s is %s", loaded.id, producer, verdict)
+            log.info("a producer is %s", verdict, extra=fields(session=loaded.id, producer=producer))
         if loaded.retry_at is not None and loaded.retry_at <= now:
             loaded.retry_at = None
             if self._nodes is not None:
@@ -422,6 +424,10 @@ class SessionEngine:
         self._counters["events"] += len(batch.events)
         self._counters["rejected"] += len(batch.rejections)
         self._count_deliveries(len(batch.events) * len(loaded.feed.subscribers))
+        for event in batch.events:
+            if isinstance(event.entity, Command):
+                one = event.entity
+                log.info("a command is %s", one.state, extra=fields(session=loaded.id, command=one.id))
         loaded.authority.committed(batch)
         self._producers.tell(loaded, batch)
         loaded.resolve(None)

@@ -39,12 +39,12 @@ _TOKEN_KEYS: Final = frozenset({"token", "access_token", "jwt", "bearer"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response; ``code`` is the error's, of a refusal."""
+    """An HTTP response; ``info`` is what a refusal says."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
-    code: str = ""
+    info: ErrorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def error_answer(info: ErrorInfo, status: int | None = None) -> Answer:
         headers["WWW-Authenticate"] = 'Bearer realm="wsmonitor"'
     if (wait := info.details.get("retry_after")) is not None:
         headers["Retry-After"] = str(math.ceil(wait))  # whole seconds: RFC 9110, 10.2.3
-    return Answer(status, msgspec.json.encode({"error": info}), headers, info.code)
+    return Answer(status, msgspec.json.encode({"error": info}), headers, info)
 
 
 def unreadable(*, too_large: bool) -> Answer:

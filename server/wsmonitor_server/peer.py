@@ -64,6 +64,9 @@ TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
 CONTROL_FACTOR: Final = 4
 """The control lane may hold so many times what the state lane may, before the connection is closed."""
 
+_ALIKE: Final = frozenset({"not_available", "unexpected_message"})
+"""Answers to who asks for what is forbidden, or is not there: the same, to the letter, each time."""
+
 LATE_FACTOR: Final = 2.0
 """A tick later than so many intervals: this process stood still, which proves nothing about the peer."""
 
@@ -144,6 +147,12 @@ class Services(Protocol):
     def request_stop(self) -> None: ...
     def fault(self, peer: Peer, what: str) -> str:
         """Log the current exception; returns the correlation id that the client is told."""
+
+    def refused(self, peer: Peer, info: ErrorInfo, request: int | None) -> str:
+        """Log what *peer* is refused; returns the correlation id."""
+
+    def done(self, peer: Peer, event: str, **values: object) -> None:
+        """Log what was done for *peer*, where somebody may ask about it later."""
 
 
 class _Identified(msgspec.Struct):
@@ -348,8 +357,17 @@ class Peer:
 
     def send_error(self, info: ErrorInfo, request: int | None = None) -> None:
         """Tell the client of an error."""
+        self.send(Error(error=self.correlated(info, request), request=request))
+
+    def correlated(self, info: ErrorInfo, request: int | None = None) -> ErrorInfo:
+        """*info* with the id by which its line is found in the server's log, which is written now."""
         self.services.counted["errors_total"][info.code] += 1
-        self.send(Error(error=info, request=request))
+        if info.correlation:
+            return info
+        correlation = self.services.refused(self, info, request)
+        if info.code in _ALIKE:
+            return info
+        return msgspec.structs.replace(info, correlation=correlation)
 
     def queue_events(self, subscription: Subscription, chunks: Sequence[tuple[bytes, int]]) -> None:
         """Queue live events that others get, too: joined frames, each chunk with their number.

@@ -151,6 +151,8 @@ class Engine(Protocol):
     """
 
     epoch: str
+    node: str
+    """This server's id among those that share its store; "" where it is alone."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None:

@@ -54,12 +54,12 @@ def run(config: ServerConfig, announce: Callable[[str], None], *, verbose: bool 
     if config.local:
         try:
             with LocalHome.open(config) as home:
-                logs.configure(Path(home.config.data_dir) / LOG_FILE, verbose=verbose)
+                logs.configure(Path(home.config.data_dir) / LOG_FILE, verbose=verbose, form=config.log_format)
                 return asyncio.run(_serve(home.config, announce, home))
         except AlreadyRunning as exc:
             announce(str(exc))
             return EXIT_ALREADY_RUNNING
-    logs.configure(None, verbose=verbose)
+    logs.configure(None, verbose=verbose, form=config.log_format)
     _have_files(config)
     return asyncio.run(_serve(config, announce, None))
 
@@ -99,6 +99,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None], home: Lo
         clock=clock,
         secret=home.secret if home is not None else "",
     )
+    logs.identify(server.instance)
     await server.start()
     try:
         with _signals(server, data_dir):

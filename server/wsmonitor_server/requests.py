@@ -223,6 +223,14 @@ class Requests:
         self._forget(key)
         self._producers[key] = handle
         peer.send(opened)
+        peer.services.done(
+            peer,
+            "producer opened",
+            session=message.session,
+            producer=message.producer,
+            producer_epoch=opened.producer_epoch,
+            agent=message.agent,
+        )
 
     async def _publish(self, message: Publish | DamagedPublish) -> None:
         limits = self._peer.limits
@@ -287,8 +295,8 @@ class Requests:
         self._peer.send(Ack(session=session, producer=producer, accepted=accepted))
 
     def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None:
-        self._peer.services.counted["errors_total"][error.code] += 1
-        self._peer.send(Rejected(session=session, producer=producer, number=number, error=error))
+        told = self._peer.correlated(error)
+        self._peer.send(Rejected(session=session, producer=producer, number=number, error=told))
 
     def deliver(self, session: str, producer: str, command: Command) -> None:
         self._peer.send(Deliver(session=session, producer=producer, command=command))
@@ -401,7 +409,18 @@ class Requests:
     async def _command(self, message: CommandRequest) -> None:
         if self._peer.phase == "draining":
             raise refusal("draining", "the server is stopping", session=message.session)
-        self._peer.send(await self._peer.services.engine.command(message, self._peer.credential.claims))
+        peer = self._peer
+        reply = await peer.services.engine.command(message, peer.credential.claims)
+        peer.send(reply)
+        peer.services.done(
+            peer,
+            "command taken",
+            session=message.session,
+            command=reply.command.id,
+            name=reply.command.name,
+            request=message.request,
+            repeated=reply.repeated,
+        )
 
     async def _refresh(self, message: Refresh) -> None:
         peer, services = self._peer, self._peer.services
@@ -417,14 +436,17 @@ class Requests:
             raise refusal("unauthorized", "the new token is another tenant's")
         peer.adopt(credential)
         peer.send(Refreshed(request=message.request, expires=credential.claims.exp))
+        services.done(peer, "token refreshed", token=credential.claims.jti, expires=credential.claims.exp)
 
     async def _remove(self, message: Remove) -> None:
         await self._peer.services.engine.remove(message.session)
         self._peer.send(Done(request=message.request))
+        self._peer.services.done(self._peer, "session removed", session=message.session)
 
     async def _revoke(self, message: Revoke) -> None:
         await self._peer.services.engine.revoke(message.jti, message.expires)
         self._peer.send(Done(request=message.request))
+        self._peer.services.done(self._peer, "token revoked", token=message.jti)
 
     async def _status(self, message: StatusGet) -> None:
         peer = self._peer

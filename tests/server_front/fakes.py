@@ -97,6 +97,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.epoch = "e1"
+        self.node = ""
         self.states: dict[str, SessionState] = {}
         self.attached: dict[str, list[Subscriber]] = {}
         self.syncs: list[FakeSync] = []

@@ -121,6 +121,7 @@ class FakeServices:
         self.stopped = False
         self.tokens: dict[str, Credential] = {}
         self.faults: list[str] = []
+        self.noted: list[tuple[str, dict[str, object]]] = []
         self.stops = 0
         self.turn = 0
         self.welcomed: list[Peer] = []
@@ -152,6 +153,12 @@ class FakeServices:
 
     def request_stop(self) -> None:
         self.stops += 1
+
+    def refused(self, peer: Peer, info: ErrorInfo, request: int | None) -> str:
+        return ""
+
+    def done(self, peer: Peer, event: str, **values: object) -> None:
+        self.noted.append((event, values))
 
     def fault(self, peer: Peer, what: str) -> str:
         self.faults.append(what)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,35 @@ def test_lines_of_the_servers_own_process_look_the_same(
     logger.warning("a %s", "line", extra=logs.fields(connection="c1"))
     lines = (tmp_path / "server.log").read_text("utf-8").splitlines()
     assert [line.split(" WARNING ")[1] for line in lines] == ["wsmonitor_server a line connection=c1"] * 2
+
+
+def test_lines_for_programs(logger: logging.Logger, tmp_path: Path) -> None:
+    """One object each, whatever comes from outside; with the server's id as soon as it is known."""
+    logs.configure(tmp_path / "server.log", verbose=False, form="json")
+    logger.info("before it is known")
+    logs.identify("4711")
+    logger.warning(
+        "%s things",
+        "odd",
+        extra=logs.fields(agent='x"\n\u2028\ud800', count=3, sure=True, error=ValueError("v"), empty=""),
+    )
+    try:
+        raise OSError("no such thing")
+    except OSError:
+        logger.exception("a fault")
+    lines = (tmp_path / "server.log").read_bytes().splitlines()
+    first, second, third = (json.loads(line) for line in lines)
+    assert "server" not in first
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", second.pop("time"))
+    assert second == {
+        "level": "WARNING",
+        "logger": "wsmonitor_server",
+        "event": "odd things",
+        "server": "4711",
+        "agent": 'x"\n\u2028\ud800',
+        "count": 3,
+        "sure": True,
+        "error": "v",
+    }
+    assert third["event"] == "a fault"
+    assert third["exception"].splitlines()[-1] == "OSError: no such thing"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from wsmonitor.protocol.errors import ConfigurationError, RequestError, UsageError, WsMonitorError
+from wsmonitor.protocol.errors import ConfigurationError, RequestError, UsageError, WsMonitorError, in_words
 
 
 class Exit(IntEnum):
@@ -72,7 +72,7 @@ def explain(error: Exception) -> Failure:
     if isinstance(error, Failure):
         return error
     if isinstance(error, RequestError):
-        return Failure(error.info.message, code=error.code, status=status_of(error.code))
+        return Failure(in_words(error.info), code=error.code, status=status_of(error.code))
     if isinstance(error, ConfigurationError | UsageError):
         return Failure(str(error), code=error.code, status=Exit.USAGE)
     if isinstance(error, WsMonitorError):

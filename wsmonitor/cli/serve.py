@@ -35,6 +35,11 @@ import click
 )
 @click.option("--tls-cert", metavar="FILE", help="PEM file with the certificate chain.")
 @click.option("--tls-key", metavar="FILE", help="PEM file with the certificate's key.")
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    help="Lines for people, or one JSON object per line.  [default: text]",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")  # fmt: skip
 def serve_command(config_file: Path | None, data_dir: Path | None, verbose: bool, **given: object) -> int:
     """Run a server until Ctrl-C, SIGTERM or `wsmonitor stop`.

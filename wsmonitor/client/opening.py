@@ -153,6 +153,7 @@ async def _look_up(host: str, port: int, runner: Runner) -> list[str]:
 class _Refusal(msgspec.Struct):
     code: str = ""
     message: str = ""
+    correlation: str = ""
 
 
 class _RefusalBody(msgspec.Struct):
@@ -172,7 +173,8 @@ def refusal(exc: InvalidStatus) -> tuple[str, str]:
     except msgspec.DecodeError:
         return "", f"the server answered the handshake with HTTP {status}"
     error = body.error or _Refusal(body.code, body.message)
-    return error.code, error.message or f"the server answered the handshake with HTTP {status}"
+    said = error.message or f"the server answered the handshake with HTTP {status}"
+    return error.code, f"{said} (server log: {error.correlation})" if error.correlation else said
 
 
 def words(exc: BaseException, url: str) -> str:

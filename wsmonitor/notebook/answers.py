@@ -127,7 +127,9 @@ def refused(error: BaseException) -> Exception:
     if isinstance(error, RequestError):
         words = _WORDS.get(error.code, "")
         said = error.info.message
-        return RefusedError(error.code, f"{words} ({said})" if words and said else words or said)
+        told = f"{words} ({said})" if words and said else words or said
+        ident = error.info.correlation
+        return RefusedError(error.code, f"{told} (server log: {ident})" if ident else told)
     if isinstance(error, WsMonitorError):
         return RefusedError(error.code, _WORDS.get(error.code) or str(error))
     return error if isinstance(error, Exception) else RefusedError("internal", type(error).__name__)

@@ -178,6 +178,11 @@ class DigestMismatchError(StateError):
     """Two replicas at one position differ."""
 
 
+def in_words(info: ErrorInfo) -> str:
+    """What *info* says, with the id by which whoever runs the server finds it in its log."""
+    return f"{info.message} (server log: {info.correlation})" if info.correlation else info.message
+
+
 class RequestError(WsMonitorError):
     """The server refused a request.
 
@@ -186,7 +191,7 @@ class RequestError(WsMonitorError):
     """
 
     def __init__(self, info: ErrorInfo) -> None:
-        super().__init__(f"{info.message} [{info.code}]")
+        super().__init__(f"{in_words(info)} [{info.code}]")
         self.info = info
         self.code = info.code
 
