@@ -25,6 +25,7 @@ from typing import Any, Final
 from benchmarks.__main__ import table, write
 
 from .faults import FAULTS, Fault
+from .node_faults import NODE_FAULTS
 from .oracle import Violation
 from .run import Outcome, quiet_run, run
 
@@ -81,10 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(outcome.report(whole=options.trace))
         print(f"{outcome.steps:,} steps, {outcome.seconds:,.0f} s of virtual time, print {outcome.print}")
         return int(outcome.violation is not None)
-    command = f"python -m tests.simulation --seeds {options.seeds[0]}..{options.seeds[-1]}"
+    command = f"python -m tests.simulation{' --nodes' * options.nodes}"
+    command += f" --seeds {options.seeds[0]}..{options.seeds[-1]}"
     if options.planted:
-        return _planted(options.seeds, f"{command} --planted --write" if options.write else "")
-    command += f"{' --nodes' * options.nodes} --jobs {options.jobs} --write"
+        return _planted(
+            options.seeds, f"{command} --planted --write" if options.write else "", nodes=options.nodes
+        )
+    command += f" --jobs {options.jobs} --write"
     return _many(options.seeds, options.jobs, command if options.write else "", nodes=options.nodes)
 
 
@@ -93,11 +97,11 @@ def command_of(seed: int, *, nodes: bool) -> str:
     return f"python -m tests.simulation --seed {seed}{' --nodes' * nodes} --trace"
 
 
-def _planted(seeds: Sequence[int], command: str) -> int:
+def _planted(seeds: Sequence[int], command: str, *, nodes: bool) -> int:
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
     missed = 0
-    for fault in FAULTS:
+    for fault in NODE_FAULTS if nodes else FAULTS:
         found = list(violations(fault, seeds))
         by = Counter(violation.name for _, violation in found)
         missed += not found
@@ -110,7 +114,7 @@ def _planted(seeds: Sequence[int], command: str) -> int:
         rows.append(row)
         print(*row.values(), sep="; ", flush=True)
     if command:
-        write("planted", command, rows, DOCUMENT)
+        write("planted-nodes" if nodes else "planted", command, rows, DOCUMENT)
     return int(missed > 0)
 
 

@@ -51,6 +51,7 @@ class Fault:
         patch: makes the code wrong for as long as it is entered.
         focus: happenings among which it shows itself; all of them when it is empty.
         shared: whether it is one of servers that share a Redis.
+        quiet: whether it shows itself only where programs are silent, but for the beginning.
     """
 
     name: str
@@ -58,14 +59,18 @@ class Fault:
     patch: Patch
     focus: frozenset[str] = frozenset()
     shared: bool = False
+    quiet: bool = False
 
     def plan(self, seed: int) -> Plan:
         """The plan of *seed* for this fault."""
-        return make_plan(seed, only=self.focus or None, shared=self.shared)
+        plan = make_plan(seed, only=self.focus or None, shared=self.shared)
+        if self.quiet:
+            plan.silence()
+        return plan
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     before = owner.__dict__[name]
     setattr(owner, name, value)
     try:
@@ -74,12 +79,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _method(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
+def method(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
     """Replace a method by what *make* makes of it."""
-    return lambda: _replaced(owner, name, make(owner.__dict__[name]))
+    return lambda: replaced(owner, name, make(owner.__dict__[name]))
 
 
-def _all(*patches: Patch) -> Patch:
+def together(*patches: Patch) -> Patch:
     """Several mistakes together, where the code has a second line of defence behind the first."""
 
     @contextlib.contextmanager
@@ -281,139 +286,142 @@ def _requests_again(real: Any) -> Any:
     return link_down
 
 
-def _fault(name: str, caught_by: str, patch: Patch, *focus: str) -> Fault:
-    return Fault(name, frozenset(caught_by.split()), patch, frozenset(focus))
+def fault(
+    name: str, caught_by: str, patch: Patch, *focus: str, shared: bool = False, quiet: bool = False
+) -> Fault:
+    """A planted fault; see `Fault`."""
+    return Fault(name, frozenset(caught_by.split()), patch, frozenset(focus), shared, quiet)
 
 
 FAULTS: Final = (
-    _fault("broadcast before commit", "HONEST DURABLE", _method(CommitPath, "_commit", _broadcast_first)),
-    _fault("acknowledgement before commit", "DURABLE", _method(ProducerDesk, "publish", _acknowledged_first)),
-    _fault(
+    fault("broadcast before commit", "HONEST DURABLE", method(CommitPath, "_commit", _broadcast_first)),
+    fault("acknowledgement before commit", "DURABLE", method(ProducerDesk, "publish", _acknowledged_first)),
+    fault(
         "events of the old subscription are told",
         "ONCE GAPLESS MONOTONE AGREE ORDER",
-        _method(SubscriptionMachine, "event", _old_events_too),
+        method(SubscriptionMachine, "event", _old_events_too),
         "subscription churn",
         "slow network",
         "burst",
         "stall a connection",
     ),
-    _fault(
+    fault(
         "what overflows is dropped in silence, and gaps are applied over",
         "GAPLESS AGREE",
-        _all(
-            _method(Subscription, "mute", _mute_in_silence),
-            _method(SubscriptionMachine, "_live_event", _gaps_applied),
+        together(
+            method(Subscription, "mute", _mute_in_silence),
+            method(SubscriptionMachine, "_live_event", _gaps_applied),
         ),
         "burst",
         "stall a connection",
         "slow network",
     ),
-    _fault(
+    fault(
         "the position is moved after the handler",
         "ONCE GAPLESS MONOTONE AGREE HONEST",
-        _method(ClientCore, "_link_down", _requests_again),
+        method(ClientCore, "_link_down", _requests_again),
     ),
-    _fault(
+    fault(
         "replay without epoch",
         "MONOTONE AGREE HONEST GAPLESS ONCE",
-        _all(
-            _method(TopicSync, "_judge", _no_epoch),
-            _method(SubscriptionMachine, "synced", _no_epoch_here_either),
+        together(
+            method(TopicSync, "_judge", _no_epoch),
+            method(SubscriptionMachine, "synced", _no_epoch_here_either),
         ),
     ),
-    _fault(
+    fault(
         "a hole in history is not told",
         "GAPLESS",
-        _method(subscription, "_account", _only_events),
+        method(subscription, "_account", _only_events),
         "burst",
         "partition an observer",
         "half-open connection",
         "stall a connection",
     ),
-    _fault(
+    fault(
         "the server knows less than it acknowledged",
         "ONCE ORDER DURABLE",
-        _method(Authority, "open_producer", _knows_less),
+        method(Authority, "open_producer", _knows_less),
     ),
-    _fault(
+    fault(
         "what is sent again gets new numbers",
         "ONCE ORDER",
-        _method(PublicationMachine, "publish_opened", _numbers_anew),
+        method(PublicationMachine, "publish_opened", _numbers_anew),
     ),
-    _fault(
+    fault(
         "what was sent is forgotten with the link",
         "DURABLE",
-        _method(PublicationMachine, "disconnected", _dropped_when_sent),
+        method(PublicationMachine, "disconnected", _dropped_when_sent),
     ),
-    _fault(
+    fault(
         "the window of remembered commands is too small",
         "ONCE",
-        lambda: _replaced(publication, "REMEMBERED_COMMANDS", 0),
+        lambda: replaced(publication, "REMEMBERED_COMMANDS", 0),
         "command",
         "kill server",
         "reset a connection",
         "slow network",
         "slow disk",
     ),
-    _fault(
+    fault(
         "the same key is taken for another command, on both sides",
         "ONCE",
-        _all(
-            _method(Authority, "command", _forgets_keys),
-            lambda: _replaced(publication, "REMEMBERED_COMMANDS", 0),
+        together(
+            method(Authority, "command", _forgets_keys),
+            lambda: replaced(publication, "REMEMBERED_COMMANDS", 0),
         ),
         "command",
         "the same command again",
     ),
-    _fault("patterns of tokens are not looked at", "ISOLATED", _method(Claims, "covers", _patterns_ignored)),
-    _fault("who has left is still sent to", "ISOLATED CLEAN", _method(Feed, "detach", _keeps_subscriber)),
-    _fault(
+    fault("patterns of tokens are not looked at", "ISOLATED", method(Claims, "covers", _patterns_ignored)),
+    fault("who has left is still sent to", "ISOLATED CLEAN", method(Feed, "detach", _keeps_subscriber)),
+    fault(
         "an outbox without a limit",
         "BOUNDED",
-        _method(Outbox, "state_overflow", _never_too_much),
+        method(Outbox, "state_overflow", _never_too_much),
         "burst",
         "stall a connection",
         "slow network",
     ),
-    _fault(
+    fault(
         "expiry is checked at the handshake only",
         "EXPIRED",
-        _method(Authenticator, "problem", _valid_for_ever),
+        method(Authenticator, "problem", _valid_for_ever),
     ),
-    _fault(
+    fault(
         "revocation is checked at the handshake only",
         "EXPIRED",
-        _method(Authenticator, "problem", _revocation_for_new_ones),
+        method(Authenticator, "problem", _revocation_for_new_ones),
     ),
-    _fault("a silent link looks alive", "HONEST", _method(Link, "_dead_at", _never_dead)),
-    _fault("a dead producer looks alive", "HONEST", _method(LivenessWatch, "handle_timeout", _no_verdict)),
-    _fault(
+    fault("a silent link looks alive", "HONEST", method(Link, "_dead_at", _never_dead)),
+    fault("a dead producer looks alive", "HONEST", method(LivenessWatch, "handle_timeout", _no_verdict)),
+    fault(
         "who was away takes its producer back",
         "DURABLE ORDER ONCE AGREE",
-        _method(Authority, "open_producer", _anybody_comes_back),
+        method(Authority, "open_producer", _anybody_comes_back),
         "take a producer over",
         "partition a publisher",
         "half-open connection",
         "suspend a publisher",
         "burst",
     ),
-    _fault(
+    fault(
         "the epoch outlasts the loss of power",
         "DURABLE HONEST AGREE MONOTONE ORDER GAPLESS",
-        _method(disk.KeptDisk, "lost_power", _same_epoch),
+        method(disk.KeptDisk, "lost_power", _same_epoch),
         "lose power",
         "burst",
         "command",
     ),
-    _fault(
+    fault(
         "an unknown outcome is taken for a failure",
         "DURABLE ONCE AGREE",
-        _method(SessionEngine, "_reload", _epoch_goes_on),
+        method(SessionEngine, "_reload", _epoch_goes_on),
     ),
-    _fault(
+    fault(
         "what was replaced counts as committed",
         "DURABLE",
-        _method(Spool, "end_assertion", _acknowledges_replaced),
+        method(Spool, "end_assertion", _acknowledges_replaced),
         "disk error of unknown outcome",
         "crash server at an effect",
         "kill server",

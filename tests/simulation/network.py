@@ -135,6 +135,11 @@ class Network:
                 if endpoint.process is process:
                     endpoint.vanish()
 
+    def discard(self) -> None:
+        """The run is over: no end of a connection is to be closed by the garbage collector later."""
+        for connection in self.connections:
+            connection.client.closed = connection.server.closed = True
+
     def forget(self, connection: Connection) -> None:
         """Both ends are closed."""
         if connection in self.connections:

@@ -74,7 +74,9 @@ FAULTS: Final[dict[str, float]] = {
 """What may happen besides work, and how often against the others."""
 
 
-DRAWN: Final = 1 / 16
+_BEGINNING: Final = 5.0  # seconds
+
+DRAWN: Final = 1 / 25
 """The part of the seeds that have a Redis."""
 
 
@@ -106,6 +108,10 @@ class Plan:
     nodes: int = 0  # servers on one Redis; 0: one server on its own disk
     work: list[float] = field(default_factory=list)  # when somebody works
     happenings: list[Happening] = field(default_factory=list)
+
+    def silence(self) -> None:
+        """Let programs be silent but for the beginning: what is known of them is what others say."""
+        self.work = [at for at in self.work if at < _BEGINNING]
 
 
 def make_plan(seed: int, *, only: frozenset[str] | None = None, shared: bool | None = None) -> Plan:
@@ -145,7 +151,7 @@ def _shared(seed: int, rng: random.Random, dice: random.Random, only: frozenset[
     plan = Plan(
         seed,
         sessions=rng.randint(1, 2),
-        workers=rng.choice((0, 0, 1)),
+        workers=rng.choice((0, 1, 2)),  # who publish into the sessions of others, at other servers
         programs=rng.choice((0, 1, 1)),
         observers=rng.randint(1, 4),
         sqlite=False,
@@ -160,7 +166,10 @@ def _shared(seed: int, rng: random.Random, dice: random.Random, only: frozenset[
     rest = [kind for kind in FAULTS if kind not in LOCAL and (only is None or kind in only)]
     chosen = rng.sample(here, k=min(len(here), rng.randint(2, 5)))
     chosen += rng.sample(rest, k=min(len(rest), rng.randint(1, 6)))
-    return _filled(plan, rng, chosen, busy=only is not None)
+    _filled(plan, rng, chosen, busy=only is not None)
+    if dice.random() < 0.2:
+        plan.silence()
+    return plan
 
 
 def _filled(plan: Plan, rng: random.Random, chosen: list[str], *, busy: bool) -> Plan:

@@ -160,17 +160,16 @@ def renamed(simulation: Simulation, happening: Happening) -> None:
 
 
 def cut_off(simulation: Simulation, happening: Happening) -> None:
-    """The bus is cut off before everybody has read it."""
+    """A node is away for so long that the bus does not have any more what it has not read."""
     redis = _redis(simulation)
-    if redis.process is None or not redis.process.alive:
-        return
 
-    def again() -> None:
-        redis.data.call(b"XTRIM", b"wsm:bus", b"MAXLEN", b"0")
-        redis.data.take()
+    def trim() -> None:
+        if redis.process is not None and redis.process.alive and not redis.data.read_only:
+            redis.data.call(b"XTRIM", b"wsm:bus", b"MAXLEN", b"0")
+            redis.data.take()
 
-    for number in range(20):
-        simulation.world.later(number * 0.05, again)
+    simulation.world.later(happening.length - 0.001, trim)
+    cut(simulation, happening)
 
 
 def scripts_forgotten(simulation: Simulation, happening: Happening) -> None:

@@ -251,8 +251,8 @@ class _Client(asyncio.Protocol):
         self._go_on()
 
     def look(self) -> None:
-        """What it waits for may be there."""
-        if self._waits:
+        """What it waits for may be there; if not, it waits no longer for that."""
+        if self._waits and self._host.ask(self._asked[0]) is not None:
             self._stop_timer()
             self._waits = False
             self._go_on()

@@ -145,6 +145,7 @@ class Simulation:
                     program.forget()
                 for client in self.clients():
                     client.let_go()
+                self.world.network.discard()
                 for process in self.world.processes:
                     process.discard()
                 for host in self.hosts:
@@ -288,9 +289,14 @@ class Simulation:
         world.run_until(plan.trouble)
 
     def _work(self) -> None:
-        someone = self._one([*self.publishers, *self.programs], self.world.random.getrandbits(31))
+        someone = self._one(self._working(), self.world.random.getrandbits(31))
         if someone is not None:
             someone.do(someone.work)
+
+    def _working(self) -> list[Publisher | Program]:
+        """Who publishes; of several servers', also who does not know yet that another took over."""
+        before = [one for one in self.dead if self.redis is not None and one.process.alive and not one.fenced]
+        return [*self.publishers, *self.programs, *before]
 
     # -- happenings
 
@@ -502,7 +508,7 @@ class Simulation:
         self.operator.do(lambda: self.operator.remove(session))
 
     def burst(self, happening: Happening) -> None:
-        someone = self._one([*self.publishers, *self.programs], happening.number)
+        someone = self._one(self._working(), happening.number)
         if someone is not None:
             for _ in range(100 + happening.number % 400):
                 someone.do(someone.work)

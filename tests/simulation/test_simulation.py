@@ -14,10 +14,11 @@ from tests.scale import many
 
 from .__main__ import caught, command_of
 from .faults import FAULTS, Fault
+from .node_faults import NODE_FAULTS
 from .oracle import Violation
-from .run import Outcome, run
+from .run import Outcome, quiet_run, run
 
-BLOCK = 20
+BLOCK = 10
 
 
 @pytest.mark.parametrize("first", range(1, many(200) + 1, BLOCK))
@@ -38,8 +39,11 @@ def test_a_violation_comes_back_from_another_process_whole() -> None:
 
 def test_a_seed_gives_the_same_run_in_any_process() -> None:
     """Reproducibly: also where sets and dictionaries of strings have another order."""
-    seeds = range(1, 6)
-    code = f"from tests.simulation.run import run; print([run(seed).print for seed in {list(seeds)}])"
+    seeds = [(1, False), (2, False), (3, False), (4, False), (17, True)]
+    code = (
+        "from tests.simulation.run import quiet_run; "
+        f"print([quiet_run(seed, shared=shared).print for seed, shared in {seeds}])"
+    )
     prints = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -51,10 +55,31 @@ def test_a_seed_gives_the_same_run_in_any_process() -> None:
         ).stdout
         for number in (1, 2)
     }
-    assert prints == {f"{[run(seed).print for seed in seeds]}\n"}
+    assert prints == {f"{[quiet_run(seed, shared=shared).print for seed, shared in seeds]}\n"}
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+EVERYDAY = frozenset(
+    {
+        "what was missed is not read",
+        "what follows a hole is told before the hole is repaired",
+        "nobody compares whom a commit was made for",
+        "the epoch outlasts a failover",
+        "a server that comes back does not get its programs back",
+    }
+)
+"""Of the faults of several servers, those that are looked for every day: a run of theirs is dear."""
+
+PLANTED = [
+    *(pytest.param(one, id=one.name) for one in FAULTS),
+    *(
+        pytest.param(one, id=one.name, marks=() if one.name in EVERYDAY else pytest.mark.slow)
+        for one in NODE_FAULTS
+    ),
+]
+
+
+@pytest.mark.timeout(600)  # up to a hundred seeds, until it is caught
+@pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_caught(fault: Fault) -> None:
     found = caught(fault, range(1, 101))
     assert found is not None, "not caught"

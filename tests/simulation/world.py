@@ -187,9 +187,13 @@ class Process:
     def discard(self) -> None:
         """The run is over: nothing of this process is to be told by the garbage collector later."""
         self.alive = False
-        for task in self.loop.tasks:
-            with contextlib.suppress(BaseException):
-                task.get_coro().close()  # type: ignore[union-attr]  # a coroutine
+        asyncio._set_running_loop(self.loop)  # what ends may ask which loop it is on
+        try:
+            for task in self.loop.tasks:
+                with contextlib.suppress(BaseException):
+                    task.get_coro().close()  # type: ignore[union-attr]  # a coroutine
+        finally:
+            asyncio._set_running_loop(None)
 
     def suspend(self) -> None:
         """Stop running, as a debugger or a sleeping computer has it."""

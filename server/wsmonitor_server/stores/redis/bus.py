@@ -25,18 +25,22 @@ from .scripts import BEAT, INLINE, LEAVE, WATCH
 
 log = logging.getLogger(__name__)
 
-BLOCK: Final = 0.25
-"""Seconds that Redis keeps a question for news before it answers that there are none."""
-
 _AT_ONCE: Final = 100  # messages in one answer
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds: a sign of life ``every`` so many, gone after ``gone`` without one."""
+    """Seconds.
+
+    Attributes:
+        every: between two signs of life.
+        gone: without one, until a node counts as gone.
+        block: that Redis keeps a question for news before it answers that there are none.
+    """
 
     every: float = 1.0
     gone: float = 5.0
+    block: float = 0.25
 
 
 class BusReader:
@@ -163,7 +167,7 @@ class BusReader:
         delay = FIRST_DELAY
         while True:
             try:
-                await self._turn(block=BLOCK)
+                await self._turn(block=self._pace.block)
                 await self._tell_people()
                 await self._errand()
                 delay = FIRST_DELAY
