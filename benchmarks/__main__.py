@@ -18,6 +18,7 @@ from typing import Any
 from . import (
     applying,
     bursts,
+    capacity,
     connecting,
     fanout,
     front_end,
@@ -83,6 +84,8 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
     propagation.NAME: ("publisher's step change to another client's callback", propagation.run),
 }
 
+_CAPACITY = "how many servers and Redis instances a demand takes, by what was measured"
+
 # Where the results of a benchmark stand; of all others in `DOCS`.
 DOCUMENTS: dict[str, Path] = {bursts.NAME: SCALING, stampede.NAME: SCALING}
 
@@ -136,6 +139,17 @@ def render(name: str) -> None:
     replace(name, "\n".join(text), DOCUMENTS.get(name, DOCS))
 
 
+def conclude() -> None:
+    """Make anew what is computed from several results: the goals, and the model of what a demand takes."""
+    replace(goals.NAME, table(goals.table()) + "\n")
+    for name, rows in (
+        ("capacity", capacity.run()),
+        ("capacity-costs", capacity.constants()),
+        ("capacity-checks", capacity.checks()),
+    ):
+        replace(name, table(rows) + "\n", SCALING)
+
+
 def write(name: str, command: str, rows: list[dict[str, Any]], document: Path = DOCS) -> None:
     """Put *rows* into the docs, in the place of what this benchmark wrote before."""
     replace(name, f"Measured {describe()}.\nAgain: `{command}`.\n\n{table(rows)}\n", document)
@@ -171,6 +185,9 @@ def main() -> None:
     command.add_argument(
         "--write", action="store_true", help="put it, and all results that are kept, into docs/benchmarks.md"
     )
+    command = commands.add_parser(capacity.NAME, help=_CAPACITY, description=_CAPACITY)
+    command.add_argument("--write", action="store_true", help="put the examples into docs/scaling.md")
+    capacity.arguments(command)
     command = commands.add_parser(
         "peers", help="the servers that ours is measured beside, and how to get them"
     )
@@ -183,6 +200,7 @@ def main() -> None:
         for name, (what, _) in BENCHMARKS.items():
             print(f"{name:14} {what}")
         print(f"{goals.NAME:14} the goals for speed, and what was measured of them")
+        print(f"{capacity.NAME:14} {_CAPACITY}")
         print(f"{'peers':14} the servers that ours is measured beside, and how to get them")
         return
     if name == goals.NAME:
@@ -190,7 +208,13 @@ def main() -> None:
         if options["write"]:
             for one in BENCHMARKS:
                 render(one)
-            replace(name, table(goals.table()) + "\n")
+            conclude()
+        return
+    if name == capacity.NAME:
+        write_it = options.pop("write")
+        print(table(capacity.run(**options)))
+        if write_it:
+            conclude()
         return
     if name == "peers":
         peers.show(install=options["install"])
@@ -205,7 +229,7 @@ def main() -> None:
         for part, some in parts(name, rows).items():
             results.keep(name, part, line, some)
         render(name)
-        replace(goals.NAME, table(goals.table()) + "\n")
+        conclude()
 
 
 if __name__ == "__main__":
