@@ -135,6 +135,9 @@ class Clock:
     def now(self) -> Instant:
         return NOW
 
+    def recent(self, last: Instant) -> Instant:
+        return last
+
 
 class Driven(Driver):
     """A driver that keeps what it would send."""

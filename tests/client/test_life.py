@@ -30,6 +30,8 @@ from wsmonitor.client import (
     connect,
     connections,
 )
+from wsmonitor.client import runner as runners
+from wsmonitor.client.clock import Instant
 from wsmonitor.client.errors import NotLocatedError, RequestTimeoutError
 from wsmonitor.client.local import start_local_server
 from wsmonitor.client.locate import locate
@@ -530,3 +532,17 @@ def test_importing_costs_next_to_nothing() -> None:
         """
     )
     assert out == "[]\nmodule 'wsmonitor.client' has no attribute 'nothing'\n"
+
+
+def test_a_moment_of_just_now_is_recent() -> None:
+    runner = runners.Runner()
+    try:
+        ahead = Instant(time.monotonic() + 3600, 0.0)  # whatever the machine does meanwhile
+        assert runner.recent(ahead) is ahead
+        long_ago = runner.now()._replace(mono=runner.now().mono - 1)
+        later = runner.recent(long_ago)
+        assert later.mono >= long_ago.mono + 1
+        assert later.wall > 0
+    finally:
+        runner.stop()
+        runner.join(60)

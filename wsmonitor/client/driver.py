@@ -336,13 +336,14 @@ class Driver:
 
     def _receive(self, messages: Sequence[bytes]) -> None:
         """Messages arrived: each is carried out before the next is read, so that listeners see its state."""
-        core, lock, now = self._core, self._lock, self._runner.now
+        core, lock, recent = self._core, self._lock, self._runner.recent
+        moment = self._runner.now()
         self._performing = True  # what listeners cause is carried out here
         try:
             for data in messages:
                 try:
                     with lock:
-                        moment = now()
+                        moment = recent(moment)
                         core.receive(moment, data)
                         actions = core.take(moment)
                 except ProtocolError as exc:

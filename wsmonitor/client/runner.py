@@ -83,6 +83,10 @@ class Runner:
         """The present moment, on this runner's clocks."""
         return Instant(time.monotonic(), time.time())
 
+    def recent(self, last: Instant) -> Instant:
+        """The present moment, or *last* where that is no more than a millisecond ago."""
+        return last if time.monotonic() - last.mono < 0.001 else self.now()
+
     def in_thread(self, function: Callable[[], T], name: str) -> asyncio.Future[T]:
         """Run a blocking *function* on a daemon thread of its own, where one can be had.
 
