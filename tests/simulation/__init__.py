@@ -13,15 +13,17 @@ module       holds
 world        virtual time; processes, each with an event loop of its own, that can be killed or suspended
 network      connections between processes: latency, partial delivery, stalls, loss at any byte
 disk         stores that outlast their process: what a crash leaves, and what the loss of power takes away
-redis_host   a Redis, on which several servers have the real `RedisStore`; what it keeps (redis_data), the
-             store's scripts in Lua (redis_scripts), what goes wrong with it (redis_faults), and what it
-             was made to keep, as the oracle is told (ledger)
-actors       a server, publishers, observers, operators: the real code, and what a user does with it
+redis_host   a Redis, on which several servers have the real `RedisStore` (node_disk); what it keeps
+             (redis_data), the store's scripts in Lua (redis_scripts), what goes wrong with it
+             (redis_faults), and what it was made to keep, as the oracle is told (ledger)
+server_host  a computer that runs the server, and starts it again
+actors       publishers, observers, operators: the real code, and what a user does with it
 programs     programs with the publisher's SDK, and who delivers what a killed one has left
-oracle       the invariants by name, checked at every step
-plan         what happens in a run, drawn from the seed
+oracle       the invariants by name, checked at every step, over what was committed and told (lines)
+plan         what happens in a run, drawn from the seed; happenings: how
 run          one run, from the seed to the verdict, with its trace
-faults       planted faults: changes of the real code that the simulation has to catch
+faults       planted faults: changes of the real code that the simulation has to catch; node_faults: those
+             of several servers
 ============ ====================================================================================
 
 One seed gives one run, event by event: all randomness comes from it, and nothing waits for the real time.

@@ -8,17 +8,16 @@ import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from wsmonitor.protocol.defaults import Timing
-from wsmonitor.protocol.reducer import SessionState
 
-from . import redis_faults, verdict
-from .actors import ADDRESS, PORT, Client, Issuer, Observer, Operator, Publisher, ServerHost, Tokens
+from . import happenings, redis_faults, verdict
+from .actors import ADDRESS, PORT, Client, Issuer, Observer, Operator, Publisher, Tokens
 from .disk import Disk, KeptDisk, SqliteDisk
 from .network import Network
 from .node_disk import NodeDisk
@@ -26,6 +25,7 @@ from .oracle import Oracle, Violation
 from .plan import Happening, Plan, make_plan
 from .programs import Flusher, Program
 from .redis_host import RedisHost
+from .server_host import ServerHost
 from .world import World
 
 PEACE: Final = 260.0
@@ -202,11 +202,11 @@ class Simulation:
                         rng.uniform(0.0, 3.0), lambda o=observer, s=session, d=delivery: o.watch(s, d)
                     )  # type: ignore[misc]
         for session in self.sessions:
-            self._publisher(session, "main", ttl)
+            self.publisher(session, "main", ttl)
         for number in range(plan.programs):
             self._program(number + 1)
         for number in range(plan.workers):
-            self._publisher(rng.choice(self.sessions), f"worker{number + 1}", ttl)
+            self.publisher(rng.choice(self.sessions), f"worker{number + 1}", ttl)
         self.operator = Operator(
             world,
             self.oracle,
@@ -215,7 +215,7 @@ class Simulation:
             Tokens(self.issuer, "operator", "admin", ("*",), ttl=3_600.0, renewable=True),
         )
 
-    def _publisher(self, session: str, producer: str, ttl: float) -> Publisher:
+    def publisher(self, session: str, producer: str, ttl: float) -> Publisher:
         world = self.world
         self.born += 1
         name = f"{session}-{producer}-{self.born}"
@@ -243,7 +243,7 @@ class Simulation:
             keep=self.plan.keep,
         )
 
-    def _flush(self, dead: Publisher, after: float) -> None:
+    def flush(self, dead: Publisher, after: float) -> None:
         """Somebody delivers what *dead* has left, *after* seconds."""
         path, wanted = dead.kept()
         if path is None:
@@ -289,11 +289,11 @@ class Simulation:
         world.run_until(plan.trouble)
 
     def _work(self) -> None:
-        someone = self._one(self._working(), self.world.random.getrandbits(31))
+        someone = self.one(self.working(), self.world.random.getrandbits(31))
         if someone is not None:
             someone.do(someone.work)
 
-    def _working(self) -> list[Publisher | Program]:
+    def working(self) -> list[Publisher | Program]:
         """Who publishes; of several servers', also who does not know yet that another took over."""
         before = [one for one in self.dead if self.redis is not None and one.process.alive and not one.fenced]
         return [*self.publishers, *self.programs, *before]
@@ -304,103 +304,13 @@ class Simulation:
         """The server that it meets."""
         return self.hosts[(happening.number >> 10) % len(self.hosts)]
 
-    def _one(self, things: list[Any], number: int) -> Any:
+    def one(self, things: list[Any], number: int) -> Any:
         return things[number % len(things)] if things else None
 
     def _happen(self, happening: Happening) -> None:
         self.world.note("plan", f"{happening.what} ({happening.length:g} s)")
         self.oracle.counts[f"fault: {happening.what}"] += 1
-        _HAPPENINGS[happening.what](self, happening)
-
-    def kill_server(self, happening: Happening) -> None:
-        host = self.host(happening)
-        host.kill()
-        self.world.later(happening.length, host.start)
-
-    def crash_at_effect(self, happening: Happening) -> None:
-        host = self.host(happening)
-        process = host.process
-        if process is None or not process.alive:
-            return
-        process.crash_after = happening.number % 40
-
-        def watch() -> None:
-            if process.alive:
-                if process.crash_after is not None:
-                    self.world.later(0.2, watch)
-            else:
-                if host.process is process:  # else the next one has it
-                    host.disk.crashed()
-                self.world.later(happening.length, host.start)
-
-        watch()
-
-    def stop_server(self, happening: Happening) -> None:
-        self.host(happening).stop(happening.length)
-
-    def lose_power(self, happening: Happening) -> None:
-        host = self.hosts[0]
-        process = host.process
-        if process is None or not process.alive:
-            return
-        for connection in self.world.network.connections:
-            for endpoint in (connection.client, connection.server):
-                if endpoint.process is process:
-                    endpoint.silent = True
-        process.kill()
-        self.disk.lost_power()
-        self.oracle.power_lost(self._on_disk())
-        self.world.later(happening.length + 1.0, host.start)
-
-    def _on_disk(self) -> dict[str, SessionState]:
-        return self.disk.states(list(self.oracle.lines))
-
-    def disk_full(self, happening: Happening) -> None:
-        self.disk.faults.full = True
-        self.world.later(happening.length, lambda: setattr(self.disk.faults, "full", False))
-
-    def disk_torn(self, happening: Happening) -> None:
-        self.disk.faults.torn += 1 + happening.number % 3
-
-    def slow_disk(self, happening: Happening) -> None:
-        self.disk.faults.slow = 0.5
-        self.world.later(happening.length, lambda: setattr(self.disk.faults, "slow", 0.0))
-
-    def reset(self, happening: Happening) -> None:
-        connection = self._one(self.world.network.connections, happening.number)
-        if connection is not None:
-            connection.reset()
-
-    def reset_at_byte(self, happening: Happening) -> None:
-        connection = self._one(self.world.network.connections, happening.number)
-        if connection is not None:
-            stream = connection.to_client if happening.number & 1 else connection.to_server
-            stream.cut_after = 1 + happening.number % 3_000
-
-    def half_open(self, happening: Happening) -> None:
-        connection = self._one(self.world.network.connections, happening.number)
-        if connection is not None:
-            connection.swallow()
-
-    def stall(self, happening: Happening) -> None:
-        connection = self._one(self.world.network.connections, happening.number)
-        if connection is not None:
-            connection.stall(self.world.now + happening.length)
-
-    def _partition(self, client: Client | None, happening: Happening) -> None:
-        """Nothing goes through between a client and the server; of several, sometimes only one of them."""
-        if client is not None:
-            network, host = self.world.network, client.process.host
-            servers = self.hosts if happening.number & 256 else [self.host(happening)]
-            for server in servers:
-                network.part(host, server.name)
-                self.world.later(happening.length, lambda name=server.name: network.heal(host, name))  # type: ignore[misc]
-
-    def partition_observer(self, happening: Happening) -> None:
-        self._partition(self._one(self.observers, happening.number), happening)
-
-    def partition_publisher(self, happening: Happening) -> None:
-        self._partition(self._one([*self.publishers, *self.programs], happening.number), happening)
+        happenings.HAPPENINGS[happening.what](self, happening)
 
     def suspend(self, process: Any, happening: Happening) -> None:
         if process is None or not process.alive or process.suspended:
@@ -413,110 +323,6 @@ class Simulation:
                 self.oracle.resumed(process)
 
         self.world.later(happening.length, resume)
-
-    def suspend_observer(self, happening: Happening) -> None:
-        one = self._one(self.observers, happening.number)
-        self.suspend(one and one.process, happening)
-
-    def suspend_publisher(self, happening: Happening) -> None:
-        one = self._one([*self.publishers, *self.programs], happening.number)
-        self.suspend(one and one.process, happening)
-
-    def suspend_server(self, happening: Happening) -> None:
-        self.suspend(self.host(happening).process, happening)
-
-    def wall_jump(self, happening: Happening) -> None:
-        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
-        one = self._one(clients, happening.number)
-        if one is not None:
-            one.process.wall_offset += (happening.number % 7_200) - 3_600
-            self.oracle.jumped(one.process)
-
-    def kill_publisher(self, happening: Happening) -> None:
-        one = self._one(self.publishers, happening.number)
-        if one is not None:
-            self._flush(one, happening.length)
-            one.kill()
-            self.publishers.remove(one)
-            self.dead.append(one)
-            # The program is started again: a new process, under an id of its own.
-            self.world.later(
-                happening.length,
-                lambda: self._publisher(one.session, f"again{self.born}", 3_600.0) and None,
-            )
-
-    def kill_program(self, happening: Happening) -> None:
-        one = self._one(self.programs, happening.number)
-        if one is not None:
-            one.kill()
-            self.programs.remove(one)
-            self.gone.append(one)
-
-    def end_program(self, happening: Happening) -> None:
-        one = self._one(self.programs, happening.number)
-        if one is not None:
-            one.do(one.finish)
-
-    def take_over(self, happening: Happening) -> None:
-        one = self._one([p for p in self.publishers if not p.fenced], happening.number)
-        if one is not None and not self.peace:
-            self.publishers.remove(one)
-            self.dead.append(one)
-            self._publisher(one.session, one.producer, 3_600.0).inherited.append(one)
-
-    def revoke(self, happening: Happening) -> None:
-        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
-        one = self._one(clients, happening.number)
-        if one is not None:
-            self.operator.do(lambda: self.operator.revoke(one.tokens.jti))
-
-    def provider_fails(self, happening: Happening) -> None:
-        clients: list[Client] = [*self.observers, *self.publishers, *self.programs]
-        one = self._one(clients, happening.number)
-        if one is not None:
-            one.tokens.failing = True
-            self.world.later(happening.length, lambda: setattr(one.tokens, "failing", False))
-
-    def slow_network(self, happening: Happening) -> None:
-        network = self.world.network
-        network.latency = (0.05, 0.8)
-        self.world.later(happening.length, lambda: setattr(network, "latency", (0.0002, 0.003)))
-
-    def churn(self, happening: Happening) -> None:
-        observer = self._one(self.observers, happening.number)
-        if observer is None:
-            return
-        for number in range(1 + happening.number % 6):
-            observer.do(lambda n=number: observer.leave(happening.number + n))
-            session = self.sessions[(happening.number + number) % len(self.sessions)]
-            delivery = "latest" if (happening.number >> number) & 4 else "all"
-            observer.do(lambda s=session, d=delivery: observer.watch(s, d))
-
-    def command(self, happening: Happening) -> None:
-        session = self.sessions[happening.number % len(self.sessions)]
-        key = f"{self.world.random.getrandbits(128):032x}"
-        self.keys.append((session, key))
-        self.operator.do(lambda: self.operator.command(session, key))
-
-    def command_again(self, happening: Happening) -> None:
-        if self.keys:
-            session, key = self.keys[happening.number % len(self.keys)]
-            self.operator.do(lambda: self.operator.command(session, key))
-
-    def remove_session(self, happening: Happening) -> None:
-        session = self._one(self.sessions, happening.number)
-        self.operator.do(lambda: self.operator.remove(session))
-
-    def burst(self, happening: Happening) -> None:
-        someone = self._one(self._working(), happening.number)
-        if someone is not None:
-            for _ in range(100 + happening.number % 400):
-                someone.do(someone.work)
-
-    def directory(self, happening: Happening) -> None:
-        observer = self._one(self.observers, happening.number)
-        if observer is not None:
-            observer.do(lambda: observer.watch("/directory"))
 
     # -- peace
 
@@ -551,41 +357,6 @@ class Simulation:
     def clients(self) -> list[Client]:
         """Everybody who has a connection, but those who have been replaced."""
         return [*self.observers, *self.publishers, *self.programs, *self.flushers, self.operator]
-
-
-_HAPPENINGS: Final[dict[str, Callable[[Simulation, Happening], None]]] = {
-    "kill server": Simulation.kill_server,
-    "crash server at an effect": Simulation.crash_at_effect,
-    "stop server": Simulation.stop_server,
-    "lose power": Simulation.lose_power,
-    "disk full": Simulation.disk_full,
-    "disk error of unknown outcome": Simulation.disk_torn,
-    "slow disk": Simulation.slow_disk,
-    "reset a connection": Simulation.reset,
-    "reset at a byte": Simulation.reset_at_byte,
-    "half-open connection": Simulation.half_open,
-    "stall a connection": Simulation.stall,
-    "partition an observer": Simulation.partition_observer,
-    "partition a publisher": Simulation.partition_publisher,
-    "suspend an observer": Simulation.suspend_observer,
-    "suspend the server": Simulation.suspend_server,
-    "suspend a publisher": Simulation.suspend_publisher,
-    "wall clock jumps": Simulation.wall_jump,
-    "kill a publisher": Simulation.kill_publisher,
-    "kill a program": Simulation.kill_program,
-    "a program ends": Simulation.end_program,
-    "take a producer over": Simulation.take_over,
-    "revoke a token": Simulation.revoke,
-    "token provider fails": Simulation.provider_fails,
-    "slow network": Simulation.slow_network,
-    "subscription churn": Simulation.churn,
-    "command": Simulation.command,
-    "the same command again": Simulation.command_again,
-    "remove a session": Simulation.remove_session,
-    "burst": Simulation.burst,
-    "watch the directory": Simulation.directory,
-    **redis_faults.HAPPENINGS,
-}
 
 
 @contextlib.contextmanager

@@ -29,6 +29,15 @@ def test_the_invariants_hold(first: int) -> None:
         assert outcome.violation is None, outcome.report() + f"\nagain: {command_of(seed, nodes=False)}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(1, many(50) + 1, BLOCK))
+def test_the_invariants_hold_where_servers_share_a_redis(first: int) -> None:
+    """The same with one to three servers; of the everyday seeds above, one in twenty-five has them, too."""
+    for seed in range(first, first + BLOCK):
+        outcome = quiet_run(seed, shared=True)
+        assert outcome.violation is None, outcome.report() + f"\nagain: {command_of(seed, nodes=True)}"
+
+
 def test_a_violation_comes_back_from_another_process_whole() -> None:
     """Or a run of many seeds on several processes would hang at the one that matters."""
     outcome = Outcome(7, Violation("ONCE", "twice"), Counter(), 1, 2.0, ["a line"])

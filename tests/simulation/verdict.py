@@ -104,12 +104,13 @@ def _agrees(simulation: Simulation, observer: Observer, subscription: Any, seen:
         if subscription.phase != "not_available":
             fail("ISOLATED", f"{name} is {subscription.phase}, outside of its token's {tokens.sessions}")
         return
+    # A loss may have undone the removal since.
+    told_removed = subscription.phase == "not_available" and seen.topic in simulation.oracle.removals
     if line is None or line.state.seq == 0:
-        removed = line is not None and line.removed is not None and subscription.phase == "not_available"
-        if subscription.phase != "absent" and not removed:
+        if subscription.phase != "absent" and not told_removed:
             fail("AGREE", f"{name} is {subscription.phase} in the end, and there is no such session")
         return
-    if line.removed is not None and subscription.phase == "not_available":
+    if told_removed:
         return  # it was told of the end, and not of the new beginning under the same id
     state = subscription.state
     if subscription.phase != "live" or state is None:
