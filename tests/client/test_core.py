@@ -27,6 +27,7 @@ from wsmonitor.protocol.messages import (
     Ack,
     Batch,
     ClientMessage,
+    Degraded,
     Deliver,
     Done,
     Draining,
@@ -451,6 +452,27 @@ def test_a_heartbeat_is_answered_and_its_heads_are_compared() -> None:
     bench.give(Heartbeat(n=8, heads={"s": ("e", 3, "")}))
     [again] = bench.take(Subscribe)
     assert again.resume.seq == 0, "three events were lost on the way"
+
+
+def test_that_the_server_takes_changes_again_is_told_to_what_is_published() -> None:
+    bench = Bench()
+    bench.live()
+    machine, _ = bench.publication()
+    full = ErrorInfo(code="store_failed", message="x", retryable=True)
+    for delay in (1.0, 2.0):
+        [opening] = bench.take(PublishOpen)
+        bench.give(Error(error=full, request=opening.request))
+        bench.wait(delay)
+    [opening] = bench.take(PublishOpen)
+    bench.give(Error(error=full, request=opening.request))
+    later = bench.mono + 4.0
+    assert machine.next_deadline() == later
+    bench.give(Heartbeat(n=1))
+    assert machine.next_deadline() == later, "it had not said that it takes none"
+    bench.give(Heartbeat(n=2, degraded=Degraded(code="store_failed", since="1")))
+    assert machine.next_deadline() == later
+    bench.give(Heartbeat(n=3))
+    assert machine.next_deadline() == bench.mono + 1.0
 
 
 @pytest.mark.parametrize(

@@ -469,6 +469,40 @@ def test_after_a_fault_of_the_store_the_server_is_asked_how_far_it_has_come() ->
     assert bench.published() == [(2, step("b"))]
 
 
+def test_when_the_server_takes_changes_again_it_is_asked_soon() -> None:
+    bench = Bench()
+    opening = bench.connect()
+    full = ErrorInfo(code="store_failed", message="x", retryable=True)
+    for delay in (1.0, 2.0, 4.0):
+        bench.machine.request_failed(bench.now, opening.request, full)
+        assert bench.machine.next_deadline() == bench.now + delay
+        bench.wait(delay)
+        (opening,) = bench.take(PublishOpen)
+    bench.machine.request_failed(bench.now, opening.request, full)
+    assert bench.machine.next_deadline() == bench.now + 8.0
+    bench.machine.recovered(bench.now)
+    assert bench.machine.next_deadline() == bench.now + 1.0
+    bench.wait(0.5)
+    bench.machine.recovered(bench.now)
+    assert bench.machine.next_deadline() == bench.now + 0.5, "never later than it was"
+    bench.wait(0.5)
+    (opening,) = bench.take(PublishOpen)
+    bench.opened(opening, 0)
+    before = bench.machine.next_deadline()
+    bench.machine.recovered(bench.now)
+    assert bench.take(PublishOpen) == []
+    assert bench.machine.next_deadline() == before
+
+
+def test_a_delay_that_the_server_asked_for_is_kept_when_it_takes_changes_again() -> None:
+    bench = Bench()
+    opening = bench.connect()
+    busy = ErrorInfo(code="limit_exceeded", message="x", retryable=True, details={"retry_after": 20})
+    bench.machine.request_failed(bench.now, opening.request, busy)
+    bench.machine.recovered(bench.now)
+    assert bench.machine.next_deadline() == bench.now + 20.0
+
+
 def test_a_token_that_no_longer_covers_the_session_ends_the_publication() -> None:
     bench = Bench()
     bench.open()

@@ -346,7 +346,11 @@ class ClientCore:
             machine.presence_changed(message)
 
     def _heartbeat(self, now: Instant, message: Heartbeat) -> None:
+        recovered = self.link.status.degraded is not None and message.degraded is None
         self.link.heartbeat(now, message)
+        if recovered:
+            for publication in self.publications.values():
+                publication.recovered(now.mono)
         for topic, (epoch, seq, digest) in message.heads.items():
             machine = self.subscriptions.get(topic)
             if machine is not None:

@@ -126,6 +126,7 @@ class PublicationMachine:
         self._next_request = next_request
         self._pacer = pacer
         self._backoff = Backoff(random)
+        self._earliest = 0.0  # while pausing: when the server wants to be asked again at the earliest
         self._batch_changes = _DEFAULTS.batch_changes
         self._batch_size = _DEFAULTS.batch_size
         self._page_size = _DEFAULTS.page_size
@@ -222,6 +223,13 @@ class PublicationMachine:
         self.spool.unsent()
         if self.stage not in ("closed", "fenced", "refused"):
             self.stage = "off"
+
+    def recovered(self, now: float) -> None:
+        """The server takes changes again: delays that grew while it did not are no longer needed."""
+        if self.stage == "pausing" and self._deadline is not None:
+            self._backoff.reset()
+            soon = max(self._earliest, now + self._backoff.next_delay())
+            self._deadline = min(self._deadline, soon)
 
     # ------------------------------------------------------------------ messages
 
@@ -472,8 +480,8 @@ class PublicationMachine:
         self._upload = None
         self.spool.unsent()
         asked = error.details.get("retry_after")
-        least = min(float(asked), CEILING) if isinstance(asked, int | float) else 0.0
-        self._deadline = now + max(least, self._backoff.next_delay())
+        self._earliest = now + (min(float(asked), CEILING) if isinstance(asked, int | float) else 0.0)
+        self._deadline = max(self._earliest, now + self._backoff.next_delay())
 
     def _send_batch(self, now: float) -> bool:
         spool = self.spool
