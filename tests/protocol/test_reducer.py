@@ -205,13 +205,13 @@ def test_an_entity_may_be_put_with_its_number() -> None:
 
 def test_a_number_takes_the_place_of_a_hash_that_was_to_be_computed() -> None:
     state = SessionState("s", "e")
-    state.put("chain", Chain(id="c", name="c"))
-    state.put("chain", Chain(id="d", name="d"))
+    state.apply(_event(1, "chain", Chain(id="c", name="c")))
+    state.apply(_event(2, "chain", Chain(id="d", name="d")))
     state.put("chain", Chain(id="c", name="other"), 7)
     assert (state.hash_of("chain", "c"), state.hash_of("chain", "d")) == (7, entity_hash(state.chains["d"]))
-    state.put("chain", Chain(id="d", name="other"))
-    assert state.hash_of("chain", "d") == entity_hash(state.chains["d"]), "asked for before the digest was"
     assert state.digest == to_hex(7 + entity_hash(state.chains["d"]))
+    state.drop("chain", "d")
+    assert state.digest == to_hex(7)
 
 
 def test_a_copy_is_of_the_same_topic_and_place() -> None:
@@ -220,30 +220,31 @@ def test_a_copy_is_of_the_same_topic_and_place() -> None:
     assert (copy.topic, copy.epoch, copy.seq, copy.digest) == ("s~1", "e", 7, state.digest)
 
 
-@given(_OPS, st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)))
-def test_it_does_not_matter_when_the_digest_is_asked_for(
-    ops: list[tuple[str, str, int]], asked: set[int], numbered: set[int]
+@given(_OPS, st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)), st.sets(st.integers(1, 30)))
+def test_it_does_not_matter_when_what_waits_is_hashed(
+    ops: list[tuple[str, str, int]], applied: set[int], numbered: set[int], settled: set[int]
 ) -> None:
-    """Records wait for their hash: put, replaced, dropped, put with their number, copied in between."""
+    """Records are brought by events, put with and without their number, replaced, dropped, copied."""
     state = SessionState("s", "e")
     for at, (op, ident, number) in enumerate(ops, start=1):
         kind = op.split()[-1]
+        entity: Entity = (
+            Chain(id=ident, name="n", metrics={"m": number})
+            if kind == "chain"
+            else Step(id=ident, chain="c", name="n", attempt=number)
+        )
         if op.startswith("drop"):
             state.drop(kind, ident)
+        elif at in applied:
+            state.apply(_event(state.seq + 1, kind, entity))
         else:
-            entity: Entity = (
-                Chain(id=ident, name="n", metrics={"m": number})
-                if kind == "chain"
-                else Step(id=ident, chain="c", name="n", attempt=number)
-            )
             state.put(kind, entity, entity_hash(entity) if at in numbered else None)
+        if at in settled:
+            state.settle()
+            assert not state._unhashed
         assert len(state) == len(list(state))
-        if at in asked:
-            assert state.hash_of(kind, ident) == (0 if op.startswith("drop") else entity_hash(entity))
-            assert state.digest == _recomputed(state)
-    copy = state.copy()
-    assert (copy.digest, list(copy)) == (_recomputed(state), list(state))
-    assert state.digest == copy.digest
+        assert state.hash_of(kind, ident) == (0 if op.startswith("drop") else entity_hash(entity))
+        assert state.copy().digest == state.digest == _recomputed(state)
 
 
 def test_no_more_than_some_wait_for_their_hash(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,24 +256,27 @@ def test_no_more_than_some_wait_for_their_hash(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("wsmonitor.protocol.reducer.entity_hash", count)
     state = SessionState("s", "e")
-    for _ in range(3):
-        for number in range(HASHED_LATER):
-            state.put("chain", Chain(id=f"c{number}", name="n"))
+    for seq in range(1, 3 * HASHED_LATER + 1):
+        state.apply(_event(seq, "chain", Chain(id=f"c{seq % HASHED_LATER}", name="n", seq=seq)))
     assert hashed == []
-    state.put("chain", Chain(id="one more", name="n"))
+    state.apply(_event(state.seq + 1, "chain", Chain(id="one more", name="n")))
     assert len(hashed) == HASHED_LATER + 1, "each once, as it is now"
     assert state.digest == _recomputed(state)
     assert len(hashed) == HASHED_LATER + 1
 
 
-def test_a_copy_has_nothing_left_to_compute() -> None:
-    """Several threads may ask one for its digest: that must not change it."""
+def test_reading_changes_nothing() -> None:
+    """Several threads may read one: only `settle` computes for good, and a copy has been settled."""
     state = _state()
-    copy = state.copy()
-    before = {name: getattr(copy, name) for name in SessionState.__slots__}
-    assert copy.digest == state.digest
-    assert {name: getattr(copy, name) for name in SessionState.__slots__} == before
-    assert not copy._unhashed
+    assert len(state._unhashed) == 2
+    for one in (state, state.copy()):
+        before = {name: getattr(one, name) for name in SessionState.__slots__}
+        before = {name: dict(kept) if isinstance(kept, dict) else kept for name, kept in before.items()}
+        assert one.digest == _recomputed(one)
+        assert one.hash_of("chain", "c") == entity_hash(one.chains["c"])
+        assert one.hash_of("chain", "other") == 0
+        assert {name: getattr(one, name) for name in SessionState.__slots__} == before
+    assert not state.copy()._unhashed
 
 
 def test_plain_values_are_made_records() -> None:

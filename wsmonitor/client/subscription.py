@@ -243,6 +243,7 @@ class SubscriptionMachine:
         if message.generation != self._generation or self.stage != "tail" or shadow is None:
             self.counters.foreign += 1
             return
+        shadow.state.settle()
         if shadow.state.seq != message.seq or shadow.state.digest != message.digest:
             self.counters.mismatches += 1
             self._again(
@@ -372,6 +373,7 @@ class SubscriptionMachine:
         if self.stage != "live" or state is None:
             return
         behind = (epoch, seq)
+        state.settle()
         if epoch != state.epoch:
             self._lost(now, "the server began a new history")
         elif seq > state.seq:
@@ -458,7 +460,10 @@ class SubscriptionMachine:
         self.stage = "requested"
         self._deadline = now + SYNC_TIMEOUT
         state = self.state if self._resume else None
-        resume = None if state is None else Position(epoch=state.epoch, seq=state.seq, digest=state.digest)
+        resume: Position | None = None
+        if state is not None:
+            state.settle()
+            resume = Position(epoch=state.epoch, seq=state.seq, digest=state.digest)
         self._send(
             Subscribe(
                 topic=self.topic,

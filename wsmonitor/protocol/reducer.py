@@ -74,8 +74,9 @@ def convert_entity(kind: str, plain: object) -> Entity:
 class SessionState:
     """The entities of one topic at one position, with the digest over them.
 
-    The digest is computed when it is asked for: a record that was replaced ten times in between is hashed
-    once. No more than `HASHED_LATER` wait, so that asking never takes long.
+    A record that an event brings is hashed when `settle` is called, or when more than `HASHED_LATER` wait for
+    it: one that was replaced ten times in between is hashed once. Reading changes nothing, so that several
+    threads may read what none of them changes.
 
     Attributes:
         topic: the session's id (or a directory topic).
@@ -101,10 +102,11 @@ class SessionState:
 
     @property
     def digest(self) -> str:
-        """The digest over all entities: 32 hexadecimal digits."""
-        if self._unhashed:
-            self._hash()
-        return to_hex(self._total)
+        """The digest over all entities: 32 hexadecimal digits. Dear where there is something to `settle`."""
+        total = self._total
+        for key, entity in self._unhashed.items():
+            total += entity_hash(entity) - self._hashes.get(key, 0)
+        return to_hex(total)
 
     @property
     def session(self) -> Session | None:
@@ -139,9 +141,8 @@ class SessionState:
 
     def hash_of(self, kind: str, ident: str) -> int:
         """What this entity adds to the digest; 0 where there is none."""
-        if self._unhashed:
-            self._hash()
-        return self._hashes.get((kind, ident), 0)
+        waiting = self._unhashed.get((kind, ident))
+        return self._hashes.get((kind, ident), 0) if waiting is None else entity_hash(waiting)
 
     def __len__(self) -> int:
         return sum(map(len, self.entities.values()))
@@ -164,7 +165,11 @@ class SessionState:
         if event.epoch != self.epoch or event.seq != self.seq + 1:
             raise OutOfOrderError((self.epoch, self.seq + 1), (event.epoch, event.seq))
         if entity is not None:
-            self.put(event.kind, entity)
+            ident = entity.id
+            self.entities[event.kind][ident] = entity
+            self._unhashed[event.kind, ident] = entity
+            if len(self._unhashed) > HASHED_LATER:
+                self.settle()
         for kind, ident in event.drop:
             self.drop(kind, ident)
         self.seq = event.seq
@@ -178,18 +183,14 @@ class SessionState:
         """
         if KIND_OF[type(entity)] != kind:
             raise StateError(f"a {type(entity).__name__} is not a {kind}")
-        ident = entity.id
-        self.entities[kind][ident] = entity
         if number is None:
-            self._unhashed[kind, ident] = entity
-            if len(self._unhashed) > HASHED_LATER:
-                self._hash()
-        else:
-            key = (kind, ident)
-            self._total += number - self._hashes.get(key, 0)
-            self._hashes[key] = number
-            if self._unhashed:
-                self._unhashed.pop(key, None)
+            number = entity_hash(entity)
+        key = (kind, entity.id)
+        self.entities[kind][entity.id] = entity
+        self._total += number - self._hashes.get(key, 0)
+        self._hashes[key] = number
+        if self._unhashed:
+            self._unhashed.pop(key, None)
 
     def drop(self, kind: str, ident: str) -> None:
         """Forget an entity. It is not an error that there is none: a drop may be told twice in a sync."""
@@ -198,13 +199,13 @@ class SessionState:
             self._unhashed.pop((kind, ident), None)
             self._total -= self._hashes.pop((kind, ident), 0)
 
-    def _hash(self) -> None:
-        hashes, total = self._hashes, self._total
+    def settle(self) -> None:
+        """Hash what waits for it, as before the digest is compared. For those who may change the state."""
+        hashes = self._hashes
         for key, entity in self._unhashed.items():
             number = entity_hash(entity)
-            total += number - hashes.get(key, 0)
+            self._total += number - hashes.get(key, 0)
             hashes[key] = number
-        self._total = total
         self._unhashed.clear()
 
     def verify(self, digest: str) -> None:
@@ -217,12 +218,11 @@ class SessionState:
     def copy(self) -> SessionState:
         """A copy that later events do not change: shallow, because the entities are frozen."""
         other = SessionState(self.topic, self.epoch, self.seq)
-        if self._unhashed:
-            # Copies are read by several threads at once: asking them for the digest must change nothing.
-            self._hash()
         other.entities = {kind: dict(group) for kind, group in self.entities.items()}
         other._hashes = dict(self._hashes)
+        other._unhashed = dict(self._unhashed)
         other._total = self._total
+        other.settle()
         return other
 
     @classmethod
