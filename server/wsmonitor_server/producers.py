@@ -330,15 +330,15 @@ class ProducerDesk:
             self._unwatch(loaded, holder.producer, now)
 
     def adopted(self, loaded: LoadedSession, events: Sequence[Numbered], moved: Iterable[str]) -> None:
-        """Another node's commit was applied, which moved the positions of the producers *moved*."""
+        """A commit was applied that was read, mostly another node's; it moved the positions of *moved*."""
         for producer in moved:
             position = loaded.authority.positions[producer]
             holder = loaded.holders.get(producer)
             if holder is not None and position.epoch > holder.epoch:
                 self.fence(holder)
                 holder = None
-            if holder is None:
-                # Another node hears it from here on.
+            if holder is None and position.node != loaded.node:
+                # Another node hears it from here on. (Its own is read here, too, when its answer was lost.)
                 loaded.watch.closed(producer)
                 loaded.verdicts.pop(producer, None)
         self._tell_events(loaded, events)

@@ -55,6 +55,7 @@ class LoadedSession:
     """A session in memory.
 
     Attributes:
+        node: the id of this node; empty where there is only one.
         verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
             applied again after a failed commit.
         holds: what is wanted of producers beneath what others own, as it was last told; only what holds.
@@ -81,6 +82,7 @@ class LoadedSession:
         ours: Callable[[str], bool] = lambda node: True,
     ) -> None:
         self.id = session
+        self.node = node
         state = SessionState(session, epoch) if stored is None else stored.state
         state.epoch = epoch
         self.feed = Feed(session, state, limits, () if stored is None else stored.history)

@@ -859,3 +859,22 @@ async def test_a_node_that_was_taken_for_gone_has_its_programs_back(cluster: Clu
     assert len(watching.events) == told
     assert watching.replica.producers["p1"].liveness == "live"
     cluster.agree()
+
+
+async def test_a_program_that_dies_while_an_answer_is_lost_is_watched_all_the_same(cluster: Cluster) -> None:
+    """Its own server reads its last commit as it reads those of others, and nobody else hears the program."""
+    timing = Timing()
+    publisher = await begin(cluster.engines["b"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    cluster.stores["b"].lose_answers = 1
+    await publisher.put(*steps(publisher, 0, 1))
+    await cluster.settle()
+    assert [one.code for one in publisher.failures] == ["store_failed"]
+    await cluster.wait(timing.producer_lost + 2)
+    await cluster.wait(timing.producer_crashed + 2)
+    assert watching.replica is not None
+    assert watching.replica.session is not None
+    assert (watching.replica.session.state, watching.replica.steps["p1-0"].state) == ("crashed", "crashed")
+    cluster.agree()

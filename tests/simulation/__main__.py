@@ -74,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", action="store_true", help="every seed has several servers on a Redis")
     parser.add_argument("--trace", action="store_true", help="with --seed: the whole trace")
     parser.add_argument("--planted", action="store_true", help="run the planted faults, not the real code")
+    parser.add_argument(
+        "--first", action="store_true", help="with --planted: only the first that catches each"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at once (default: 1)")
     parser.add_argument("--write", action="store_true", help="put the figures into docs/reliability.md")
     options = parser.parse_args(arguments)
@@ -85,8 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = f"python -m tests.simulation{' --nodes' * options.nodes}"
     command += f" --seeds {options.seeds[0]}..{options.seeds[-1]}"
     if options.planted:
+        command += f" --planted{' --first' * options.first} --write"
         return _planted(
-            options.seeds, f"{command} --planted --write" if options.write else "", nodes=options.nodes
+            options.seeds, command if options.write else "", nodes=options.nodes, first=options.first
         )
     command += f" --jobs {options.jobs} --write"
     return _many(options.seeds, options.jobs, command if options.write else "", nodes=options.nodes)
@@ -97,18 +101,18 @@ def command_of(seed: int, *, nodes: bool) -> str:
     return f"python -m tests.simulation --seed {seed}{' --nodes' * nodes} --trace"
 
 
-def _planted(seeds: Sequence[int], command: str, *, nodes: bool) -> int:
+def _planted(seeds: Sequence[int], command: str, *, nodes: bool, first: bool) -> int:
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
     missed = 0
     for fault in NODE_FAULTS if nodes else FAULTS:
-        found = list(violations(fault, seeds))
+        found = list(itertools.islice(violations(fault, seeds), 1 if first else None))
         by = Counter(violation.name for _, violation in found)
         missed += not found
         row = {
             "planted fault": fault.name,
-            f"caught by, of {len(seeds)} seeds": len(found),
-            "first": found[0][0] if found else "never",
+            **({} if first else {f"caught by, of {len(seeds)} seeds": len(found)}),
+            "first seed that catches it" if first else "first": found[0][0] if found else "never",
             "invariants": ", ".join(f"{name} {count}" for name, count in by.most_common()),
         }
         rows.append(row)

@@ -87,6 +87,16 @@ def _nodes_agree(simulation: Simulation, redis: RedisHost) -> None:
                     "AGREE",
                     f"{host.name} has {session} at {head.epoch}:{head.seq}, not {kept.epoch}:{kept.seq}",
                 )
+    for session in there:
+        told = {
+            host.name: loaded.feed.presence.who(loaded.feed.subscribers.values())
+            for host in simulation.hosts
+            if host.engine is not None
+            and (loaded := host.engine._sessions.get(session)) is not None
+            and loaded.feed.subscribers
+        }
+        if len(set(told.values())) > 1:
+            fail("AGREE", f"who watches {session} is another at each server: {told}")
     if len(wardens) != 1:
         fail("AGREE", f"the wardens in the end: {wardens}")
 
