@@ -56,7 +56,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "gauge",
                 "1",
                 "Always 1; who this is stands in the labels.",
-                labels=("version", "instance", "store"),
+                labels=("version", "server", "store"),
             ),
             Metric(
                 "uptime_seconds",

@@ -14,6 +14,7 @@ from wsmonitor.client.types import ConnectionStatus, Target
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Chain
 from wsmonitor.protocol.messages import Draining, Event
+from wsmonitor_server import app
 from wsmonitor_server.connection import Connection
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.transport import CLOSE_GRACE
@@ -196,3 +197,20 @@ async def test_our_client_comes_back_when_it_was_told_to() -> None:
             assert waiting.lost_at is not None
             # 100 ms and the spread of one connection, where the client's own first delay is a second.
             assert 0.09 <= waiting.next_attempt_at - waiting.lost_at <= 0.2
+
+
+async def test_reconnects_are_spread_over_a_time_that_grows_with_their_number(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a delay of its own, within the window: they do not fall upon the other servers at once."""
+    monkeypatch.setattr(app, "SPREAD_PER_CONNECTION", 0.5)
+    async with EmbeddedServer(engine=lambda *_: engine) as server, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client(server, sub=f"s{n}")) for n in range(40)]
+        assert server.server.spread() == 20.0
+        stopping = asyncio.ensure_future(server.drain())
+        delays = [(await one.expect(Draining)).reconnect_ms for one in clients]
+        async with asyncio.timeout(PATIENCE):
+            await stopping
+    assert all(100 <= delay <= 100 + 20_000 for delay in delays)
+    assert len(set(delays)) > 20
+    assert min(delays) < 10_100 < max(delays), "over all of it"

@@ -46,7 +46,7 @@ def test_a_line_of_the_page() -> None:
         in reference()
     )
     assert "| `wsmonitor_ready` | gauge, 0 or 1 | " in reference()
-    assert "| `wsmonitor_info{version, instance, store}` | gauge | " in reference()
+    assert "| `wsmonitor_info{version, server, store}` | gauge | " in reference()
 
 
 def test_it_is_printed(capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder) -> None:

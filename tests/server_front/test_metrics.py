@@ -32,7 +32,7 @@ def test_figures_by_label() -> None:
         "wsmonitor_resyncs_total reason=reset": 0,
     }
     assert parsed({"info": {("1.0", "a\\b", 'c"d\ne'): 1}}) == {
-        'wsmonitor_info instance=a\\b store=c"d\ne version=1.0': 1
+        'wsmonitor_info server=a\\b store=c"d\ne version=1.0': 1
     }
 
 

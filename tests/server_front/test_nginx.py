@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import re
-import shutil
-import socket
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -17,14 +12,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests import nginx
 from wsmonitor.client import Target
 from wsmonitor.client import connect as connect_ours
 from wsmonitor.protocol.defaults import Timing
@@ -34,44 +26,9 @@ from wsmonitor_server.embedded import EmbeddedServer
 from .test_real_engine import Publisher, chain
 from .wire import Client
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "server" / "deploy" / "nginx.conf"
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+EXAMPLE = nginx.DEPLOY / "nginx.conf"
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt install nginx-light")
-
-
-def certificate(folder: Path) -> Path:
-    """A certificate for loopback, signed by itself; its key lies beside it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "monitor.example.org")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "monitor.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "monitor.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return folder / "monitor.pem"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+pytestmark = nginx.needed
 
 
 @pytest.fixture
@@ -93,43 +50,13 @@ async def proxying(
     server: EmbeddedServer, tmp_path: Path, more: str = ""
 ) -> AsyncIterator[tuple[str, ssl.SSLContext]]:
     """The example with *more* directives."""
-    trust = ssl.create_default_context(cafile=str(certificate(tmp_path)))
-    port = free_port()
-    site = EXAMPLE.read_text()
-    for before, after in (
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl; {more}"),
-        ("/etc/ssl/", f"{tmp_path}/"),
-        ("127.0.0.1:8765", f"127.0.0.1:{server.port}"),
-    ):
-        assert before in site
-        site = site.replace(before, after)
-    paths = "".join(
-        f"{kind}_temp_path {tmp_path}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (tmp_path / "nginx.conf").write_text(
-        f"daemon off; pid {tmp_path}/pid; error_log stderr; worker_processes 1;\n"
-        f"events {{}}\nhttp {{ access_log off; {paths}\n{site}\n}}\n"
-    )
-    assert NGINX is not None
-    command = [NGINX, "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]
-    process = await asyncio.to_thread(subprocess.Popen, command, stderr=subprocess.PIPE, text=True)
+    changes = {"127.0.0.1:8765": f"127.0.0.1:{server.port}"}
+    running = nginx.serving(tmp_path, EXAMPLE, changes, more)
+    found = await asyncio.to_thread(running.__enter__)
     try:
-        async with asyncio.timeout(20):
-            while True:
-                assert process.poll() is None, process.stderr.read() if process.stderr is not None else ""
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                    continue
-                writer.close()
-                await writer.wait_closed()
-                break
-        yield f"127.0.0.1:{port}", trust
+        yield found
     finally:
-        process.terminate()
-        await asyncio.to_thread(process.communicate)
+        await asyncio.to_thread(running.__exit__, None, None, None)
 
 
 def through(proxy: tuple[str, ssl.SSLContext], token: str) -> connect:
