@@ -145,6 +145,7 @@ def conclude() -> None:
     for name, rows in (
         ("capacity", capacity.run()),
         ("capacity-costs", capacity.constants()),
+        ("capacity-ceilings", capacity.ceilings()),
         ("capacity-checks", capacity.checks()),
     ):
         replace(name, table(rows) + "\n", SCALING)

@@ -280,6 +280,7 @@ _ALONE: Final = "1 server on Redis"
 _SAME: Final = "2 servers, observers at the publisher's"
 _OTHER: Final = "2 servers, observers at the other one"
 _THREE: Final = "3 servers, observers at all of them"
+_TEN: Final = "10 servers, nobody observes"
 _FEW: Final = "8 under way to 1 observer at each"
 _SINGLE: Final = "single changes to them, 8 under way"
 _ARRAY: Final = "arrays of 256 to them, 4 under way"
@@ -364,6 +365,16 @@ class Measured:
                 "µs of Redis for a change, 3 servers, 8 under way",
                 few + 2 * more,
                 node(_THREE, _FEW, _REDIS),
+            ),
+            (
+                "µs of Redis for a change, 10 servers, 8 under way",
+                costs.redis(1) + 9 * costs.redis_more(1),
+                node(_TEN, _SINGLE, _REDIS),
+            ),
+            (
+                "µs of one of 10 servers that only read, 8 under way",
+                costs.bus(1),
+                node(_TEN, _SINGLE, _BUS),
             ),
             (
                 "µs of one of 3 servers that watch, 8 under way",
@@ -477,6 +488,25 @@ def checks() -> list[dict[str, Any]]:
             "error": f"{model / found - 1:+.0%}",
         }
         for what, model, found in measured.checks(measured.costs())
+    ]
+
+
+def ceilings() -> list[dict[str, Any]]:
+    """How many changes a second one core can bear if it does nothing else, for the table."""
+    costs = Measured().costs()
+
+    def redis(servers: int) -> Callable[[float], float]:
+        return lambda together: costs.redis(together) + (servers - 1) * costs.redis_more(together)
+
+    work: dict[str, Callable[[float], float]] = {
+        "a server that takes them": costs.publish,
+        "a server that only reads them": costs.bus,
+        "a server that reads them, sessions in memory": lambda together: costs.bus(together) + costs.adopt,
+        **{f"Redis, of {count} server{'s' * (count > 1)}": redis(count) for count in (1, 2, 3, 10, 30)},
+    }
+    return [
+        {"whose core": whose} | {f"{count} at once": round(1e6 / each(count)) for count in (1, 5, 256)}
+        for whose, each in work.items()
     ]
 
 

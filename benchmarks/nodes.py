@@ -42,6 +42,7 @@ class Arrangement:
 
     Attributes:
         watched: the numbers of the servers that have observers, in equal parts.
+        observing: whether anything is measured with observers.
         publishing: whether publishing without observers is measured, too.
     """
 
@@ -50,6 +51,7 @@ class Arrangement:
     redis: bool
     watched: tuple[int, ...] = (0,)
     publishing: bool = False
+    observing: bool = True
 
 
 ARRANGEMENTS: Final = (
@@ -58,6 +60,7 @@ ARRANGEMENTS: Final = (
     Arrangement("2 servers, observers at the publisher's", 2, redis=True, publishing=True),
     Arrangement("2 servers, observers at the other one", 2, redis=True, watched=(1,)),
     Arrangement("3 servers, observers at all of them", 3, redis=True, watched=(0, 1, 2)),
+    Arrangement("10 servers, nobody observes", 10, redis=True, publishing=True, observing=False),
 )
 
 
@@ -305,7 +308,7 @@ def run(*, rounds: int, seconds: float = 1.5) -> list[dict[str, Any]]:
     for number in range(rounds):
         turn = number % len(ARRANGEMENTS)
         for arrangement in ARRANGEMENTS[turn:] + ARRANGEMENTS[:turn]:
-            rows = measure(arrangement, seconds)
+            rows = measure(arrangement, seconds) if arrangement.observing else []
             rows += measure_publishing(arrangement, seconds) if arrangement.publishing else []
             rows += measure_idle(arrangement, seconds) if not arrangement.redis else []
             for row in rows:

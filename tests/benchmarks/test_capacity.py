@@ -20,6 +20,8 @@ from benchmarks.capacity import (
     Each,
     Measured,
     Missing,
+    ceilings,
+    checks,
     constants,
     first_to_break,
     load,
@@ -130,6 +132,7 @@ def test_the_document_has_what_the_kept_results_give() -> None:
     text = command.SCALING.read_text("utf-8")
     renew = "python -m benchmarks goals --write renews it"
     assert command.table(run()) in text, renew
-    assert command.table(constants()) in text, renew
+    for rows in (constants(), ceilings(), checks()):
+        assert command.table(rows) in text, renew
     assert all(line["alone"] > 0 for line in constants() if line["cost"] != "adopt")
     assert BUSY < 1

@@ -77,11 +77,8 @@ def shared(rounds: int, seed: int) -> tuple[list[dict[str, Any]], int]:
     with tempfile.TemporaryDirectory(prefix="wsmonitor-faults-") as folder:
         with cluster(Path(folder)) as made:
             for kind, fault in FAULTS.items():
-                sights, doing = Sights(kind), fault()
-                # Each time with new clients: what is measured is one fault, not one soon after another.
-                for number in range(rounds):
-                    suffer(made, sights, 1, seed + len(found) * rounds + number, log, fault=doing)
-                found.append(sights)
+                of_its_own = seed + len(found) * rounds
+                found.append(suffer(made, Sights(kind), rounds, of_its_own, log, fault=fault()))
         found.append(fail_over(Path(folder), rounds, seed, log))
         try:
             found.append(cut_off(Path(folder), rounds, seed, log, seconds=5.0))

@@ -284,11 +284,15 @@ def suffer(
     *,
     fault: Fault,
 ) -> Sights:
-    """Do *fault* to *cluster* so many times, under load, in a session of its own; *sights* get more."""
-    rng, pause = random.Random(seed), threading.Event()
-    with Scene([cluster], f"s~{seed}") as scene:
-        scene.settled()
-        for _ in range(rounds):
+    """Do *fault* to *cluster* so many times, under load; *sights* get more.
+
+    Each time to a session and clients of its own, so that nobody's delays have grown by the time before.
+    """
+    pause = threading.Event()
+    for number in range(rounds):
+        rng = random.Random(seed + number)
+        with Scene([cluster], f"s~{seed + number}") as scene:
+            scene.settled()
             pause.wait(rng.uniform(0.0, 0.5))
             scene.begin(time.monotonic())
             starting = fault(cluster, scene, rng)
@@ -297,9 +301,9 @@ def suffer(
             sights.take(scene.witnesses)
             for node in starting:
                 node.listening()
-            log(f"{sights.kind}: {sights.rounds}, {len(sights.notes)} violations")
-        scene.stop()
-        sights.conclude(scene.witnesses, scene.writers)
+            scene.stop()
+            sights.conclude(scene.witnesses, scene.writers)
+        log(f"{sights.kind}: {number + 1}/{rounds}, {len(sights.notes)} violations")
     return sights
 
 

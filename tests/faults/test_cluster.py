@@ -37,7 +37,7 @@ def test_nothing_is_lost_or_told_twice_and_resets_are_announced(running: Cluster
     rounds = many(1)
     still = "stands still" in kind
     fault = stop_redis(0.0) if still and SCALE == 1 else FAULTS[kind]()
-    sights = suffer(running, Sights(kind), rounds, SEED + list(FAULTS).index(kind), fault=fault)
+    sights = suffer(running, Sights(kind), rounds, SEED + rounds * list(FAULTS).index(kind), fault=fault)
     right(sights, rounds)
     if kind in RESETS:
         assert sights.epochs >= rounds
