@@ -124,6 +124,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor_server.stores.redis.instance": ("server/test_redis_instance",),
     "wsmonitor_server.stores.redis.records": ("server/test_redis_records",),
     "wsmonitor_server.stores.redis.scripts": ("server/test_redis_records",),
+    "wsmonitor_server.subscription": ("server_front/test_subscription", "server_front/test_straight"),
     "wsmonitor_server.sync": (
         "server/test_sync",
         "server/test_sync_exactly",

@@ -39,7 +39,7 @@ from .ports import Engine
 from .replies import error_info
 from .tenants import Tenants
 from .tls import TlsGate, tls_context
-from .transport import CLOSE_GRACE, HandshakeRequest
+from .transport import CLOSE_GRACE, HandshakeRequest, ReadBuffer
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class Server:
         self.bytes_out = 0
         self.draining = False
         self.stopped = False
+        self.read_buffer = ReadBuffer()
         self.stop_requested = asyncio.Event()
         self.host = ""
         self.port = 0

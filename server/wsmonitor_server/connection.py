@@ -62,7 +62,9 @@ class Connection:
         self._server = server
         self._loop = asyncio.get_running_loop()
         self.ident = ident
-        self.transport = WebSocketTransport(self, max_size=server.limits.message_size)
+        self.transport = WebSocketTransport(
+            self, max_size=server.limits.message_size, buffer=server.read_buffer
+        )
         self.peer: Peer | None = None
         self.remote = ""
         self.browser = False
@@ -89,7 +91,7 @@ class Connection:
         self.remote = f"{host}:{address[1]}" if isinstance(address, tuple) else host
         self._cut = cut
         # A client that sends its handshake byte by byte must not hold a connection (slowloris).
-        self._timer = self._loop.call_later(self._server.timing.handshake_timeout, self._handshake_late)
+        self._arm(self._server.clock.monotonic() + self._server.timing.handshake_timeout)
         self._server.arrived(self, host)
 
     def opened(self, address: object) -> None:
@@ -258,6 +260,9 @@ class Connection:
             if self._timer_at <= deadline:
                 return
             self._timer.cancel()
+        self._arm(deadline)
+
+    def _arm(self, deadline: float) -> None:
         self._timer_at = deadline
         self._timer = self._loop.call_later(max(0.0, deadline - self._server.clock.monotonic()), self._tick)
 
@@ -300,7 +305,8 @@ class Connection:
         self._upgraded = True
         self.peer = Peer(ident=self.ident, credential=credential, services=server, wire=self)
         server.remember(self, self.peer)
-        self._rearm_anew()
+        # The handshake's timer goes on: when it comes too early, it is set anew.
+        self.rearm()
 
     def _refuse(self, request: HandshakeRequest, info: ErrorInfo, status: int | None = None) -> None:
         """Programs get the HTTP answer; a browser cannot read it, and is told by the close code."""
@@ -331,12 +337,6 @@ class Connection:
         self._server.counted["handshakes_refused_total"][info.code] += 1
         return self._server.journal.turned_away(self, info, status)
 
-    def _handshake_late(self) -> None:
-        self._timer = None
-        if not self._upgraded:
-            self._server.journal.stranger("handshake timed out", self)
-            self.abort()
-
     # -- inside
 
     def _tick(self) -> None:
@@ -344,12 +344,9 @@ class Connection:
         if self.peer is not None:
             self.peer.handle_timeout()
             self.rearm()
-
-    def _rearm_anew(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.rearm()
+        elif not self._upgraded:
+            self._server.journal.stranger("handshake timed out", self)
+            self.abort()
 
     def _pressure(self, too_much: bool) -> None:
         if too_much:

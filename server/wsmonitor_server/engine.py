@@ -398,6 +398,7 @@ class SessionEngine:
             # What is due can only be done behind what is being read: then it is armed again.
             self._deadlines.set(loaded.id, loaded.retry_at or now + 1.0)
             return
+        loaded.feed.let_go(now)
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
         if loaded.retry_at is None and not loaded.authority.uncommitted:
@@ -561,6 +562,7 @@ class SessionEngine:
             absent=loaded.feed.state.seq == 0,
             on_attach=lambda: self._arm(loaded),
         )
+        loaded.feed.keep_snapshot(self.clock.monotonic())
         self._arm(loaded)
         return sync
 

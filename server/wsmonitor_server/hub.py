@@ -14,6 +14,8 @@ from weakref import ref
 
 from msgspec import Raw
 
+from wsmonitor.protocol import messages
+from wsmonitor.protocol.codec import encode
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Entity
 from wsmonitor.protocol.messages import HistoryPage
@@ -26,6 +28,16 @@ from .stores.bus import People
 
 SHARE_DISTANCE: Final = 256
 """How many events behind the head a snapshot may be and still be shared with the next sync."""
+
+KEEP: Final = 30.0
+"""Seconds after a sync has begun for which its snapshot is kept for those who come next: so long a storm of
+reconnects is spread at most."""
+
+KEEP_ENTITIES: Final = 100_000
+"""A snapshot of more is not kept: it takes hundreds of megabytes."""
+
+CROWD: Final = 0.001
+"""Seconds for each observer, at least, between two messages of who watches: it costs 1 % of the time then."""
 
 
 class Numbered(NamedTuple):
@@ -110,6 +122,7 @@ class Feed:
         topic: as subscribers name it.
         state: at the committed head; replaced only by `restart`.
         history: the last events, in order, without a hole, up to the head.
+        kept_until: when `let_go` has something to do; None if never.
     """
 
     def __init__(
@@ -128,6 +141,8 @@ class Feed:
         self.presence = Presence(limits.presence_names)
         self._limits = limits
         self._snapshot: Callable[[], Snapshot | None] = lambda: None
+        self._kept: Snapshot | None = None
+        self.kept_until: float | None = None
         for seq, encoded in history:
             self._keep(Kept(seq, encoded, None))
         self._trim()
@@ -202,7 +217,22 @@ class Feed:
         ):
             shared = Snapshot(self.state, self._limits.page_size)
             self._snapshot = ref(shared)
+            self._kept = None
         return shared
+
+    def keep_snapshot(self, now: float) -> None:
+        """Keep what the last sync was given for those who come within `KEEP` seconds of *now*."""
+        snapshot = self._snapshot()
+        if snapshot is not None and snapshot.count <= KEEP_ENTITIES:
+            self._kept = snapshot
+            # Not moved with each of a storm: half a second more or less does not matter.
+            if self.kept_until is None or self.kept_until < now + KEEP - 0.5:
+                self.kept_until = now + KEEP
+
+    def let_go(self, now: float) -> None:
+        """Keep the snapshot no longer, if it is time."""
+        if self.kept_until is not None and self.kept_until <= now:
+            self._kept = self.kept_until = None
 
     # -- subscribers
 
@@ -231,10 +261,12 @@ class Feed:
 
     def tell_presence(self, now: float, interval: float) -> People | None:
         """Tell who watches, if that changed and it is time; then, who of them is connected here."""
-        if self.presence.due(now, interval):
+        if self.presence.due(now, max(interval, CROWD * len(self.subscribers))):
             count, names = self.presence.who(self.subscribers.values())
+            message = messages.Presence(topic=self.topic, count=count, names=list(names))
+            delivery = Delivery((encode(message),))
             for subscriber in list(self.subscribers.values()):
-                subscriber.presence(self.topic, count, names)
+                subscriber.presence(self.topic, delivery)
             return tuple(self.presence.here(self.subscribers.values()).items())
         return None
 

@@ -60,7 +60,9 @@ class Subscriber(Protocol):
         """Send or queue committed events, the last of which is *seq*. All subscribers are given the same
         *delivery*. Must not raise and must not block."""
 
-    def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
+    def presence(self, topic: str, delivery: Delivery) -> None:
+        """Send or queue who watches: one message, the same for all subscribers."""
+
     def removed(self, topic: str, reason: str) -> None: ...
     def reset(self, topic: str) -> None:
         """The topic's history was broken (new epoch): tell the client to subscribe again."""

@@ -173,6 +173,8 @@ class LoadedSession:
             candidates.append(now + max(0, expires - now_ns) / 1e9)
         if (when := self.feed.presence.deadline()) is not None:
             candidates.append(when)
+        if (when := self.feed.kept_until) is not None:
+            candidates.append(when)
         if self.retry_at is not None:
             candidates.append(self.retry_at)
         if not self.evictable:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Raw
 
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.codec import decode_event
-from wsmonitor.protocol.messages import Batch, Presence, Removed, Resync
+from wsmonitor.protocol.messages import Batch, Removed, Resync
 
-from .framing import Delivery
+from .framing import Delivery, Framed
 from .outbox import Lane
 from .ports import Sync
 
@@ -94,9 +93,7 @@ class Subscription:
         if not self.latest:
             self.seq = seq
             peer = self._peer
-            framed = delivery.framed
-            if framed is None:
-                framed = delivery.framed = peer.services.framed(delivery.payloads)
+            framed = delivery.framed or self._framed(delivery)
             write = peer.straight
             if write is not None and peer.turn != framed.turn and peer.expires > framed.valid:
                 peer.turn = framed.turn
@@ -110,10 +107,15 @@ class Subscription:
             if self.phase == "live":  # until it has become too much
                 self._fold(at, one)
 
-    def presence(self, topic: str, count: int, names: Sequence[str]) -> None:
+    def presence(self, topic: str, delivery: Delivery) -> None:
         """Tell who watches. Presence may be lost like an event: the next one replaces it."""
         if self.phase == "live":
-            self._peer.queue_loose(self, Presence(topic=topic, count=count, names=list(names)))
+            self._peer.queue_events(self, self._framed(delivery).chunks)
+
+    def _framed(self, delivery: Delivery) -> Framed:
+        if delivery.framed is None:
+            delivery.framed = self._peer.services.framed(delivery.payloads)
+        return delivery.framed
 
     def removed(self, topic: str, reason: str) -> None:
         """The topic is no longer there."""

@@ -100,11 +100,34 @@ class Handler(Protocol):
         """The connection is gone; nothing more will be told."""
 
 
-class WebSocketTransport(asyncio.Protocol):
-    """One connection's bytes."""
+READ_SIZE: Final = 256 * 1024
+"""Bytes that are read at once."""
+
+
+class ReadBuffer:
+    """Where all connections of one loop read into, one after the other.
+
+    Without it, each read asks the system for a quarter of a megabyte of memory, and gives it back.
+    """
+
+    __slots__ = ("view",)
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+
+class WebSocketTransport(asyncio.BufferedProtocol):
+    """One connection's bytes.
+
+    Args:
+        handler: is told what arrives.
+        max_size: bytes of the largest message.
+        buffer: shared with others of the same loop.
+    """
 
     __slots__ = (
         "_answered",
+        "_buffer",
         "_deaf",
         "_ended",
         "_fragments",
@@ -120,8 +143,9 @@ class WebSocketTransport(asyncio.Protocol):
         "reading",
     )
 
-    def __init__(self, handler: Handler, *, max_size: int) -> None:
+    def __init__(self, handler: Handler, *, max_size: int, buffer: ReadBuffer) -> None:
         self._handler = handler
+        self._buffer = buffer
         self._protocol = ServerProtocol(
             subprotocols=[Subprotocol(SUBPROTOCOL)], extensions=None, max_size=max_size, logger=_LOG
         )
@@ -151,7 +175,14 @@ class WebSocketTransport(asyncio.Protocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
         self._handler.opened(self._transport.get_extra_info("peername"))
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer.view[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
+        """Bytes that were read."""
         self._handler.heard()
         if self._requested and not self._answered:
             # Nobody of the standard sends anything between a handshake and its answer.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.codec import decode_event
+from wsmonitor.protocol.codec import decode_event, decode_server
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.digest import entity_hash
 from wsmonitor.protocol.entities import Command, ErrorInfo, Value
-from wsmonitor.protocol.messages import Event, Hold, Position, PublishOpen, PublishOpened
+from wsmonitor.protocol.messages import Event, Hold, Position, Presence, PublishOpen, PublishOpened
 from wsmonitor.protocol.reducer import SessionState, decode_entity
 from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.clock import ManualClock
@@ -66,8 +65,10 @@ class Listener:
         assert self.replica is not None, "an event before the sync was over"
         self.replica.apply(event)
 
-    def presence(self, topic: str, count: int, names: Sequence[str]) -> None:
-        self.present.append((count, list(names)))
+    def presence(self, topic: str, delivery: Delivery) -> None:
+        told = decode_server(delivery.payloads[0])
+        assert isinstance(told, Presence)
+        self.present.append((told.count, list(told.names)))
 
     def removed(self, topic: str, reason: str) -> None:
         self.removals.append(reason)

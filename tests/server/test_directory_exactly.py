@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,7 +34,7 @@ class Ear:
         assert {decode_event(one).topic for one in encoded} == {topic}
         self.heard.extend(encoded)
 
-    def presence(self, topic: str, count: int, names: Sequence[str]) -> None: ...
+    def presence(self, topic: str, delivery: Delivery) -> None: ...
     def removed(self, topic: str, reason: str) -> None: ...
     def reset(self, topic: str) -> None: ...
 

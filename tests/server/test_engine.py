@@ -10,6 +10,7 @@ from wsmonitor.protocol.changes import ChainChange, SessionChange, SkippedChange
 from wsmonitor.protocol.messages import Position
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
+from wsmonitor_server.hub import KEEP
 from wsmonitor_server.ports import Refusal
 
 from .support import Listener, Publisher
@@ -94,7 +95,7 @@ async def test_skipped_moves_the_next_number(running: Running) -> None:
 
 
 async def test_resume_brings_what_was_missed_once(running: Running) -> None:
-    engine, _ = running
+    engine, clock = running
     publisher = await Publisher(engine, "s~1").open()
     await publisher.put(SessionChange(name="s"))
     listener = Listener()
@@ -102,11 +103,31 @@ async def test_resume_brings_what_was_missed_once(running: Running) -> None:
     position = listener.position()
     engine.unsubscribe("s~1", listener)
     await publisher.put(ChainChange(id="a", name="a"), ChainChange(id="b", name="b"))
+    clock.advance(KEEP)
+    engine.handle_timeout()
     sync = await listener.sync(engine, "s~1", position)
     assert sync.begin.reset == ""
     assert [event.seq for event in listener.missed] == [3, 4]
     assert listener.events == []
     assert listener.gaps == []
+
+
+async def test_a_snapshot_is_kept_for_those_who_come_next_and_then_let_go(running: Running) -> None:
+    engine, clock = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"))
+    first = await Listener().sync(engine, "s~1")
+    del first
+    await publisher.put(ChainChange(id="a", name="a"))
+    clock.advance(KEEP - 1)
+    engine.handle_timeout()
+    assert (await Listener().sync(engine, "s~1")).begin.base == 2, "of before"
+    clock.advance(KEEP - 1)
+    engine.handle_timeout()
+    assert (await Listener().sync(engine, "s~1")).begin.base == 2, "kept for longer with each who comes"
+    clock.advance(KEEP)
+    engine.handle_timeout()
+    assert (await Listener().sync(engine, "s~1")).begin.base == 3
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
+from wsmonitor.protocol import messages
 from wsmonitor.protocol.access import Claims
-from wsmonitor.protocol.codec import decode_event, encode, encode_record
+from wsmonitor.protocol.codec import decode_event, decode_server, encode, encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.digest import entity_hash
 from wsmonitor.protocol.entities import Step
 from wsmonitor.protocol.messages import Event, HistoryPage
 from wsmonitor.protocol.reducer import SessionState
+from wsmonitor_server import hub
 from wsmonitor_server.framing import Delivery
-from wsmonitor_server.hub import SHARE_DISTANCE, Feed, Numbered, Presence
+from wsmonitor_server.hub import CROWD, KEEP, SHARE_DISTANCE, Feed, Numbered, Presence
 
 from .support import claims
 
@@ -36,8 +36,10 @@ class Ear:
     def event(self, topic: str, seq: int, encoded: bytes) -> None:
         self.heard.append(("event", topic, seq, encoded))
 
-    def presence(self, topic: str, count: int, names: Sequence[str]) -> None:
-        self.heard.append(("presence", topic, count, tuple(names)))
+    def presence(self, topic: str, delivery: Delivery) -> None:
+        told = decode_server(delivery.payloads[0])
+        assert isinstance(told, messages.Presence)
+        self.heard.append(("presence", topic, told.count, tuple(told.names)))
 
     def removed(self, topic: str, reason: str) -> None:
         self.heard.append(("removed", topic, reason))
@@ -234,8 +236,8 @@ def test_one_that_goes_away_while_it_is_told_does_not_disturb_the_others() -> No
             super().event(topic, seq, encoded)
             made.detach(self)
 
-        def presence(self, topic: str, count: int, names: Sequence[str]) -> None:
-            super().presence(topic, count, names)
+        def presence(self, topic: str, delivery: Delivery) -> None:
+            super().presence(topic, delivery)
             made.detach(self)
 
     leaving, staying = listening(made, Leaving()), listening(made, Ear())
@@ -321,3 +323,64 @@ def test_a_feed_that_begins_anew_with_a_history_goes_on_from_it() -> None:
     assert made.history_size == source.history_size
     made.append([numbered(6)])
     assert made.first_kept == 1
+
+
+# -- what is kept of a storm
+
+
+def base_of_the_next(made: Feed) -> int:
+    return made.snapshot(0).base
+
+
+def test_a_snapshot_that_nobody_uses_is_kept_until_it_is_time() -> None:
+    made = feed()
+    made.append([numbered(1)])
+    made.keep_snapshot(0.0)
+    assert made.kept_until is None, "there is none"
+    assert base_of_the_next(made) == 1
+    made.append([numbered(2)])
+    assert base_of_the_next(made) == 2, "nobody kept it"
+    held = made.snapshot(0)
+    made.keep_snapshot(10.0)
+    del held
+    made.append([numbered(3)])
+    assert base_of_the_next(made) == 2
+    assert made.kept_until == 10.0 + KEEP
+    made.let_go(made.kept_until - 0.001)
+    assert base_of_the_next(made) == 2
+    made.let_go(made.kept_until)
+    assert (base_of_the_next(made), made.kept_until) == (3, None)
+    made.let_go(99.0)
+
+
+def test_the_time_is_not_moved_for_each_of_a_storm() -> None:
+    made = feed()
+    held = made.snapshot(0)
+    for now, until in ((0.0, KEEP), (0.5, KEEP), (0.75, 0.75 + KEEP)):
+        made.keep_snapshot(now)
+        assert made.kept_until == until
+    assert held.base == 0
+
+
+def test_a_snapshot_that_is_too_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "KEEP_ENTITIES", 0)
+    made = feed()
+    held = made.snapshot(0)
+    made.keep_snapshot(0.0)
+    assert (made.kept_until, held.count) == (KEEP, 0)
+    made.append([numbered(1)])
+    made.let_go(KEEP)
+    held = made.snapshot(1)
+    made.keep_snapshot(0.0)
+    assert (made.kept_until, held.count) == (None, 1)
+
+
+def test_a_crowd_is_told_less_often_who_watches() -> None:
+    made = feed()
+    ears = [listening(made, Ear(instance=str(number))) for number in range(5)]
+    made.tell_presence(0.0, 1.5 * CROWD)
+    made.detach(ears[0])
+    assert made.presence.deadline() == 5 * CROWD
+    made.tell_presence(5 * CROWD, 9.0)
+    made.detach(ears[1])
+    assert made.presence.deadline() == 5 * CROWD + 9.0

@@ -17,6 +17,7 @@ from wsmonitor.protocol.messages import (
     ClientMessage,
     Error,
     Hello,
+    Presence,
     PublishOpened,
     ServerMessage,
     SyncBegin,
@@ -25,7 +26,7 @@ from wsmonitor.protocol.messages import (
 )
 from wsmonitor_server.auth import AuthError, Credential
 from wsmonitor_server.clock import ManualClock
-from wsmonitor_server.framing import Framed
+from wsmonitor_server.framing import Delivery, Framed
 from wsmonitor_server.peer import Peer
 from wsmonitor_server.subscription import Subscription
 from wsmonitor_server.tenants import Tenants
@@ -33,6 +34,11 @@ from wsmonitor_server.tenants import Tenants
 from .fakes import FakeEngine
 
 YEAR = 365 * 86_400
+
+
+def watching(count: int, *names: str) -> Delivery:
+    """Who watches the topic ``s``, as the hub tells it."""
+    return Delivery((encode(Presence(topic="s", count=count, names=list(names))),))
 
 
 class FakeWire:

@@ -36,7 +36,7 @@ from wsmonitor_server.peer import _IMMEDIATE, TRANSITIONS
 from wsmonitor_server.requests import ROUTES
 
 from .fakes import FakeEngine
-from .machine import Machine
+from .machine import Machine, watching
 from .wire import client
 
 
@@ -447,7 +447,7 @@ async def test_detaching_twice_is_detaching_once() -> None:
 async def test_who_watches_is_told_among_the_events_and_goes_with_them() -> None:
     machine = Machine()
     subscription = await machine.watch()
-    subscription.presence("s", 1, ["ada"])
+    subscription.presence("s", watching(1, "ada"))
     subscription.tell("s", 1, Delivery((chain_event(1),)))
     subscription.mute("too_slow")
     assert machine.sent() == [Resync(topic="s", reason="too_slow")]
@@ -512,6 +512,6 @@ async def test_a_loose_message_may_be_the_one_that_is_too_much() -> None:
     subscription = await machine.watch()
     machine.wire.taking = False
     for count in range(1, 4):
-        subscription.presence("s", count, ["ada"])
+        subscription.presence("s", watching(count, "ada"))
     assert subscription.phase == "muted"
     assert [type(one) for one in machine.sent()] == [Resync]

@@ -11,7 +11,7 @@ from wsmonitor.protocol.messages import Batch, Event, Presence, Removed, Resync
 from wsmonitor_server.framing import Delivery
 from wsmonitor_server.subscription import Subscription
 
-from .machine import Machine
+from .machine import Machine, watching
 
 
 def event(seq: int, ident: str = "c", *, name: str = "n", drop: list[tuple[str, str]] | None = None) -> bytes:
@@ -59,15 +59,21 @@ async def test_what_is_not_live_is_told_neither_events_nor_who_watches(phase: st
     assert subscription.phase == phase
     machine.sent()
     tell(subscription, event(1))
-    subscription.presence("s", 1, ["ada"])
+    subscription.presence("s", watching(1, "ada"))
     assert machine.sent() == []
 
 
 async def test_who_watches_is_told_while_it_is_live() -> None:
     machine = Machine()
     subscription = await machine.watch()
-    subscription.presence("s", 2, ["ada", "grace"])
+    subscription.presence("s", watching(2, "ada", "grace"))
     assert machine.sent() == [Presence(topic="s", count=2, names=["ada", "grace"])]
+    told = watching(1, "ada")
+    subscription.presence("s", told)
+    framed = told.framed
+    subscription.presence("s", told)
+    assert framed is told.framed is not None, "framed once, for all who are told"
+    assert machine.sent() == [Presence(topic="s", count=1, names=["ada"])] * 2
 
 
 @pytest.mark.parametrize(("reason", "told"), [("removed", "removed"), ("expired", "not_available")])
