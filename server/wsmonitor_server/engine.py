@@ -331,18 +331,16 @@ class SessionEngine:
     # -- time
 
     def _schedule(self) -> None:
-        when = self._deadlines.next()
-        if when == self._timer_at or self._stopping:
-            return
+        when = self._deadlines.soonest
+        if when is None or self._stopping or (self._timer_at is not None and self._timer_at <= when):
+            return  # a timer that comes too early finds nothing, and is set anew
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        now = self.clock.monotonic()
+        delay = max(0.0, when - now)
         self._timer_at = when
-        if when is not None:
-            now = self.clock.monotonic()
-            delay = max(0.0, when - now)
-            self._timer_due = now + delay
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+        self._timer_due = now + delay
+        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
         late = self.clock.monotonic() - self._timer_due
