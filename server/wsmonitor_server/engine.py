@@ -388,6 +388,9 @@ class SessionEngine:
         for producer, verdict in loaded.watch.handle_timeout(now):
             loaded.verdicts[producer] = verdict
             log.info("a producer is %s", verdict, extra=fields(session=loaded.id, producer=producer))
+            holder = loaded.holders.get(producer)
+            if holder is not None:
+                holder.events.silent()
         if loaded.retry_at is not None and loaded.retry_at <= now:
             loaded.retry_at = None
             if self._nodes is not None:

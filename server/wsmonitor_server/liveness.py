@@ -9,6 +9,7 @@ begins anew as stale, and after the server itself stood still everybody's time b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ class _Watched:
     connected: bool
     level: Verdict
     lost_at: float = 0.0
+    ask: Callable[[], float] | None = None  # when its connection was heard last
 
 
 class LivenessWatch:
@@ -38,9 +40,9 @@ class LivenessWatch:
     def __len__(self) -> int:
         return len(self._watched)
 
-    def opened(self, producer: str, now: float) -> None:
-        """A connection holds *producer*."""
-        self._watched[producer] = _Watched(now, True, "live")
+    def opened(self, producer: str, now: float, ask: Callable[[], float] | None = None) -> None:
+        """A connection holds *producer*. *ask* says when that was heard last, before a verdict."""
+        self._watched[producer] = _Watched(now, True, "live", ask=ask)
 
     def loaded(self, producer: str, level: Verdict, now: float) -> None:
         """*producer* was open when the server stopped: nobody holds it, its time begins anew."""
@@ -97,6 +99,10 @@ class LivenessWatch:
         for producer, watched in list(self._watched.items()):
             if self._next(watched) > now:
                 continue
+            if watched.connected and watched.ask is not None:
+                watched.heard = max(watched.heard, watched.ask())
+                if self._next(watched) > now:
+                    continue
             if watched.level == "live":
                 watched.level = "stale"
             elif watched.level == "stale":

@@ -236,6 +236,11 @@ class Peer:
         self._beat_number = 0
         self._beat_sent = 0.0
 
+    @property
+    def last_heard(self) -> float:
+        """When anything arrived last (monotonic seconds)."""
+        return self._heard
+
     # -- what the connection tells
 
     def heard(self) -> None:
@@ -253,7 +258,7 @@ class Peer:
         except ProtocolError as exc:
             self._misbehaved(exc)
             return
-        self._requests.producers_heard(self._heard)
+        self._requests.heard()
         immediate = _IMMEDIATE.get(type(message))
         if self.phase == "hello" and type(message) is not Hello:
             self.send_error(

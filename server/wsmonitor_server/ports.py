@@ -118,7 +118,7 @@ class ProducerHandle(Protocol):
         """
 
     def heard(self) -> None:
-        """A frame arrived on the connection: the producer lives."""
+        """A frame arrived on the connection of which it was said that it is `ProducerEvents.silent`."""
 
     async def close(self, *, goodbye: bool) -> None:
         """The producer said goodbye, or (not *goodbye*) its connection went away."""
@@ -126,6 +126,14 @@ class ProducerHandle(Protocol):
 
 class ProducerEvents(Protocol):
     """What an open producer hears. Implemented by the connection side; must not raise, must not block."""
+
+    def last_heard(self) -> float:
+        """When anything arrived on the connection last (monotonic seconds).
+
+        It is asked before a producer counts as silent, so that nobody need be told of each frame."""
+
+    def silent(self) -> None:
+        """A producer counts as silent: the next message is to be told to `ProducerHandle.heard`."""
 
     def acked(self, session: str, producer: str, accepted: int) -> None: ...
     def rejected(self, session: str, producer: str, number: int, error: ErrorInfo) -> None: ...

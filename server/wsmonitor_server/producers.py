@@ -138,7 +138,7 @@ class ProducerDesk:
         holder = Holder(self, loaded, producer, entity.epoch, events)
         loaded.holders[producer] = holder
         loaded.goodbyes.discard(producer)
-        loaded.watch.opened(producer, self._clock.monotonic())
+        loaded.watch.opened(producer, self._clock.monotonic(), events.last_heard)
         loaded.verdicts[producer] = "live"
         self._changed(loaded)
         failure: Refusal | None = None

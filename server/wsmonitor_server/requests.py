@@ -59,9 +59,6 @@ from .values import UPLOAD_IDLE
 if TYPE_CHECKING:
     from .peer import Peer
 
-HEARD_INTERVAL: Final = 1.0
-"""Seconds between two reports to the engine that a producer's connection is alive."""
-
 
 class Route(NamedTuple):
     """How a message type is handled.
@@ -85,7 +82,7 @@ class Requests:
         "_opening",
         "_peer",
         "_producers",
-        "_told_heard",
+        "_silent",
         "_uploads",
         "joining",
     )
@@ -97,7 +94,7 @@ class Requests:
         self._opening: set[tuple[str, str]] = set()
         self._uploads: dict[tuple[str, str], float] = {}  # when its last page came (monotonic seconds)
         self._goodbyes: dict[tuple[str, str], int] = {}  # producer to the epoch that said goodbye
-        self._told_heard = 0.0
+        self._silent = False
         self._answers = Lane(bulk=True)  # pages that were asked for one by one
 
     @property
@@ -255,10 +252,10 @@ class Requests:
             await handle.close(goodbye=True)
         self._peer.send(Done(request=message.request))
 
-    def producers_heard(self, now: float) -> None:
-        """A message arrived at *now*: this connection's producers live."""
-        if self._producers and now - self._told_heard >= HEARD_INTERVAL:
-            self._told_heard = now
+    def heard(self) -> None:
+        """A message arrived: producers that counted as silent live."""
+        if self._silent:
+            self._silent = False
             for handle in self._producers.values():
                 handle.heard()
 
@@ -290,6 +287,12 @@ class Requests:
         self._peer.wire.run(("producer", *key), 0, job)
 
     # -- what an open producer hears
+
+    def last_heard(self) -> float:
+        return self._peer.last_heard
+
+    def silent(self) -> None:
+        self._silent = True
 
     def acked(self, session: str, producer: str, accepted: int) -> None:
         self._peer.send(Ack(session=session, producer=producer, accepted=accepted))

@@ -124,6 +124,8 @@ class Publisher:
         self.producer = producer
         self.claims = claims(sub)
         self.acks: list[int] = []
+        self.heard_at = float("-inf")
+        self.silences = 0
         self.rejections: list[tuple[int, str]] = []
         self.delivered: list[Command] = []
         self.fences = 0
@@ -162,6 +164,12 @@ class Publisher:
         self.next += len(changes)
         await self.handle.publish(self.handle.epoch, first, list(changes))
         await self.engine.settle()
+
+    def last_heard(self) -> float:
+        return self.heard_at
+
+    def silent(self) -> None:
+        self.silences += 1
 
     def acked(self, session: str, producer: str, accepted: int) -> None:
         self.acks.append(accepted)

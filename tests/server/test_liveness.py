@@ -186,6 +186,27 @@ async def test_heard_again_is_live_again(running: Running) -> None:
     assert (await state_of(engine, "s~1")).producers["p1"].liveness == "live"
 
 
+async def test_whose_connection_was_heard_is_not_silent(running: Running) -> None:
+    engine, clock = running
+    publisher = await Publisher(engine, "s~1").open()
+    await publisher.put(SessionChange(name="s"))
+    for _ in range(6):
+        await pass_time(running, 12)
+        publisher.heard_at = clock.monotonic()
+    await pass_time(running, 19)
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "live"
+    assert publisher.silences == 0
+    await pass_time(running, 2)
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "stale"
+    assert publisher.silences == 1
+    publisher.heard_at = clock.monotonic()
+    await pass_time(running, 30)
+    await publisher.handle.close(goodbye=False)
+    publisher.heard_at = clock.monotonic() + 1_000
+    await pass_time(running, 36)
+    assert (await state_of(engine, "s~1")).producers["p1"].liveness == "lost", "who has gone is not asked"
+
+
 async def test_settling_ends_when_a_task_is_done_and_nobody_has_taken_it_away_yet(running: Running) -> None:
     engine, _ = running
 

@@ -20,6 +20,7 @@ from wsmonitor.protocol.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    Presence,
     PublishOpened,
     Resync,
     Status,
@@ -512,6 +513,6 @@ async def test_a_loose_message_may_be_the_one_that_is_too_much() -> None:
     subscription = await machine.watch()
     machine.wire.taking = False
     for count in range(1, 4):
-        subscription.presence("s", watching(count, "ada"))
+        machine.peer.queue_loose(subscription, Presence(topic="s", count=count, names=["ada"]))
     assert subscription.phase == "muted"
     assert [type(one) for one in machine.sent()] == [Resync]
