@@ -11,6 +11,7 @@ one other address never touch him.
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -84,6 +85,7 @@ class Doorway(Generic[V]):
             self._most = after
 
 
+@lru_cache(maxsize=1024)
 def origin(address: str) -> str:
     """What counts as one address: of IPv6 the network of 64 bits, which one customer has."""
     try:

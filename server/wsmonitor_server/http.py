@@ -113,8 +113,7 @@ def classify(
         pages: the paths that are served beside the handshake.
     """
     try:
-        parts = urlsplit(path)
-        query = parse_qs(parts.query, keep_blank_values=True)
+        where, query = _target(path)
     except ValueError as exc:
         return error_answer(error_info("bad_message", f"the request's target cannot be read: {exc}"))
     if any(key.lower() in _TOKEN_KEYS for key in query):
@@ -126,15 +125,15 @@ def classify(
             )
         )
     if not upgrade:
-        if parts.path in pages:
-            return Page(parts.path, query.get("nonce", [""])[0])
-        if parts.path == "/":
+        if where in pages:
+            return Page(where, query.get("nonce", [""])[0])
+        if where == "/":
             return error_answer(
                 error_info("bad_subprotocol", f"a WebSocket with subprotocol {SUBPROTOCOL} is served here"),
                 status=426,
             )
         return error_answer(error_info("not_available", "there is nothing at this path"))
-    if parts.path != "/":
+    if where != "/":
         return error_answer(error_info("not_available", "the WebSocket is served at /"))
     if origin is not None and origin not in origins:
         return error_answer(error_info("origin_forbidden", "this origin is not on the server's allow-list"))
@@ -154,6 +153,14 @@ def classify(
     if scheme.lower() != "bearer" or not token.strip() or "," in token:
         return error_answer(error_info("unauthorized", "`Authorization` has to be `Bearer` and one token"))
     return Upgrade(token.strip(), browser=False)
+
+
+def _target(path: str) -> tuple[str, dict[str, list[str]]]:
+    """The path and the query of a request's target. Raises `ValueError`."""
+    if path == "/":
+        return path, {}  # as nearly all handshakes have it
+    parts = urlsplit(path)
+    return parts.path, parse_qs(parts.query, keep_blank_values=True)
 
 
 def valid_nonce(nonce: str) -> bool:

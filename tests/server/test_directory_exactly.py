@@ -252,17 +252,19 @@ def test_a_deadline_is_due_at_its_time_and_set_once() -> None:
 
 
 def test_many_deadlines_that_do_not_move_are_left_in_peace() -> None:
-    """Of which each that is moved leaves one entry; only when most are outdated, they are thrown out."""
+    """Each that is moved to the front leaves an entry; when most are outdated, they are thrown out."""
     made = Deadlines()
     for number in range(100):
-        made.set(f"k{number}", float(number))
+        made.set(f"k{number}", 1_000.0 + number)
     for number in range(300):
-        made.set("k0", 1000.0 + number)
+        made.set("k0", 999.0 - number)
     assert len(made._heap) == 400
-    made.set("k0", 5000.0)
+    made.set("k0", 1.0)
     assert len(made._heap) == 100
-    assert made.due(98.0) == [f"k{number}" for number in range(1, 99)]
-    assert made.next() == 99.0
+    made.set("k0", 5_000.0)
+    assert len(made._heap) == 100
+    assert made.due(1_098.0) == [f"k{number}" for number in range(1, 99)]
+    assert made.next() == 1_099.0
 
 
 def test_a_refusal_says_whether_to_try_again() -> None:
