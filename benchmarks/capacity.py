@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from . import results
+from wsmonitor.protocol import defaults
+
+from . import goals, results
 
 NAME: Final = "capacity"
 BUSY: Final = 0.6
@@ -135,6 +137,7 @@ class Load:
     """
 
     servers: int
+    connections: float
     server: float
     reading: float
     redis: float
@@ -166,6 +169,7 @@ def load(demand: Demand, costs: Costs, servers: int) -> Load:
     )
     return Load(
         servers=servers,
+        connections=here,
         server=work / 1e6,
         reading=reading / 1e6,
         redis=redis / 1e6,
@@ -180,6 +184,7 @@ def load(demand: Demand, costs: Costs, servers: int) -> Load:
 class Limits:
     """Of one server, and of one Redis: bytes; shares of a core are limited by `BUSY`."""
 
+    connections: float = defaults.Limits().connections
     server_memory: float = 8e9
     redis_memory: float = 64e9
 
@@ -187,6 +192,7 @@ class Limits:
         """What is above its limit, in words; "" when nothing is."""
         for words, over in (
             ("a server's core", one.server > BUSY),
+            ("a server's connections", one.connections > self.connections),
             ("Redis' core", one.redis > BUSY),
             ("a server's memory", one.server_memory > self.server_memory),
             ("Redis' memory", one.redis_memory > self.redis_memory),
@@ -251,7 +257,7 @@ def _stops(demand: Demand, costs: Costs, limits: Limits) -> str:
     """What is too much, with as many servers as it takes to relieve each of them, if any number does."""
     for servers in _counts():
         one = load(demand, costs, servers)
-        if one.server <= BUSY and one.server_memory <= limits.server_memory:
+        if not limits.broken(replace(one, redis=0.0, redis_memory=0.0)):
             busy = f" ({servers} servers, each {one.reading:.0%} busy with reading the others' commits)"
             return limits.broken(one) + busy * (one.redis > BUSY)
     return "every server reads what all others commit"
@@ -422,12 +428,17 @@ def row(name: str, demand: Demand, costs: Costs) -> dict[str, Any]:
         return (
             line
             | dict.fromkeys(_COLUMNS, None)
-            | {"groups": "none is enough", "one group takes": f"{fits:.2g} ×", "stops one group": why}
+            | {
+                "groups": "none is enough",
+                "one group takes": f"{goals.number(fits)} ×",
+                "stops one group": why,
+            }
         )
     one = found.load
     return line | {
         "groups": found.groups,
         "servers": found.servers,
+        "connections of each": round(one.connections),
         "server's core": f"{one.server:.0%}",
         "for reading": f"{one.reading:.1%}",
         "server's memory": f"{one.server_memory / 1e9:.2f} GB",
@@ -435,13 +446,21 @@ def row(name: str, demand: Demand, costs: Costs) -> dict[str, Any]:
         "Redis' core": f"{one.redis:.0%}",
         "Redis' memory": f"{one.redis_memory / 1e9:.1f} GB",
         "Redis sends": f"{one.redis_out * 8 / 1e6:,.0f} Mbit/s",
-        "one group takes": f"{fits:.2g} ×",
+        "one group takes": f"{goals.number(fits)} ×",
         "stops one group": why,
     }
 
 
 _COLUMNS: Final = (
-    *("groups", "servers", "server's core", "for reading", "server's memory", "server sends"),
+    *(
+        "groups",
+        "servers",
+        "connections of each",
+        "server's core",
+        "for reading",
+        "server's memory",
+        "server sends",
+    ),
     *("Redis' core", "Redis' memory", "Redis sends", "one group takes", "stops one group"),
 )
 
