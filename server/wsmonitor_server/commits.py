@@ -108,6 +108,11 @@ class CommitPath:
         """So many bytes more wait for the next group."""
         self.queued += size
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` would not wait."""
+        return self.queued < QUEUE_LIMIT and not self._turn.locked()
+
     async def room(self) -> None:
         """Wait until less than the limit waits for commit (BOUNDED: this is the backpressure).
 

@@ -117,6 +117,12 @@ class ProducerHandle(Protocol):
         these is missing), ``fenced``, or what `ProducerEvents.failed` told; nothing was taken then.
         """
 
+    def publish_now(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> bool:
+        """`publish`, if nothing has to be waited for. False: it has, and nothing was taken.
+
+        Not to be called while a `publish` is running.
+        """
+
     def heard(self) -> None:
         """A frame arrived on the connection of which it was said that it is `ProducerEvents.silent`."""
 

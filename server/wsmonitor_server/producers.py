@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from wsmonitor.protocol.access import Claims
 from wsmonitor.protocol.changes import Change, SessionChange, Unreadable
@@ -58,6 +58,10 @@ class Holder:
     async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> None:
         """See `ports.ProducerHandle.publish`. Raises `Refusal`."""
         await self._desk.publish(self, producer_epoch, first, changes)
+
+    def publish_now(self, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]) -> bool:
+        """See `ports.ProducerHandle.publish_now`. Raises `Refusal`."""
+        return self._desk.publish_now(self, producer_epoch, first, changes)
 
     def heard(self) -> None:
         """See `ports.ProducerHandle.heard`."""
@@ -256,6 +260,32 @@ class ProducerDesk:
                     run = await self._store.next_run(names[0])
         except StoreError as exc:
             raise store_refusal(exc, session) from exc
+        self._take(holder, producer_epoch, first, changes, run, uploaded)
+
+    def publish_now(
+        self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]
+    ) -> bool:
+        """Take changes, if nothing has to be waited for: room, or what the store knows. Raises `Refusal`."""
+        authority = holder.loaded.authority
+        if (
+            not self._commits.has_room
+            or authority.facts.session is None
+            or authority.missing_uploads(changes)
+        ):
+            return False
+        self._take(holder, producer_epoch, first, changes, 0, ())
+        return True
+
+    def _take(
+        self,
+        holder: Holder,
+        producer_epoch: int,
+        first: int,
+        changes: Sequence[Change | Unreadable],
+        run: int,
+        uploaded: Collection[str],
+    ) -> None:
+        loaded, session = holder.loaded, holder.session
         # What was awaited may have taken long enough for another holder, or a failure.
         holder.check(producer_epoch)
         self._allowed(session)

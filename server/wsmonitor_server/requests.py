@@ -229,7 +229,17 @@ class Requests:
             agent=message.agent,
         )
 
+    def _begin_publish(self, message: Publish | DamagedPublish) -> Rest | None:
+        handle = self._handle_for(message)
+        if handle.publish_now(message.producer_epoch, message.first, message.changes):
+            return None
+        return lambda: self._publish(message)
+
     async def _publish(self, message: Publish | DamagedPublish) -> None:
+        handle = self._handle_for(message)
+        await handle.publish(message.producer_epoch, message.first, message.changes)
+
+    def _handle_for(self, message: Publish | DamagedPublish) -> ProducerHandle:
         limits = self._peer.limits
         handle = self._producers.get((message.session, message.producer))
         if handle is None:
@@ -241,7 +251,7 @@ class Requests:
             )
         if len(message.changes) > limits.batch_changes:
             raise Refusal(limit_info("batch_changes", limits.batch_changes, session=message.session))
-        await handle.publish(message.producer_epoch, message.first, message.changes)
+        return handle
 
     async def _publish_close(self, message: PublishClose) -> None:
         key = (message.session, message.producer)
@@ -503,8 +513,8 @@ ROUTES: Final[dict[type, Route]] = {
     ),
     Unsubscribe: Route("", _topic, Requests._unsubscribe),
     PublishOpen: Route("publish", _producer, Requests._publish_open),
-    Publish: Route("publish", _producer, Requests._publish),
-    DamagedPublish: Route("publish", _producer, Requests._publish),
+    Publish: Route("publish", _producer, Requests._publish, Requests._begin_publish),
+    DamagedPublish: Route("publish", _producer, Requests._publish, Requests._begin_publish),
     PublishClose: Route("publish", _producer, Requests._publish_close),
     ValuePut: Route("publish", _upload, Requests._value_put),
     ValueGet: Route("observe", _read, Requests._value_get),

@@ -85,6 +85,9 @@ class FakeHandle:
             self.engine.emit(self.session, Chain(id=getattr(change, "id", "c"), name="chain"))
         self.events.acked(self.session, self.producer, first + len(changes) - 1)
 
+    def publish_now(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> bool:
+        return False  # the path on which there is something to wait for
+
     def heard(self) -> None:
         self.heards += 1
 
