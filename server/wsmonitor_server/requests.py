@@ -120,8 +120,8 @@ class Requests:
 
         lane, rest = route.lane(message), None
         if route.begin is not None and self._peer.wire.idle(lane):
-            # A task for each message of a join would cost more than what is done in it.
-            rest = self._begin(route.permit, route.begin, message)
+            # A task for each message of a join, or of a publisher, would cost more than what is done in it.
+            rest = self._begin(route, message, size)
             if rest is None:
                 return
 
@@ -130,10 +130,12 @@ class Requests:
 
         self._peer.wire.run(lane, size, job)
 
-    def _begin(self, permit: str, begin: Callable[[Requests, Any], Rest | None], message: Any) -> Rest | None:
+    def _begin(self, route: Route, message: Any, size: int) -> Rest | None:
+        assert route.begin is not None
         try:
-            self._decide(permit, getattr(message, "session", ""))
-            return begin(self, message)
+            self._decide(route.permit, getattr(message, "session", ""))
+            self._charge(message, size)
+            return route.begin(self, message)
         except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the connection
             self._answer_failure(exc, message)
             return None
@@ -144,8 +146,11 @@ class Requests:
             return
         try:
             self._decide(route.permit, getattr(message, "session", ""))
+            if rest is not None:
+                await rest()
+                return
             self._charge(message, size)
-            await (route.handle(self, message) if rest is None else rest())
+            await route.handle(self, message)
         except Exception as exc:  # noqa: BLE001 - a fault in one request must not end the connection
             self._answer_failure(exc, message)
 

@@ -13,11 +13,12 @@ from typing import Any, Final
 import pytest
 
 from tests.scale import many
-from tests.simulation.actors import Issuer, ServerHost, Tokens
+from tests.simulation.actors import Issuer, Tokens
 from tests.simulation.disk import KeptDisk
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.programs import Program
+from tests.simulation.server_host import ServerHost
 from tests.simulation.world import World
 from wsmonitor.protocol.defaults import Timing
 from wsmonitor_server.authority import Authority
