@@ -26,7 +26,7 @@ from .ids import (
 )
 from .messages import Event
 
-REMEMBERED: Final = 8192
+REMEMBERED: Final = 4096
 """How many good values of a kind are remembered; then it begins anew."""
 
 
