@@ -118,6 +118,7 @@ PIECES = {
     "longer than allowed": text(MAX_SIZE + 1),
     "other text": text(7, b"y"),
     "binary": framed(Opcode.BINARY, b"\x00\x81\x03"),
+    "large, with what looks like frames": framed(Opcode.TEXT, 30_000 * b"\x81\x01a"),
     "large binary": framed(Opcode.BINARY, 70_000 * b"b"),
     "fragments": framed(Opcode.TEXT, b"one ", fin=False)
     + framed(Opcode.PING, b"between")
@@ -194,7 +195,7 @@ def test_it_reads_what_the_library_reads(names: list[str], places: list[int]) ->
 async def test_each_piece_between_others(name: str) -> None:
     names = ["other text", name, "other text", "ping", "other text"]
     await both(names, [])
-    await both(names, [200, 300, 400, 70_500])
+    await both(names, [200, 300, 400, 40_000, 50_001, 60_002, 70_500])
 
 
 async def test_byte_by_byte() -> None:
@@ -209,6 +210,17 @@ async def test_a_piece_of_many_is_handed_over_at_once() -> None:
     connection.data_received(answer + text(3) + text(200) + text(4)[:-1])
     connection.data_received(b"x" + text(5))
     assert told == [[b"xxx", 200 * b"x"], [b"xxxx", b"xxxxx"]]
+
+
+async def test_the_answer_to_the_handshake_may_be_cut_anywhere() -> None:
+    _, _, answer = asked(ReadingConnection)
+    for place in range(len(answer)):
+        connection, _, answer = asked(ReadingConnection)
+        told: list[list[bytes]] = []
+        connection.read(lambda messages, told=told: told.append(list(messages)))
+        connection.data_received(answer[:place])
+        connection.data_received(answer[place:] + text(1) + text(2))
+        assert told == [[b"x", b"xx"]], place
 
 
 async def test_what_comes_before_somebody_reads_waits_and_nothing_more_is_read() -> None:
