@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.scale import many
@@ -74,7 +74,8 @@ class Stage:
             if isinstance(update, EventApplied) and update.event.note == "close the other":
                 self.core.unsubscribe("b" if topic == "a" else "a")
             elif isinstance(update, EventApplied) and update.event.note == "call":
-                self.core.call(lambda: self.told.append((topic, "called")))
+                # Before the next message is looked at.
+                self.core.call(lambda: self.told.append((topic, "called", machine and machine.position)))
             elif isinstance(update, EventApplied) and update.event.note == "raise":
                 raise ValueError("the listener's own fault")
 
@@ -228,6 +229,9 @@ def messages(plan: Sequence[tuple[str, str, str]]) -> list[bytes]:
 @given(
     st.lists(st.tuples(st.sampled_from(TOPICS), _WHAT, _NOTE), max_size=40),
     st.lists(st.integers(1, 12), min_size=1, max_size=20),
+)
+@example(
+    [("a", "good", "call"), ("a", "good", "raise"), ("a", "good", "close the other"), ("b", "good", "")], [4]
 )
 def test_a_piece_is_carried_out_as_its_messages_one_by_one(
     plan: list[tuple[str, str, str]], sizes: list[int]
