@@ -17,6 +17,7 @@ from typing import Any
 
 from . import (
     applying,
+    backlog,
     bursts,
     capacity,
     connecting,
@@ -62,6 +63,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[..., list[dict[str, Any]]]]] = {
         "others' times while a large session, a large value, or nothing at all is read",
         neighbours.run,
     ),
+    backlog.NAME: ("a reader stops: how many bytes wait for it when the server knows", backlog.run),
     applying.NAME: ("events a second through the client, and what it costs at rest", applying.run),
     starting.NAME: ("import, and a server's start until it listens", starting.run),
     guard.NAME: (
@@ -141,7 +143,9 @@ def render(name: str) -> None:
 
 def conclude() -> None:
     """Make anew what is computed from several results: the goals, and the model of what a demand takes."""
-    replace(goals.NAME, table(goals.table()) + "\n")
+    judged = goals.table()
+    replace(goals.NAME, table(judged) + "\n")
+    replace("goals-why", goals.reasons(judged))
     for name, rows in (
         ("capacity", capacity.run()),
         ("capacity-costs", capacity.constants()),

@@ -149,6 +149,11 @@ def _flat(results: Results) -> float:
     return costs[1] / costs[0]
 
 
+def _backlog(results: Results) -> float:
+    """The worst of the sizes of event."""
+    return max(results.median("backlog", "known at KB", server=OURS, event=size) for size in (500, 16_384))
+
+
 _BURST: Final = "20 under way"
 _ONE: Final = "1 under way"
 _PACED: Final = "paced 20,000/s"
@@ -268,6 +273,7 @@ GOALS: Final = (
         _each("storm", "seconds", {"server": OURS}, {"server": "Socket.IO"}),
         _storm_by_cost("Socket.IO"),
     ),
+    Goal("a reader stops: known when so much waits", 256, False, "KB", _backlog),
     Goal("a stalled reader: the others' p99", 1.1, False, "×", lambda results: results.beside("stopped")),
     Goal(
         "a session of 50,000 steps: first page",
@@ -345,3 +351,16 @@ def table(goals: Iterable[Goal] = GOALS, folder: Path = FOLDER) -> list[dict[str
             }
         )
     return lines
+
+
+WHY: Final[dict[str, str]] = {}
+"""Of the goals that are not reached: what stands in the way, what was tried, and where the floor is."""
+
+
+def reasons(judged: Iterable[dict[str, Any]]) -> str:
+    """Of each row of *judged* that is not reached, why."""
+    missed = [row for row in judged if row["reached"] == "no"]
+    return "".join(
+        f"- **{row['what']}**, {row['measured']} of {row['goal']}: {WHY.get(row['what'], 'not looked into.')}\n"
+        for row in missed
+    )
