@@ -361,6 +361,6 @@ def reasons(judged: Iterable[dict[str, Any]]) -> str:
     """Of each row of *judged* that is not reached, why."""
     missed = [row for row in judged if row["reached"] == "no"]
     return "".join(
-        f"- **{row['what']}**, {row['measured']} of {row['goal']}: {WHY.get(row['what'], 'not looked into.')}\n"
+        f"- **{row['what']}**, {row['measured']} of {row['goal']}: {WHY.get(row['what'], 'not known.')}\n"
         for row in missed
     )
