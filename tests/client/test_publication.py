@@ -765,3 +765,16 @@ def test_who_is_beyond_a_limit_waits_as_long_as_it_was_told(asked: object, least
     deadline = bench.machine.next_deadline()
     assert deadline is not None
     assert least <= deadline - bench.now <= most
+
+
+def test_somebody_is_told_why_nothing_moves_once_for_each_limit() -> None:
+    bench = Bench()
+    bench.open()
+    for words in ("10 a second", "10 a second", "so many bytes"):
+        details = {"retry_after": 1.0}
+        error = ErrorInfo(code="limit_exceeded", message=words, retryable=True, details=details)
+        bench.machine.failed(bench.now, error)
+        bench.wait(30.0)
+        (opening,) = bench.take(PublishOpen)
+        bench.opened(opening, 1, known=True)
+    assert bench.told.of("rejected") == [("rejected", 0, None, "limit_exceeded")] * 2

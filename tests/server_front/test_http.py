@@ -148,6 +148,9 @@ def test_answers_and_their_status() -> None:
     assert unauthorized.headers == {**JSON, "WWW-Authenticate": 'Bearer realm="wsmonitor"'}
     # A code of messages alone has no status of its own.
     assert refused(error_answer(ErrorInfo(code="skipped", message="m")))[0] == 500
+    later = error_answer(ErrorInfo(code="limit_exceeded", message="m", details={"retry_after": 1.2}))
+    assert (later.status, later.headers["Retry-After"]) == (429, "2"), "whole seconds"
+    assert "Retry-After" not in unauthorized.headers
 
 
 def test_what_is_no_request_is_told_so() -> None:

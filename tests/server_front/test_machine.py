@@ -56,6 +56,7 @@ from wsmonitor.protocol.messages import (
 )
 from wsmonitor_server.replies import refusal
 from wsmonitor_server.stores.base import StoreError
+from wsmonitor_server.tenants import Tenant, TenantLimits
 from wsmonitor_server.values import UPLOAD_IDLE
 
 from .machine import Machine
@@ -730,3 +731,42 @@ def test_a_topic_that_is_not_there_is_told_at_once_as_well() -> None:
     machine.give(Subscribe(topic="s", generation=1))
     assert machine.sent() == [Removed(topic="s", reason="not_available")]
     assert (machine.wire.jobs, machine.peer.subscriptions) == ([], {})
+
+
+# -- tenants
+
+
+async def test_who_is_beyond_what_its_tenant_may_have_is_refused_and_nothing_is_asked() -> None:
+    machine = Machine()
+    machine.peer.tenant = Tenant("acme", TenantLimits(subscriptions=1, sessions=1, event_rate=0.1), 1_000.0)
+    await machine.ask(Subscribe(topic="s", generation=1))
+    error = await machine.refused(Subscribe(topic="t", generation=1))
+    assert (error.code, error.details["limit"], error.details["topic"]) == (
+        "limit_exceeded",
+        "tenant.subscriptions",
+        "t",
+    )
+    assert machine.engine.lookups == ["s"]
+    await machine.ask(OPEN)
+    machine.peer.tenant.publish(2, 0, 1_000.0)
+    error = await machine.refused(CHANGES)
+    assert (error.details["limit"], error.session) == ("tenant.event_rate", CHANGES.session)
+    assert error.details["producer"] == CHANGES.producer
+    assert machine.peer.tenant.sessions == {OPEN.session: 1}
+    machine.peer.lost()
+    assert (machine.peer.tenant.subscriptions, machine.peer.tenant.sessions) == (0, {})
+
+
+async def test_a_refresh_is_of_the_same_tenant() -> None:
+    machine = Machine(tenant="acme")
+    machine.services.tokens["T"] = machine.credential(tenant="globex")
+    error = await machine.refused(Refresh(request=1, token="T"))
+    assert (error.code, error.message) == ("unauthorized", "the new token is another tenant's")
+    assert machine.peer.credential.claims.tenant == "acme"
+
+
+async def test_what_is_done_is_noted() -> None:
+    machine = Machine()
+    await machine.ask(OPEN)
+    [(event, values)] = machine.services.noted
+    assert (event, values["session"], values["producer"]) == ("producer opened", OPEN.session, OPEN.producer)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import warnings
 from typing import Any
 
 import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
+import wsmonitor as wm
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor.protocol.messages import Ack, Error, PublishOpened, ValueAck
 from wsmonitor_server.auth import AuthError
@@ -263,3 +265,26 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Any, text: str, words: str) -
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=words.replace(".", r"\.")):
         load(path, {})
+
+
+@pytest.mark.slow  # it waits, as long as it is told to
+def test_a_program_beyond_its_tenants_rate_is_told_waits_and_loses_nothing() -> None:
+    """Through the whole of the product: published faster than it may, and all of it arrives."""
+    with (
+        EmbeddedServer.in_thread(tenants={"acme": TenantLimits(event_rate=10)}) as server,
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always")
+        token = server.token(sub="p", role="publish", tenant="acme")
+        with wm.session("busy", url=server.url, token=token) as session:
+            for number in range(150):
+                with session.step(f"n{number}"):
+                    pass
+            assert session.flush(100)
+        [warning] = [one for one in warned if one.category is wm.WsMonitorWarning]
+        assert "takes nothing for now, and is asked again" in str(warning.message)
+        assert "(server log: " in str(warning.message)
+        assert {error.code for error in session.errors} == {"limit_exceeded"}
+        seen = wm.watch(session.id, url=server.url, token=server.token(sub="o")).wait(60)
+    assert len(seen.steps) == 150
+    assert {step.state for step in seen.steps.values()} == {"succeeded"}

@@ -119,6 +119,7 @@ class PublicationMachine:
         )
         self.stage: Stage = "off"
         self.producer_epoch = 0
+        self._told_limit = ""
         # Random, so that nobody who takes the producer over is taken for us.
         self.holder = "".join(f"{int(random() * 2**32):08x}" for _ in range(3))
         self._send = send
@@ -480,6 +481,10 @@ class PublicationMachine:
         self._upload = None
         self.spool.unsent()
         asked = error.details.get("retry_after")
+        if asked is not None and error.message != self._told_limit:
+            # Nothing is lost, but somebody has to know why nothing moves.
+            self._told_limit = error.message
+            self._events.rejected(0, None, error)
         self._earliest = now + (min(float(asked), CEILING) if isinstance(asked, int | float) else 0.0)
         self._deadline = max(self._earliest, now + self._backoff.next_delay())
 

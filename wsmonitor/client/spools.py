@@ -146,7 +146,7 @@ class _Listener(PublicationListener):
         self.trouble = ""
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
-        if change is None:
+        if change is None and not error.retryable:
             self.final = error
         self.refused += change is not None
         if len(self.reasons) < 10:

@@ -197,7 +197,8 @@ class PublicationListener:
         """All changes up to *number* are committed."""
 
     def rejected(self, number: int, change: Change | None, error: ErrorInfo) -> None:
-        """One change was refused, finally. Number 0 and no change: the publication or a value was."""
+        """One change was refused, finally. Number 0 and no change: the publication or a value was; or, where
+        *error* is retryable, everything waits for a while because a limit is reached, and is tried again."""
 
     def overflowed(self, count: int) -> None:
         """The spool was full: so many changes in all were dropped."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from wsmonitor.client.types import ConnectionStatus, PublicationListener, Update
 from wsmonitor.protocol.changes import Change, CommandChange, LogChange, ProblemChange
 from wsmonitor.protocol.entities import Command, ErrorInfo, LogRecord
+from wsmonitor.protocol.errors import in_words
 from wsmonitor.protocol.messages import Hold
 
 from .answers import Answers
@@ -399,9 +400,9 @@ class Channel(PublicationListener):
                     self._stripped.add(node.id)
                 node.strip_values()
                 self.submit(node.full_change())
-        self._run.report(
-            error.code, f"the server refused a change: {error.message}", node=node, background=True
-        )
+        waits = change is None and error.retryable
+        what = "takes nothing for now, and is asked again" if waits else "refused a change"
+        self._run.report(error.code, f"the server {what}: {in_words(error)}", node=node, background=True)
 
     def overflowed(self, count: int) -> None:
         if self._overflows:
