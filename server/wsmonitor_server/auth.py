@@ -348,6 +348,8 @@ class Authenticator:
                 payload = compact.read_signed(token, key, self._audience, self._issuer)
         except compact.MalformedError as exc:
             raise AuthError("unauthorized", str(exc)) from None
+        # Whoever is the tenant by another claim, `tenant` says nothing of it.
+        payload[TENANT] = payload.get(self._tenant_claim, "") if self._tenant_claim else ""
         try:
             claims = msgspec.convert(payload, Claims)
             # A lone surrogate passes through JSON's escapes, and could not be written anywhere.

@@ -214,9 +214,10 @@ async def test_the_claim_can_be_another() -> None:
     """Then `tenant` says nothing; and none at all puts everybody together."""
     for claim, expected in (("org_id", "acme"), ("missing", ""), ("", "")):
         async with EmbeddedServer(auth=AuthConfig(tenant_claim=claim)) as server:
-            token = forged(server, org_id="acme", tenant="somebody else", **{"": "odd"})
-            found = server.server.auth.verify(token, server.server.clock.wall_ns() / 1e9)
-            assert found.claims.tenant == expected
+            for jti in "123":  # the first of a header is read otherwise than those that follow
+                token = forged(server, org_id="acme", tenant="somebody else", jti=jti, **{"": "odd"})
+                found = server.server.auth.verify(token, server.server.clock.wall_ns() / 1e9)
+                assert found.claims.tenant == expected
 
 
 async def test_names_that_nobody_configured_share_no_limit_and_get_no_metric() -> None:
