@@ -24,7 +24,7 @@ DROPPABLE: Final = frozenset({"error", "command", "listing"})
 """The kinds whose entities can be dropped; the others stay as long as their session."""
 
 SLICE: Final = 128
-"""Entities that are encoded at a stretch: a quarter of a millisecond."""
+"""Entities that are encoded at a stretch: of small ones a tenth of a millisecond."""
 
 FRAMED: Final = 4 * 1024 * 1024
 """Bytes of frames that are kept of one snapshot, for those who pull the same pages."""
