@@ -37,6 +37,7 @@ from .pages import Pages, connection_measures, open_files, plain
 from .peer import Peer
 from .ports import Engine
 from .replies import error_info
+from .stores.redis.address import SCHEMES
 from .tenants import Tenants
 from .tls import TlsGate, tls_context
 from .transport import CLOSE_GRACE, HandshakeRequest, ReadBuffer
@@ -188,8 +189,9 @@ class Server:
 
     @property
     def store_kind(self) -> str:
-        """``memory``, ``sqlite`` or the scheme of an address."""
-        return self.config.store.partition(":")[0] or "memory"
+        """``memory``, ``sqlite`` or ``redis``."""
+        kind = self.config.store.partition(":")[0] or "memory"
+        return "redis" if kind in SCHEMES else kind
 
     async def drain(self) -> None:
         """Stop: tell each client when to come back, finish what was begun, commit, close (rule 19).
