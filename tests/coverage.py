@@ -95,7 +95,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server/test_directory",
         "server/test_values",
     ),
-    "wsmonitor_server.compact": ("security/test_compact", "security/test_authenticator"),
+    "wsmonitor_server.compact": ("security/test_authenticator",),
     "wsmonitor_server.joining": (
         "server_front/test_requests",
         "server_front/test_requests_exactly",

@@ -1,21 +1,11 @@
-"""Tokens in the compact form of RFC 7515, of which the header is known already: what is left to read.
-
-PyJWT reads and checks each token from the start, with its header, and prepares the key anew. An issuer's
-tokens all have the same header: so it reads the first one (`auth`), and of the others, which begin letter by
-letter alike, the two parts that differ are read here. The signature is computed by PyJWT's algorithm of the
-key in both cases.
-"""
+"""Tokens in the compact form of RFC 7515: what their writing has to be, beside what PyJWT checks. Pure."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from jwt import PyJWK
+from typing import Any, Final
 
 
 class MalformedError(Exception):
@@ -60,30 +50,3 @@ def decode_json(data: bytes) -> Any:
     except RecursionError:
         # Its words are as long as the stack.
         raise MalformedError("the token is nested too deeply") from None
-
-
-def read_signed(token: str, key: PyJWK, audience: str, issuer: str) -> dict[str, Any]:
-    """The claims of *token*, whose header is one that *key* verifies.
-
-    Raises:
-        MalformedError: it has no such form, another has signed it, or it is for somebody else.
-    """
-    parts = token.split(".")
-    if len(parts) != 3:
-        raise MalformedError("the token is not a JWT")
-    _, payload, signature = parts
-    signed = token[: -len(signature) - 1].encode()
-    if not key.Algorithm.verify(signed, key.key, decode_part(signature)):
-        raise MalformedError("the token is not valid here: Signature verification failed")
-    claims = decode_json(decode_part(payload))
-    if not isinstance(claims, dict):
-        raise MalformedError("the token is not valid here: its claims are no object")
-    if claims.get("iss") != issuer:
-        raise MalformedError("the token is not valid here: Invalid issuer")
-    if audience not in _audiences(claims.get("aud")):
-        raise MalformedError("the token is not valid here: Audience doesn't match")
-    return claims
-
-
-def _audiences(claim: object) -> Sequence[object]:
-    return claim if isinstance(claim, list) else [claim]
