@@ -407,6 +407,10 @@ class Nodes:
         loaded.behind = False
         if loaded.removed:
             return True
+        if loaded.authority.uncommitted:
+            # What came meanwhile was judged on what is no longer the head.
+            self._producers.undo(loaded)
+            loaded.redo = True
         if missed:
             self._adopt(loaded, missed)
         elif removed or (gone and loaded.authority.epoch == self._store.epoch):

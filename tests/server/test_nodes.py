@@ -878,3 +878,27 @@ async def test_a_program_that_dies_while_an_answer_is_lost_is_watched_all_the_sa
     assert watching.replica.session is not None
     assert (watching.replica.session.state, watching.replica.steps["p1-0"].state) == ("crashed", "crashed")
     cluster.agree()
+
+
+async def test_who_opens_while_a_session_is_read_anew_is_open_afterwards(cluster: Cluster) -> None:
+    first = await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["b"], S)
+    cluster.shared.kept = 1  # so that what was missed is not read one by one
+    for turns in range(12):  # at whatever moment of the reading it is opened
+        cluster.stores["b"].deaf = True
+        await first.put(*steps(first, 3 * turns, 2))
+        await cluster.settle()
+        cluster.stores["b"].deaf = False
+        await first.put(*steps(first, 3 * turns + 2, 1))  # which shows that there is a hole
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        engine = cluster.engines["b"]
+        opening = asyncio.create_task(Publisher(engine, S, f"p{turns + 2}").open())
+        other = asyncio.create_task(Publisher(engine, S, f"q{turns + 2}").open())
+        for opened in await asyncio.gather(opening, other):
+            await opened.put(ChainChange(id=opened.producer, name="c"))
+            assert opened.acks[-1] == 1
+        await cluster.wait(1)
+    cluster.agree()
