@@ -175,7 +175,7 @@ NODE_FAULTS: Final[tuple[Fault, ...]] = (
         "what others were faster than is forgotten",
         "DURABLE",
         method(ProducerDesk, "again", _drops_pending),
-        "burst", "command", *_APART,
+        "burst", "command", "slow network", "Redis is slow",
     ),
     _fault(
         "the epoch outlasts a failover",

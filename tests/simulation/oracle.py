@@ -188,9 +188,9 @@ class Oracle:
         line.marks[key] = mark
         line.present.add((step.id, mark))
 
-    def power_lost(self, states: dict[str, SessionState]) -> None:
-        """The disk went back: *states* is what it has now."""
-        self.counts["power losses"] += 1
+    def power_lost(self, states: dict[str, SessionState], what: str = "power losses") -> None:
+        """The disk, or Redis, went back: *states* is what it has now."""
+        self.counts[what] += 1
         for session in list(self.lines):
             state = states.get(session)
             old = self.lines[session]

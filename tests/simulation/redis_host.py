@@ -111,7 +111,7 @@ class RedisHost:
         self.world.note(HOST, f"has {sum(state.seq for state in after.values())} events left")
         revoked = {jti.decode() for jti in self.data.hgetall(b"wsm:revoked")[::2]}
         if before != {session: state.digest for session, state in after.items()} or not saved:
-            self.oracle.power_lost(after)
+            self.oracle.power_lost(after, "losses of acknowledged data")
         self.oracle.revocations_lost(revoked)
 
     def flush(self) -> None:

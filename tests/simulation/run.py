@@ -32,11 +32,11 @@ PEACE: Final = 260.0
 """Seconds after the trouble until everything has to agree: the longest reconnect delay, a lost producer's
 grace of 155 s, and some."""
 
-SOON: Final = Timing(producer_lost=20.0, producer_crashed=40.0)
+SOON: Final = Timing(producer_lost=20.0, producer_crashed=20.0)
 """Of several servers: each asks Redis four times a second, so virtual time is dear."""
 
-PEACE_OF_NODES: Final = 150.0
-"""The same there, where a producer's grace is 60 s."""
+PEACE_OF_NODES: Final = 100.0
+"""The same there, where a producer's grace is 40 s."""
 
 TAIL: Final = 60
 """Lines of a trace that a failure shows."""

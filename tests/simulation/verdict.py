@@ -275,7 +275,7 @@ def nothing_remains(simulation: Simulation) -> None:
     clients += [client for client in simulation.dead if client.process.alive]
     for client in clients:
         client.close()
-    world.run_until(world.now + 30.0)
+    world.run_until(world.now + (10.0 if simulation.plan.nodes else 30.0))
     for client in clients:
         client.check_clean()
     for host in simulation.hosts:
