@@ -62,10 +62,12 @@ class Journal:
         """Of how many connections there are notes."""
         return len(self._notes)
 
-    def _of(self, ident: str) -> _Notes:
-        notes = self._notes.get(ident)
+    def _of(self, peer: Peer) -> _Notes:
+        notes = self._notes.get(peer.ident)
         if notes is None:
-            notes = self._notes[ident] = _Notes(self._clock.monotonic())
+            notes = _Notes(self._clock.monotonic())
+            if peer.phase != "closed":  # else nobody would take it away
+                self._notes[peer.ident] = notes
         return notes
 
     def _next(self, ident: str, notes: _Notes) -> str:
@@ -83,7 +85,7 @@ class Journal:
 
     def refused(self, peer: Peer, info: ErrorInfo, request: int | None) -> str:
         """A request of *peer*, or what it sent, was refused: the correlation id that it is told."""
-        notes = self._of(peer.ident)
+        notes = self._of(peer)
         correlation = self._next(peer.ident, notes)
         self._write(
             notes.quota,
@@ -101,11 +103,11 @@ class Journal:
 
     def done(self, peer: Peer, event: str, **values: object) -> None:
         """Something was done for *peer* that somebody may ask about later."""
-        self._write(self._of(peer.ident).quota, event, **who(peer), **values)
+        self._write(self._of(peer).quota, event, **who(peer), **values)
 
     def fault(self, peer: Peer, what: str) -> str:
         """Log the current exception, whatever the quota; returns the correlation id."""
-        correlation = self._next(peer.ident, self._of(peer.ident))
+        correlation = self._next(peer.ident, self._of(peer))
         _LOG.exception("a request failed", extra=fields(**who(peer), request=what, correlation=correlation))
         return correlation
 

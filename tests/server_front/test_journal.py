@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +14,13 @@ from websockets.exceptions import InvalidStatus
 
 from wsmonitor.client import Target, connect
 from wsmonitor.protocol.defaults import Limits
+from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.messages import Error, PublishOpened, Rejected
 from wsmonitor_server import journal
 from wsmonitor_server.embedded import EmbeddedServer
+from wsmonitor_server.journal import Journal
 
+from .machine import Machine
 from .raw import get
 from .test_draining import until
 from .test_real_engine import Publisher, chain
@@ -174,3 +178,17 @@ async def test_what_becomes_of_a_command_is_logged(lines: Lines) -> None:
         assert (taken["subject"], taken["session"], taken["command"]) == ("u", "s~1", "ab" * 16)
         [requested] = lines.of("a command is requested")
         assert (requested["session"], requested["command"]) == ("s~1", "ab" * 16)
+
+
+def test_what_ends_after_its_connection_leaves_no_note(lines: Lines) -> None:
+    """A request may be carried out to its end when nobody is there any more: it is logged all the same."""
+    machine = Machine()
+    written = Journal("0123456789abcdef", machine.clock, Counter())
+    ident = written.refused(machine.peer, ErrorInfo(code="gone", message="m"), 1)
+    assert ident == "01234567-1-1"
+    assert len(written) == 1
+    machine.peer.lost()
+    assert written.closed(machine.peer.ident) == 0
+    written.done(machine.peer, "command taken", command="c")
+    assert [line["command"] for line in lines.of("command taken")] == ["c"]
+    assert len(written) == 0
