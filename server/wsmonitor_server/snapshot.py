@@ -29,6 +29,10 @@ SLICE: Final = 128
 FRAMED: Final = 4 * 1024 * 1024
 """Bytes of frames that are kept of one snapshot, for those who pull the same pages."""
 
+FRAMED_PAGES: Final = 32
+"""Pages whose frames are kept: who subscribes again and again on one connection asks for another one each
+time, and a session at rest would gather them up to all those bytes."""
+
 _OVERHEAD: Final = 16  # bytes around an entity in a page: its kind, brackets, quotes, comma
 
 
@@ -104,7 +108,7 @@ class Snapshot:
         if known is None:
             known = self._framed[key] = make()
             self._framed_size += _size(known)
-            while self._framed_size > FRAMED:
+            while self._framed_size > FRAMED or len(self._framed) > FRAMED_PAGES:
                 self._framed_size -= _size(self._framed.pop(next(iter(self._framed))))
         return known
 

@@ -14,7 +14,7 @@ from wsmonitor_server import snapshot as snapshots
 from wsmonitor_server import sync as syncs
 from wsmonitor_server.framing import CHUNK, Delivery, frame_text
 from wsmonitor_server.ports import Pulled, Refusal
-from wsmonitor_server.snapshot import FRAMED, SLICE, Snapshot
+from wsmonitor_server.snapshot import FRAMED, FRAMED_PAGES, SLICE, Snapshot
 from wsmonitor_server.sync import TopicSync
 
 from .support import Listener
@@ -201,3 +201,25 @@ def test_frames_are_kept_within_a_bound_the_oldest_goes_first() -> None:
     give(4, FRAMED + 1)
     give(4, FRAMED + 1)
     assert made == [1, 2, 3, 1, 4, 4], "more than there is room for is not kept"
+
+
+def test_small_pages_are_kept_in_a_small_number() -> None:
+    """One connection that subscribes again and again: another generation each time, and another page."""
+    snapshot = Snapshot(writer(1).feed.state, 1_000)
+    made: list[int] = []
+
+    def give(generation: int) -> None:
+        def make() -> list[tuple[bytes, int]]:
+            made.append(generation)
+            return [(b"x", 1)]
+
+        snapshot.framed(generation, make)
+
+    for generation in range(FRAMED_PAGES + 5):
+        give(generation)
+    made.clear()
+    for generation in range(5, FRAMED_PAGES + 5):
+        give(generation)
+    assert made == [], "the last ones are still there"
+    give(4)
+    assert made == [4], "those before are not"
