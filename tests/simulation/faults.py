@@ -127,7 +127,7 @@ def _old_events_too(real: Any) -> Any:
 
 def _gaps_applied(real: Any) -> Any:
     def live(self: SubscriptionMachine, now: float, event: Any) -> None:
-        if self.state is not None and event.seq > self.state.seq + 1:
+        if self.stage == "live" and self.state is not None and event.seq > self.state.seq + 1:
             self.state.seq = event.seq - 1
         real(self, now, event)
 
@@ -310,7 +310,7 @@ FAULTS: Final = (
         "GAPLESS AGREE",
         together(
             method(Subscription, "mute", _mute_in_silence),
-            method(SubscriptionMachine, "_live_event", _gaps_applied),
+            method(SubscriptionMachine, "event", _gaps_applied),
         ),
         "burst",
         "stall a connection",
