@@ -218,12 +218,17 @@ class SessionEngine:
         await self.settle()
         if self._timer is not None:
             self._timer.cancel()
+        await self._cancel_tasks()
+        await self._commits.stop()
+        await self.store.close()
+        # Until now other nodes could tell something, and have work begun by it.
+        await self._cancel_tasks()
+
+    async def _cancel_tasks(self) -> None:
         tasks = [*self._tasks, *self._loading.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._commits.stop()
-        await self.store.close()
 
     async def settle(self) -> None:
         """Wait until nothing waits for a commit any more, and no maintenance is at work."""

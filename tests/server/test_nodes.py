@@ -18,6 +18,7 @@ from wsmonitor.protocol.ids import directory_topic
 from wsmonitor.protocol.messages import CommandRequest
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.ports import Refusal
+from wsmonitor_server.stores.bus import Lost
 
 from .shared_memory import MemoryNode, SharedMemory
 from .support import Listener, Publisher, claims, engine_on
@@ -902,3 +903,18 @@ async def test_who_opens_while_a_session_is_read_anew_is_open_afterwards(cluster
             assert opened.acks[-1] == 1
         await cluster.wait(1)
     cluster.agree()
+
+
+async def test_what_is_told_while_a_node_closes_leaves_nothing_behind(cluster: Cluster) -> None:
+    await begin(cluster.engines["b"])
+    await cluster.settle()
+    engine, store = cluster.engines["b"], cluster.stores["b"]
+    close = store.close
+
+    async def late() -> None:
+        store._tell(Lost())
+        await close()
+
+    store.close = late  # type: ignore[method-assign]  # it is told something at the last moment
+    await cluster.stop("b")
+    assert not engine._tasks
