@@ -6,13 +6,13 @@ from . import installing
 from .base import Peer, Server
 from .broadcast import BROADCAST
 from .floor import FLOOR, FLOOR_TEN
-from .ours import OURS, OURS_SQLITE
+from .ours import OURS, OURS_SQLITE, OURS_UVLOOP
 from .packaged import PACKAGED
 
 __all__ = ["PEERS", "Peer", "Server", "show"]
 
 PEERS: dict[str, Peer] = {
-    peer.name: peer for peer in (OURS, OURS_SQLITE, FLOOR, FLOOR_TEN, BROADCAST, *PACKAGED)
+    peer.name: peer for peer in (OURS, OURS_UVLOOP, OURS_SQLITE, FLOOR, FLOOR_TEN, BROADCAST, *PACKAGED)
 }
 
 

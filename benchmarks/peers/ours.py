@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from wsmonitor.client.tokens import issue_token
@@ -78,13 +79,16 @@ SCRIPT = "\n".join(
 
 
 class Ours(Peer):
-    """With *store*: ``memory`` or ``sqlite``."""
+    """With *store*: ``memory`` or ``sqlite``; on the event loop *loop*."""
 
-    def __init__(self, name: str, store: str) -> None:
+    def __init__(self, name: str, store: str, loop: str = "asyncio") -> None:
         self.name = name
         self._store = store
+        self._loop = loop
 
     def available(self) -> str:
+        if self._loop == "uvloop" and find_spec("uvloop") is None:
+            return "pip install uvloop"
         return ""
 
     def command(self, folder: Path) -> list[str]:
@@ -92,7 +96,8 @@ class Ours(Peer):
         config.write_text(CONFIG, "utf-8")
         store = "memory" if self._store == "memory" else f"sqlite:{folder}/store.sqlite3"
         where = ["--config", str(config), "--data-dir", str(folder)]
-        return [sys.executable, "-m", "wsmonitor_server", "--port", "0", "--store", store, *where]
+        how = ["--store", store, "--loop", self._loop, *where]
+        return [sys.executable, "-m", "wsmonitor_server", "--port", "0", *how]
 
     def script(self) -> str:
         return SCRIPT
@@ -112,4 +117,5 @@ class Ours(Peer):
 
 
 OURS = Ours("wsmonitor", "memory")
+OURS_UVLOOP = Ours("wsmonitor, uvloop", "memory", "uvloop")
 OURS_SQLITE = Ours("wsmonitor, SQLite", "sqlite")

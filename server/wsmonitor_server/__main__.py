@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-format", choices=("text", "json"), help="lines for people, or JSON (default text)"
     )
+    parser.add_argument(
+        "--loop", choices=("asyncio", "uvloop"), help="whose event loop to use (default asyncio)"
+    )
     parser.add_argument("--verbose", action="store_true", help="log more")
     parser.add_argument("--version", action="version", version=f"wsmonitor {__version__}")
     return parser

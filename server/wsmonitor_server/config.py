@@ -67,6 +67,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         origins: browser origins that may connect, e.g. ``https://hub.example.org``. None by default: the
             kernel holds the WebSocket, not the page, so that no browser has to get in here.
         metrics: whether ``/metrics`` is served (without a token, as Prometheus asks).
+        loop: whose event loop the process has: ``asyncio``, or ``uvloop``, if that is installed.
         log_format: ``text`` for people, or ``json``: one object per line.
         retention: what of ended sessions is kept, and how long.
         tenant_limits: what each tenant may have of this server.
@@ -86,6 +87,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     insecure: bool = False
     origins: tuple[str, ...] = ()
     metrics: bool = False
+    loop: Literal["asyncio", "uvloop"] = "asyncio"
     log_format: LogFormat = "text"
     drain_timeout: float = 10.0
     auth: AuthConfig = AuthConfig()

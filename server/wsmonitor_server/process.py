@@ -7,9 +7,9 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from wsmonitor.protocol.errors import ConfigurationError
 
@@ -55,13 +55,28 @@ def run(config: ServerConfig, announce: Callable[[str], None], *, verbose: bool 
         try:
             with LocalHome.open(config) as home:
                 logs.configure(Path(home.config.data_dir) / LOG_FILE, verbose=verbose, form=config.log_format)
-                return asyncio.run(_serve(home.config, announce, home))
+                return _run(_serve(home.config, announce, home), config)
         except AlreadyRunning as exc:
             announce(str(exc))
             return EXIT_ALREADY_RUNNING
     logs.configure(None, verbose=verbose, form=config.log_format)
     _have_files(config)
-    return asyncio.run(_serve(config, announce, None))
+    return _run(_serve(config, announce, None), config)
+
+
+def _run(serving: Coroutine[Any, Any, int], config: ServerConfig) -> int:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if config.loop == "uvloop":
+        try:
+            import uvloop
+        except ImportError:
+            serving.close()
+            raise ConfigurationError(
+                "loop = \"uvloop\": it is not installed here: pip install 'wsmonitor[uvloop]'"
+            ) from None
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(serving)
 
 
 def _have_files(config: ServerConfig) -> None:

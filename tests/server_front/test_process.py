@@ -364,3 +364,64 @@ async def test_sighup_reads_the_keys_again_and_voids_the_old_tokens(tmp_path: Pa
     finally:
         status, errors = await asyncio.to_thread(finish, process)
     assert status == 0, errors
+
+
+async def test_it_serves_on_uvloop(tmp_path: Path) -> None:
+    """From the handshake to an event, and to the end in order."""
+    process = start("--port", "0", "--data-dir", str(tmp_path), "--loop", "uvloop")
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    url = line.split()[-1]
+    now = int(time.time())
+    token = issue(
+        (tmp_path / "key").read_bytes().strip(),
+        sub="me",
+        role="admin",
+        sessions=("*",),
+        issued=now,
+        ttl=600,
+        jti="1",
+    )
+    opened = connect(
+        url,
+        additional_headers={"Authorization": f"Bearer {token}"},
+        subprotocols=[Subprotocol("wsmonitor.v1")],
+    )
+    producer = {"session": "s", "producer": "p"}
+    changes = [{"op": "session", "name": "s", "state": "running"}, {"op": "chain", "id": "c", "name": "c"}]
+
+    async def ask(wanted: str, **message: object) -> dict[str, object]:
+        await socket.send(msgspec.json.encode(message).decode())
+        return await wait(wanted)
+
+    async def wait(wanted: str) -> dict[str, object]:
+        async with asyncio.timeout(20):
+            while True:
+                answer: dict[str, object] = msgspec.json.decode(await socket.recv(decode=False))
+                if answer["type"] == wanted:
+                    return answer
+
+    async with opened as socket:
+        await ask("welcome", type="hello", major=1)
+        await ask("sync_begin", type="subscribe", topic="s", generation=1)
+        await ask("synced", type="sync_next", topic="s", generation=1, page=0)
+        await ask("publish_opened", type="publish_open", request=1, holder="1", **producer)
+        await ask("event", type="publish", producer_epoch=1, first=1, changes=changes, **producer)
+        # More than a socket takes at once, in both directions.
+        large = [{"op": "chain", "id": f"c{n}", "name": "c", "reason": 900 * "x"} for n in range(200)]
+        await ask("ack", type="publish", producer_epoch=1, first=3, changes=large, **producer)
+        status, errors = await asyncio.to_thread(finish, process)
+        assert (await wait("draining"))["type"] == "draining"
+    assert status == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_without_uvloop_it_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    # Before the installed one, as PYTHONPATH is.
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = start("--port", "0", "--data-dir", str(tmp_path), "--loop", "uvloop", PYTHONPATH=path)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "pip install 'wsmonitor[uvloop]'" in errors
+    assert "Traceback" not in errors

@@ -40,6 +40,11 @@ import click
     type=click.Choice(("text", "json")),
     help="Lines for people, or one JSON object per line.  [default: text]",
 )
+@click.option(
+    "--loop",
+    type=click.Choice(("asyncio", "uvloop")),
+    help="Whose event loop to use; uvloop has to be installed.  [default: asyncio]",
+)
 @click.option("--verbose", is_flag=True, help="Log more.")  # fmt: skip
 def serve_command(config_file: Path | None, data_dir: Path | None, verbose: bool, **given: object) -> int:
     """Run a server until Ctrl-C, SIGTERM or `wsmonitor stop`.
