@@ -81,12 +81,17 @@ class FakeHandle:
 
     async def publish(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> None:
         await asyncio.sleep(0)
+        self._take(first, changes)
+
+    def publish_now(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> bool:
+        if self.engine.takes_at_once:
+            self._take(first, changes)
+        return self.engine.takes_at_once
+
+    def _take(self, first: int, changes: Sequence[Change]) -> None:
         for change in changes:
             self.engine.emit(self.session, Chain(id=getattr(change, "id", "c"), name="chain"))
         self.events.acked(self.session, self.producer, first + len(changes) - 1)
-
-    def publish_now(self, producer_epoch: int, first: int, changes: Sequence[Change]) -> bool:
-        return False  # the path on which there is something to wait for
 
     def heard(self) -> None:
         self.heards += 1
@@ -118,6 +123,7 @@ class FakeEngine:
         self.hold.set()
         self.not_ready: Exception | None = None
         self.at_once = False
+        self.takes_at_once = False
         self.frame = frame_text
         self.pending = False
         self.stopped = False

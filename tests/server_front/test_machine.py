@@ -23,6 +23,7 @@ from wsmonitor.protocol.messages import (
     Done,
     Draining,
     Error,
+    Event,
     Fenced,
     Heartbeat,
     HistoryGet,
@@ -770,3 +771,20 @@ async def test_what_is_done_is_noted() -> None:
     await machine.ask(OPEN)
     [(event, values)] = machine.services.noted
     assert (event, values["session"], values["producer"]) == ("producer opened", OPEN.session, OPEN.producer)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_changes_are_taken_at_once_where_nothing_has_to_be_waited_for(at_once: bool) -> None:
+    """Also those behind them; and who watches gets them either way."""
+    machine = Machine()
+    await machine.watch("s")
+    await machine.publish()
+    machine.engine.takes_at_once = at_once
+    about = {"session": "s", "producer": "p", "producer_epoch": 1}
+    for number in (1, 2):
+        machine.give(Publish(first=number, changes=[ChainChange(id=f"c{number}", name="c")], **about))
+    assert len(machine.wire.jobs) == (0 if at_once else 2)
+    await machine.settle()
+    told = [one for one in machine.sent() if isinstance(one, Ack | Event)]
+    assert [one.accepted for one in told if isinstance(one, Ack)] == [1, 2]
+    assert [one.seq for one in told if isinstance(one, Event)] == [1, 2]
