@@ -35,10 +35,10 @@ from wsmonitor.protocol.messages import (
 )
 
 from . import commands
+from .agenda import Agenda
 from .authority import Batch
 from .clock import Clock, SystemClock
 from .commits import CommitPath
-from .deadlines import Deadlines
 from .directory import Directory
 from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
@@ -51,7 +51,7 @@ from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention
-from .session import IDLE, LoadedSession, Superseded
+from .session import LoadedSession, Superseded
 from .stores.base import Measured, Store, StoredSession, StoreError
 from .stores.bus import Shared
 from .sync import TopicSync
@@ -59,7 +59,6 @@ from .values import Values, store_refusal
 
 log = logging.getLogger(__name__)
 
-_LATE: Final = 5.0  # seconds by which a timer may be late before it counts as the server's own downtime
 _LARGE: Final = 10_000  # entities of a session that is made ready in a thread of its own
 _DIRECTORY: Final = "/directory"
 _MAINTENANCE: Final = "/maintenance"
@@ -100,11 +99,8 @@ class SessionEngine:
         self._known: set[str] = set()
         self._fresh: set[str] = set()  # sessions whose next load begins a new epoch
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deadlines = Deadlines()
+        self._agenda = Agenda(self.clock, self._due, stood_still=self._stood_still, gather=self._arm_all)
         self._unarmed: dict[str, LoadedSession] = {}  # whose deadlines may be others at the end of the turn
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: float | None = None
-        self._timer_due = 0.0
         self._revoked: dict[str, int] = {}
         self._revocation_callbacks: list[Callable[[str], None]] = []
         self._health = StoreHealth(self.clock.wall_ns, self._health_changed)
@@ -144,7 +140,6 @@ class SessionEngine:
         self._maintenance = Maintenance(store, self._directory, self._known, self._unused, self.remove)
         self._counters = {"events": 0, "rejected": 0, "deliveries": 0, "syncs": 0}
         self._attention: asyncio.Task[None] | None = None  # loads what is watched again after a start
-        self._stopping = False
 
     # -- life
 
@@ -179,9 +174,8 @@ class SessionEngine:
             self._begin_to_attend([one.id for one in attention])
         else:
             # Of several nodes one is told to watch over what nobody else does.
-            self._deadlines.set(_NODES, self.clock.monotonic() + LOOK)
-        self._deadlines.set(_MAINTENANCE, self.clock.monotonic() + self.retention.interval)
-        self._schedule()
+            self._agenda.set(_NODES, self.clock.monotonic() + LOOK)
+        self._agenda.set(_MAINTENANCE, self.clock.monotonic() + self.retention.interval)
 
     def _begin_to_attend(self, sessions: Sequence[str]) -> None:
         if sessions:
@@ -212,12 +206,11 @@ class SessionEngine:
 
     async def stop(self) -> None:
         """Commit what was accepted, then close the store."""
-        self._stopping = True
+        self._agenda.close()
         if self._attention is not None:
             self._attention.cancel()
         await self.settle()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._agenda.stop()
         await self._cancel_tasks()
         await self._commits.stop()
         await self.store.close()
@@ -324,8 +317,7 @@ class SessionEngine:
         now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
         for loaded in unarmed.values():
             if self._sessions.get(loaded.id) is loaded:
-                self._deadlines.set(loaded.id, loaded.arm(now, now_ns))
-        self._schedule()
+                self._agenda.set(loaded.id, loaded.arm(now, now_ns))
 
     def _changed(self, loaded: LoadedSession) -> None:
         """Something of *loaded* may wait for a commit, and its deadlines may be others."""
@@ -335,53 +327,28 @@ class SessionEngine:
 
     # -- time
 
-    def _schedule(self) -> None:
-        when = self._deadlines.soonest
-        if when is None or self._stopping or (self._timer_at is not None and self._timer_at <= when):
-            return  # a timer that comes too early finds nothing, and is set anew
-        if self._timer is not None:
-            self._timer.cancel()
-        now = self.clock.monotonic()
-        delay = max(0.0, when - now)
-        self._timer_at = when
-        self._timer_due = now + delay
-        self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        late = self.clock.monotonic() - self._timer_due
-        if late > _LATE:
-            # A suspended machine, a blocked process: nobody could be heard, which is not their silence.
-            log.warning("the server stood still for %.1f s", late)
-            for loaded in self._sessions.values():
-                loaded.watch.begin_anew(self.clock.monotonic())
-                self._arm(loaded)
-        self.handle_timeout()
-
     def handle_timeout(self) -> None:
         """Do what is due by the clock that was given."""
-        self._arm_all()
-        self._timer_at = None
-        now, now_ns = self.clock.monotonic(), self.clock.wall_ns()
-        for key in self._deadlines.due(now):
-            try:
-                self._due(key, now, now_ns)
-            except Exception:
-                # One session's fault must not stop the clock of the others.
-                log.exception("%s: a fault in what is due", key)
-                self._deadlines.set(key, now + IDLE)
-        self._schedule()
+        self._agenda.look()
+
+    def _stood_still(self, late: float) -> None:
+        # A suspended machine, a blocked process: nobody could be heard, which is not their silence.
+        log.warning("the server stood still for %.1f s", late)
+        for loaded in self._sessions.values():
+            loaded.watch.begin_anew(self.clock.monotonic())
+            self._arm(loaded)
 
     def _due(self, key: str, now: float, now_ns: int) -> None:
         if key == _DIRECTORY:
             self._directory.handle_timeout(now, now_ns)
             self._arm_directory()
         elif key == _MAINTENANCE:
-            self._deadlines.set(_MAINTENANCE, now + self.retention.interval)
+            self._agenda.set(_MAINTENANCE, now + self.retention.interval)
             self._spawn(self._maintain())
         elif key == _STORE:
             self._spawn(self._check_store())
         elif key == _NODES and self._nodes is not None:
-            self._deadlines.set(_NODES, now + LOOK)
+            self._agenda.set(_NODES, now + LOOK)
             self._nodes.look()
         elif (loaded := self._sessions.get(key)) is not None:
             self._session_timeout(loaded, now, now_ns)
@@ -402,7 +369,7 @@ class SessionEngine:
                 self._nodes.retry(loaded)
         if loaded.behind:
             # What is due can only be done behind what is being read: then it is armed again.
-            self._deadlines.set(loaded.id, loaded.retry_at or now + 1.0)
+            self._agenda.set(loaded.id, loaded.retry_at or now + 1.0)
             return
         loaded.feed.let_go(now)
         loaded.apply_verdicts(now_ns)
@@ -414,13 +381,12 @@ class SessionEngine:
             self._spawn(self._nodes.tell_watching(loaded, here))
         if loaded.evictable and loaded.idle_since + loaded.keep <= now:
             del self._sessions[loaded.id]
-            self._deadlines.set(loaded.id, None)
+            self._agenda.set(loaded.id, None)
         else:
             self._changed(loaded)
 
     def _arm_directory(self) -> None:
-        self._deadlines.set(_DIRECTORY, self._directory.next_deadline())
-        self._schedule()
+        self._agenda.set(_DIRECTORY, self._directory.next_deadline())
 
     # -- committing
 
@@ -483,7 +449,7 @@ class SessionEngine:
             self._fresh.add(loaded.id)
             self._commits.forget(loaded)
             self._sessions.pop(loaded.id, None)
-            self._deadlines.set(loaded.id, None)
+            self._agenda.set(loaded.id, None)
             loaded.removed = True
         epoch = self._token_hex(8)
         if stored is None:
@@ -716,7 +682,7 @@ class SessionEngine:
         self._commits.forget(loaded)
         self._known.discard(session)
         self._sessions.pop(session, None)
-        self._deadlines.set(session, None)
+        self._agenda.set(session, None)
         self._values.forget(session)
         loaded.feed.remove()
         self._directory.remove(session, self.clock.wall_ns())
@@ -816,8 +782,7 @@ class SessionEngine:
             callback()
 
     def _check_store_in(self, seconds: float | None) -> None:
-        self._deadlines.set(_STORE, None if seconds is None else self.clock.monotonic() + seconds)
-        self._schedule()
+        self._agenda.set(_STORE, None if seconds is None else self.clock.monotonic() + seconds)
 
     async def _check_store(self) -> None:
         try:

@@ -580,7 +580,7 @@ async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster
     await turns(20)
     for _ in range(3):
         engine.handle_timeout()
-        due = engine._deadlines.next()
+        due = engine._agenda.next()
         assert due is not None
         assert due > cluster.shared.clock.monotonic(), "nothing is looked at again and again"
     store.heal()

@@ -29,8 +29,7 @@ async def start(path: Path, boot: str = "one") -> SessionEngine:
 async def die(engine: SessionEngine) -> None:
     """What kill -9 leaves: nothing is said to anybody, nothing is closed properly."""
     assert isinstance(engine.store, SqliteStore)
-    if engine._timer is not None:
-        engine._timer.cancel()
+    engine._agenda.stop()
     await engine._commits.stop()
     await abandon(engine.store)
 
