@@ -415,7 +415,7 @@ FAULTS: Final = (
     ),
     fault(
         "an unknown outcome is taken for a failure",
-        "DURABLE ONCE AGREE",
+        "DURABLE ONCE AGREE HONEST",
         method(SessionEngine, "_reload", _epoch_goes_on),
     ),
     fault(
