@@ -353,7 +353,79 @@ def table(goals: Iterable[Goal] = GOALS, folder: Path = FOLDER) -> list[dict[str
     return lines
 
 
-WHY: Final[dict[str, str]] = {}
+WHY: Final[dict[str, str]] = {
+    "burst of 20, 100 observers: to NATS": (
+        "NATS passes bytes on, in compiled code; two thirds of our processor time for a delivery are "
+        "here what the event costs once (checked, merged, hashed, committed, acknowledged), shared by "
+        "a hundred observers only. Changes that are taken at once in place of a task for each, and "
+        "deadlines that are looked at once a turn, brought it here from 0.74; single runs are on both "
+        "sides of the goal."
+    ),
+    "one event under way, 1,000: to picows": (
+        "picows does nothing for a frame but send it. Frames are made once and written past the "
+        "queue; what is left is the loop over observers, asyncio's `write`, and the call of `send`, "
+        "which is most of it. It was 0.45; single runs are on both sides of the goal."
+    ),
+    "one event under way: CPU of a delivery to the floor's": (
+        "the floor is a C program that does nothing but send. Between two calls of `send` our loop "
+        "runs 2.5 µs of Python, and each call takes the kernel about a µs longer than it takes for "
+        "the C program. Only several events in one write cost less: with 40 under way a delivery is "
+        "at 0.37 µs."
+    ),
+    "one event under way: user part of a delivery": (
+        "two calls of Python are left of fourteen. With nothing else in the loop, pre-framed bytes "
+        "given to asyncio's `write` take 1.2 to 1.7 µs here, and `socket.send` by itself 0.7 (single "
+        "runs), which would leave asyncio's buffering behind. uvloop takes no less (see below)."
+    ),
+    "paced 20,000/s, 1,000 observers: p99 to the floor's": (
+        "an event's last observer gets it when a thousand have been written to, one after the other, "
+        "so it is the cost of a delivery again (see above). It is better than both brokers'."
+    ),
+    "300,000/s offered to 100: p99": (
+        "3,000 events a second, each by itself, take a third of a core before anybody is written to, "
+        "and what comes meanwhile waits. Single runs are on both sides of the goal; on uvloop it was "
+        "2.5 ms."
+    ),
+    "SQLite, burst of 20, 1,000: to memory": (
+        "the ratio fell because what is around the commit became cheaper: SQLite itself went from "
+        "1,148 to 1,417 thousand deliveries a second. A commit is a thread's work, and the way there "
+        "and back costs the same however fast the rest is. With 40 under way there is no difference."
+    ),
+    "SQLite, one under way, 1,000: to memory": (
+        "one event under way waits for its commit, which is a thread's work, and all that time nobody "
+        "is written to. From 69 to 106 thousand deliveries a second; memory gained more."
+    ),
+    "200 sessions × 10 observers, 20 under way: to broadcast()": (
+        "`broadcast()` passes a frame on. Here each event is a change of another session, which is "
+        "read, checked, merged, hashed, committed and acknowledged: some 100 µs, shared by ten "
+        "observers only. It was 0.43. What was done: no task for a change (370 calls of Python in "
+        "place of 450), deadlines once a turn, events as tuples, writing past the queue."
+    ),
+    "cost of an event with 10,000 sessions to that with 10": (
+        "the server's own work is 3 to 5 % more by the profile; what is left is memory that is in no "
+        "cache, because a session was touched 10,000 events ago ([decision "
+        "0014](decisions/0014-what-a-join-costs.md)). Single runs are from 1.08 to 1.48."
+    ),
+    "handshakes with JWT, first 1,000: to the bare library": (
+        "a new token is 60 µs of PyJWT, and a join has a hello besides the handshake. Verifying "
+        "without PyJWT would reach it, and was not kept ([decision "
+        "0014](decisions/0014-what-a-join-costs.md))."
+    ),
+    "handshakes at 9,000 held to those at 1,000": (
+        "what is left is the kernel's and the caches', with more sockets: the bare library's own "
+        "ratio is 0.57 in the same run, by processor time 0.56 ([below](#connections))."
+    ),
+    "storm, 1,000 × 100 KB: to bare websockets": (
+        "the bare library sends one frame to whoever asks; ours verifies a token, greets, subscribes "
+        "and pages, and what came is compared by digest. One serialisation for all, no task for a "
+        "join, two writes in place of four brought it here from 2.2 ([decision "
+        "0014](decisions/0014-what-a-join-costs.md))."
+    ),
+    "SQLite, arrays of 256": (
+        "28,700 to 36,500 in the runs of one day on this machine, with the code before and after "
+        "measured alike in turns (30,000 to 32,800 and 29,700 to 31,700): on both sides of the goal."
+    ),
+}
 """Of the goals that are not reached: what stands in the way, what was tried, and where the floor is."""
 
 
