@@ -19,7 +19,7 @@ COLUMN: Final = 215  # of the legend
 LOW: Final = 1e3
 HIGH: Final = 1e7
 COLOURS: Final = (
-    "#0b62c4", "#6fa8e8", "#111111", "#777777", "#c43d0b", "#2e8b57",
+    "#0b62c4", "#35b0c9", "#6fa8e8", "#111111", "#777777", "#c43d0b", "#2e8b57",
     "#b8860b", "#8a2be2", "#d02090", "#008b8b", "#8b4513",
 )  # fmt: skip
 
