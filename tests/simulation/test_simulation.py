@@ -21,7 +21,7 @@ from .run import Outcome, quiet_run, run
 BLOCK = 10
 
 
-@pytest.mark.parametrize("first", range(1, many(200) + 1, BLOCK))
+@pytest.mark.parametrize("first", range(1, many(150) + 1, BLOCK))
 def test_the_invariants_hold(first: int) -> None:
     """ORDER GAPLESS ONCE MONOTONE AGREE ISOLATED DURABLE BOUNDED CLEAN HONEST EXPIRED, under faults."""
     for seed in range(first, first + BLOCK):
@@ -70,7 +70,6 @@ def test_a_seed_gives_the_same_run_in_any_process() -> None:
 EVERYDAY = frozenset(
     {
         "what was missed is not read",
-        "what follows a hole is told before the hole is repaired",
         "nobody compares whom a commit was made for",
         "the epoch outlasts a failover",
         "a server that comes back does not get its programs back",
