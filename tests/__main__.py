@@ -1,9 +1,10 @@
-"""The one test command: lint, format, types, import contracts, tests, notebooks, and the built wheel.
+"""The one test command: lint, format, types, import contracts, tests, notebooks, the built wheel, and the
+regression guard of the benchmarks.
 
 ``python -m tests`` runs every stage, also after one has failed, prints a summary, and exits with 0
 only if all passed. ``--all`` adds the slow tests, draws twenty times as many examples, runs each
 notebook twenty times in a row, asks that the pure modules are run whole by their own tests, and runs
-what stands on the dependencies with their lowest versions, and the benchmarks' regression guard;
+what stands on the dependencies with their lowest versions;
 ``--only STAGE`` (repeatable) runs some stages; what follows ``--`` goes to pytest, e.g.
 ``python -m tests --only tests -- tests/protocol -k digest``.
 
@@ -34,7 +35,7 @@ WORKERS = 4
 BROWSERS = 2
 """Of pytest in a browser, whose pages keep a core busy each."""
 
-NOT_EVERY_DAY = {"coverage", "floors", "guard"}
+NOT_EVERY_DAY = {"coverage", "floors"}
 """Stages that run with ``--all``, or when they are asked for."""
 
 MAIN_JOB = """
