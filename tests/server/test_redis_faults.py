@@ -638,12 +638,14 @@ async def test_where_there_is_none_it_says_so(join: Join, tmp_path: Path) -> Non
         await join(f"unix://{tmp_path / 'nobody'}", patience=0.1)
 
 
+@pytest.mark.parametrize("url", ["redis://localhost:1", "redis+sentinel://localhost:1/primary"])
 async def test_without_redis_py_it_says_how_to_get_it(
-    join: Join, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    join: Join, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    for name in {"redis", "redis.asyncio", *(one for one in sys.modules if one.startswith("redis."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigurationError, match=r"pip install 'wsmonitor\[redis\]'"):
-        await join(redis_url)
+        await join(url)
 
 
 async def test_a_permission_that_is_lacking_is_named(start: Start, join: Join) -> None:

@@ -32,7 +32,7 @@ from . import reading, records, scripts
 from .address import parse
 from .bus import BusReader, Pace
 from .instance import Instance, UnfitError
-from .link import Link, advice, look
+from .link import Link, advice, library, look
 from .values import RedisValues
 
 log = logging.getLogger(__name__)
@@ -174,6 +174,7 @@ class RedisStore:
 
     async def open(self) -> None:
         """Connect, and be one of the nodes. Raises `ConfigurationError`."""
+        library()
         try:
             await self._slow.one("PING", patience=min(_START, self._patience))
             self._revoked_under = self.epoch
