@@ -370,7 +370,7 @@ class Server:
         self._turn_ends = False
         framed, self._framed = self._framed, []
         self.frames_out += sum(one.frames_written for one in framed)
-        self.bytes_out += sum(one.written * len(one.data) for one in framed)
+        self.bytes_out += sum(one.written * one.size for one in framed)
         # Who comes meanwhile is flushed in the next turn.
         waiting, self._dirty = self._dirty, []
         for connection in waiting:

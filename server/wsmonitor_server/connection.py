@@ -212,6 +212,9 @@ class Connection:
             more = until - self._loop.time() if transport.buffered() else 0.0
             transport.close(code, reason, grace=max(CLOSE_GRACE, more))
 
+    def write_rest(self, data: bytes, taken: int) -> None:
+        self.transport.write_rest(data, taken)
+
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         if flush:
             self.flush_now()

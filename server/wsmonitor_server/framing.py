@@ -50,14 +50,16 @@ class Framed:
         chunks: the frames, joined, each chunk with its number of frames.
         data: the one chunk; when there are more, they are queued.
         valid: only to connections whose token lasts longer than this (seconds since 1970).
+        size: bytes in `data`.
         written: to how many connections `data` was written.
     """
 
-    __slots__ = ("chunks", "data", "turn", "valid", "written")
+    __slots__ = ("chunks", "data", "size", "turn", "valid", "written")
 
     def __init__(self, payloads: tuple[bytes, ...], turn: int, wall: float | None) -> None:
         self.chunks = list(join(payloads))
         self.data = self.chunks[0][0]
+        self.size = len(self.data)
         self.turn = turn
         self.valid = inf if wall is None or len(self.chunks) > 1 else wall
         self.written = 0

@@ -80,6 +80,9 @@ class Wire(Protocol):
     def flush_now(self) -> None:
         """Write what the socket takes, in this turn."""
 
+    def write_rest(self, data: bytes, taken: int) -> None:
+        """Keep what of *data* was not taken by `Peer.straight`, and write it before all else."""
+
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         """Close; with *flush*, what waits in the outbox goes out before."""
 
@@ -172,9 +175,10 @@ class Peer:
         wire: this connection's I/O.
 
     Attributes:
-        straight: writes events without a detour over the outbox; set by the wire while nothing waits and the
-            connection takes something. A token that is revoked, or whose keys are rotated, closes
-            the connection at that moment, so that only its time has to be looked at before.
+        straight: gives events to the kernel without a detour over the outbox; set by the wire while nothing
+            waits. It returns how many bytes were taken, and raises `OSError` where none were; the
+            rest belongs to `Wire.write_rest`. A token that is revoked, or whose keys are rotated,
+            closes the connection at that moment, so that only its time has to be looked at before.
         expires: when the token ends (seconds since 1970).
         turn: the turn of the loop in which `straight` was used last.
     """
@@ -212,7 +216,7 @@ class Peer:
         self.credential = credential
         self.tenant = services.tenants.of(credential.claims.tenant, now)
         self.expires: float = credential.claims.exp
-        self.straight: Callable[[bytes], None] | None = None
+        self.straight: Callable[[bytes], int] | None = None
         self.turn = -1
         self.services = services
         self.wire = wire

@@ -98,7 +98,12 @@ class Subscription:
             if write is not None and peer.turn != framed.turn and peer.expires > framed.valid:
                 peer.turn = framed.turn
                 framed.written += 1
-                write(framed.data)
+                try:
+                    taken = write(framed.data)
+                except OSError:
+                    taken = 0
+                if taken != framed.size:
+                    peer.wire.write_rest(framed.data, taken)
             else:
                 peer.queue_events(self, framed.chunks)
             return

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -91,7 +93,7 @@ class Handler(Protocol):
         """A message above the limit: the payload to send before the connection is closed with 1009."""
 
     def stopped(self) -> None:
-        """`WebSocketTransport.sink` is None from now on: the send buffer is full, or it is over."""
+        """What `WebSocketTransport.sink` gave is not to be called any more: bytes wait, or it is over."""
 
     def writable(self) -> None:
         """The send buffer has room again."""
@@ -129,6 +131,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         "_answered",
         "_buffer",
         "_deaf",
+        "_direct",
         "_ended",
         "_fragments",
         "_grace",
@@ -158,6 +161,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         self._answered = False
         self._ended = False
         self._deaf = False
+        self._direct: Callable[[bytes], int] | None = None
         self._unread = 0
         self.paused = False
         self.reading = True
@@ -173,6 +177,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             # Without it the kernel's buffer grows to megabytes, and a reader that has stalled is not seen.
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, HIGH_WATER)
+        self._direct = direct(self._transport, self._loop)
         self._handler.opened(self._transport.get_extra_info("peername"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -232,7 +237,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             self._protocol.receive_eof()
         received, sent = self._protocol.close_rcvd, self._protocol.close_sent
         first = sent if sent is not None and not self._protocol.close_rcvd_then_sent else received or sent
-        self._transport = None
+        # Before the loop closes the socket: its number is soon another connection's.
+        self._transport = self._direct = None
+        self._handler.stopped()
         if self._unread > MAX_UNREAD:
             self._handler.lost(int(CloseCode.TOO_SLOW), "it does not read the answers to its pings")
         elif first is not None:
@@ -282,12 +289,23 @@ class WebSocketTransport(asyncio.BufferedProtocol):
         return self._protocol.state is State.OPEN and self._transport is not None
 
     @property
-    def sink(self) -> Callable[[bytes], None] | None:
-        """What writes whole frames at once, until `Handler.stopped`; None when nothing may be written."""
+    def sink(self) -> Callable[[bytes], int] | None:
+        """What gives whole frames to the kernel, until `Handler.stopped`; None while nothing may be given.
+
+        It returns how many bytes were taken, and raises `OSError` when it was none: the rest, be it all,
+        has to be given to `write_rest` at once.
+        """
         transport = self._transport
-        if transport is None or self.paused or self._protocol.state is not State.OPEN:
+        if transport is None or self._protocol.state is not State.OPEN or self.paused:
             return None
-        return transport.write
+        if self._direct is None:
+            return self._through
+        # What waits in the transport has to go first.
+        return None if transport.get_write_buffer_size() else self._direct
+
+    def write_rest(self, data: bytes, taken: int) -> None:
+        """Write what of *data* the `sink` has not taken."""
+        self._raw_write(data[taken:])
 
     def write(self, frames: list[bytes]) -> int:
         """Write whole frames, in one call: so many bytes. Nothing happens when the connection is not open."""
@@ -316,6 +334,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Drop the connection at once; what is buffered is lost."""
         if self._transport is not None:
+            self._handler.stopped()
             self._transport.abort()
 
     def pause_reading(self) -> None:
@@ -379,6 +398,13 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     def _raw_write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+            if self._direct is not None and self._transport.get_write_buffer_size():
+                self._handler.stopped()
+
+    def _through(self, data: bytes) -> int:
+        """A `sink` through the loop's transport, which keeps what the kernel does not take."""
+        self._raw_write(data)
+        return len(data)
 
     def _write_library(self) -> None:
         transport = self._transport
@@ -386,7 +412,7 @@ class WebSocketTransport(asyncio.BufferedProtocol):
             if transport is None:
                 continue
             if data:
-                transport.write(data)
+                self._raw_write(data)
                 if self.paused:
                     self._unread += len(data)
                     if self._unread > MAX_UNREAD:
@@ -404,6 +430,20 @@ class WebSocketTransport(asyncio.BufferedProtocol):
     def _arm_grace(self, grace: float = CLOSE_GRACE) -> None:
         if self._grace is None and self._loop is not None and self._transport is not None:
             self._grace = self._loop.call_later(grace, self.abort)
+
+
+def direct(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], int] | None:
+    """What writes to the transport's socket past the transport; None where that cannot be done.
+
+    asyncio's own `write` takes as long as half of the call of the kernel that it makes. The loop's contract
+    with its transports is what makes it safe: nothing waits in the transport (or the order would be
+    lost), and the socket is closed after `connection_lost`, never before.
+    """
+    sock = transport.get_extra_info("socket")
+    plain = transport.get_extra_info("sslcontext") is None
+    if sock is None or not plain or os.name != "posix" or not isinstance(loop, asyncio.SelectorEventLoop):
+        return None
+    return partial(os.write, sock.fileno())
 
 
 def _response(status: int, headers: Mapping[str, str], body: bytes) -> Response:

@@ -51,6 +51,7 @@ class FakeWire:
         self.jobs: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.lanes: list[Hashable] = []
         self.left: list[bytes] = []
+        self.rest: list[bytes] = []
         self.closed: tuple[int, str, bool] | None = None
         self.finished: tuple[int, str, float] | None = None
         self.forgotten = 0
@@ -66,6 +67,9 @@ class FakeWire:
         assert self.peer is not None
         if self.taking:
             self.left += self.peer.outbox.take(1 << 30)
+
+    def write_rest(self, data: bytes, taken: int) -> None:
+        self.rest.append(data[taken:])
 
     def close(self, code: int, reason: str, *, flush: bool) -> None:
         assert self.peer is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.framing import Delivery
 from wsmonitor_server.peer import Peer
 from wsmonitor_server.subscription import Subscription
+from wsmonitor_server.transport import direct
 
 from .fakes import FakeEngine
 from .machine import YEAR, Machine
@@ -26,8 +28,12 @@ class Straight:
         self.machine = machine
         self.subscription = subscription
         self.written: list[bytes] = []
-        machine.peer.straight = self.written.append
+        machine.peer.straight = self.write
         self.turn()
+
+    def write(self, data: bytes) -> int:
+        self.written.append(data)
+        return len(data)
 
     def turn(self) -> None:
         """The next turn of the loop."""
@@ -77,6 +83,26 @@ async def test_behind_what_waits_it_is_queued(straight: Straight) -> None:
     straight.machine.peer.straight = None
     straight.tell(b"{}")
     assert (straight.written, straight.queued) == ([], 1)
+
+
+async def test_what_the_kernel_does_not_take_is_kept(straight: Straight) -> None:
+    straight.machine.peer.straight = lambda data: 3
+    delivery = straight.tell(b"{}")
+    assert delivery.framed is not None
+    assert straight.machine.wire.rest == [delivery.framed.data[3:]]
+    assert (delivery.framed.written, straight.queued) == (1, 0)
+
+
+@pytest.mark.parametrize("failure", [BlockingIOError, BrokenPipeError, ConnectionResetError])
+async def test_what_the_kernel_refuses_is_kept_whole(straight: Straight, failure: type[OSError]) -> None:
+    def refuse(data: bytes) -> int:
+        raise failure
+
+    straight.machine.peer.straight = refuse
+    delivery = straight.tell(b"{}")
+    assert delivery.framed is not None
+    # The loop's transport knows what the failure means for the connection.
+    assert straight.machine.wire.rest == [delivery.framed.data]
 
 
 async def test_with_a_token_that_ends_now_nothing_is_written(straight: Straight) -> None:
@@ -170,3 +196,58 @@ async def test_who_has_closed_is_not_written_to_any_more(server: EmbeddedServer,
         await until(lambda: peer.straight is None)
         engine.emit("s", Chain(id="c", name="n"))
         assert await one.closed() == 1000
+
+
+async def test_a_socket_that_is_closed_is_never_written_to(
+    server: EmbeddedServer, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is soon another connection's, who would get what was not meant for it."""
+    numbers: list[int] = []
+    async with client(server) as one:
+        peer = await watching(server, one)
+        (connection,) = server.server.connections.values()
+        sock = connection.transport._transport.get_extra_info("socket")  # type: ignore[union-attr]
+        lost = peer.lost
+
+        def told() -> None:
+            numbers.append(sock.fileno())
+            assert peer.straight is None
+            lost()
+
+        monkeypatch.setattr(type(peer), "lost", lambda self: told())
+        one.socket.transport.abort()
+        await until(lambda: bool(numbers))
+    # It was told while the socket still was open.
+    assert numbers[0] >= 0
+    assert connection.transport.sink is None
+
+
+@pytest.mark.parametrize("loop_is", ["its own", "another's"])
+async def test_past_the_transport_only_where_it_is_asyncios(loop_is: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = SocketTransport(ours)
+        loop = asyncio.get_running_loop() if loop_is == "its own" else asyncio.AbstractEventLoop()
+        write = direct(transport, loop)
+        if loop_is == "another's":
+            assert write is None
+        else:
+            assert write is not None
+            assert write(b"abc") == 3
+            assert theirs.recv(9) == b"abc"
+            transport.tls = True
+            # Between it and the socket somebody encrypts.
+            assert direct(transport, loop) is None
+            assert direct(asyncio.Transport(), loop) is None
+
+
+class SocketTransport(asyncio.Transport):
+    """The transport of *sock*."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.sock = sock
+        self.tls = False
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return {"socket": self.sock, "sslcontext": True if self.tls else None}.get(name, default)
