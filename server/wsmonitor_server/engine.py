@@ -46,12 +46,12 @@ from .logs import fields
 from .maintenance import Maintenance
 from .merge import Rejection
 from .metrics import Value
-from .nodes import LOOK, Nodes, unsure
+from .nodes import LOOK, Nodes
 from .ports import ProducerEvents, ProducerHandle, Refusal, Subscriber
 from .producers import ProducerDesk, rejected
 from .replies import not_available, refusal
 from .retention import Retention
-from .session import LoadedSession, Superseded
+from .session import LoadedSession, Superseded, unsure
 from .stores.base import Measured, Store, StoredSession, StoreError
 from .stores.bus import Shared
 from .sync import TopicSync

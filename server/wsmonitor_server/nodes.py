@@ -15,7 +15,6 @@ sure to know all revocations (`sure`) neither sends nor takes anything of sessio
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -71,11 +70,6 @@ _KINDS: Final[dict[type[Message], str]] = {
     Regenerated: "regenerated",
 }
 """What a message is counted as."""
-
-
-def unsure() -> StoreError:
-    """Why nothing is taken or sent."""
-    return StoreError("this server has lost touch with the others, and waits until it knows what it missed")
 
 
 class Nodes:
@@ -136,7 +130,6 @@ class Nodes:
         self._doubt = 0  # how many times messages were missed whose effects are not made up for yet
         self._heard: Counter[str] = Counter()
         self._adopted = self._reread = self._repairs = 0
-        self._reading: dict[str, asyncio.Future[bool]] = {}  # of sessions that somebody waits to be read
         self._failed: dict[str, float] = {}  # sessions that could not be read, and when they are to be
         store.listen(self.hear)
 
@@ -365,12 +358,7 @@ class Nodes:
         Raises:
             StoreError: it cannot be read now.
         """
-        while loaded.behind:
-            waiting = self._reading.get(loaded.id)
-            if waiting is None:
-                waiting = self._reading[loaded.id] = asyncio.get_running_loop().create_future()
-            if not await asyncio.shield(waiting):
-                raise unsure()
+        await loaded.caught_up()
         if position.epoch != loaded.feed.state.epoch:
             loaded.leave(position.epoch)
 
@@ -384,10 +372,7 @@ class Nodes:
             self._spawn(self._follow(loaded, whole))
 
     async def _follow(self, loaded: LoadedSession, whole: bool) -> None:
-        read = await self._read(loaded, whole)
-        waiting = self._reading.pop(loaded.id, None)
-        if waiting is not None:
-            waiting.set_result(read)
+        loaded.was_read(await self._read(loaded, whole))
 
     async def _read(self, loaded: LoadedSession, whole: bool) -> bool:
         """One attempt at reading what others have committed; False if it was not possible."""

@@ -39,6 +39,7 @@ class Holder:
     Attributes:
         opened: whether its opening is committed; commands go to nobody before.
         ended: why it is no longer the holder; None while it is.
+        left: whether that is because it was closed: what it has sent before counts.
         undone: whether that is only because another node was first: nobody is told, it is judged again.
     """
 
@@ -52,6 +53,7 @@ class Holder:
         self.loaded = loaded
         self.opened = False
         self.ended: ErrorInfo | None = None
+        self.left = False
         self.undone = False
         self._desk = desk
 
@@ -214,6 +216,7 @@ class ProducerDesk:
         if holder.ended is not None:
             return
         self._end(holder, refusal("unexpected_message", "the producer was closed", session=loaded.id).info)
+        holder.left = True
         if goodbye:
             loaded.watch.closed(producer)
             loaded.verdicts.pop(producer, None)
@@ -248,6 +251,7 @@ class ProducerDesk:
         loaded, session = holder.loaded, holder.session
         self._allowed(session)
         await self._commits.room()
+        await self._caught_up(loaded)
         run = 0
         uploaded: set[str] = set()
         try:
@@ -260,7 +264,16 @@ class ProducerDesk:
                     run = await self._store.next_run(names[0])
         except StoreError as exc:
             raise store_refusal(exc, session) from exc
+        await self._caught_up(loaded)  # what was awaited may have taken long enough to be behind again
         self._take(holder, producer_epoch, first, changes, run, uploaded)
+
+    @staticmethod
+    async def _caught_up(loaded: LoadedSession) -> None:
+        """Wait until the next number is known: what is undone now counts again behind what is being read."""
+        try:
+            await loaded.caught_up()
+        except StoreError as exc:
+            raise store_refusal(exc, loaded.id) from exc
 
     def publish_now(
         self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]
@@ -269,6 +282,7 @@ class ProducerDesk:
         authority = holder.loaded.authority
         if (
             not self._commits.has_room
+            or holder.loaded.behind
             or authority.facts.session is None
             or authority.missing_uploads(changes)
         ):
@@ -380,7 +394,7 @@ class ProducerDesk:
         pending, loaded.pending = loaded.pending, deque()
         for one in pending:
             holder = one.holder
-            if holder.ended is not None:
+            if not self._counts(holder):
                 continue  # its client sends it again, or is told that another has taken over
             try:
                 loaded.authority.publish(
@@ -392,6 +406,13 @@ class ProducerDesk:
                 loaded.pending.append(one)
         loaded.apply_verdicts(now_ns)
         self._changed(loaded)
+
+    @staticmethod
+    def _counts(holder: Holder) -> bool:
+        """Whether what *holder* has sent is to be taken: it holds its producer, or was the last to do so."""
+        position = holder.loaded.authority.position(holder.producer)
+        last = position is not None and position.epoch == holder.epoch
+        return holder.ended is None or (holder.left and last)
 
     def _deliver_waiting(self, holder: Holder) -> None:
         if holder.ended is None:

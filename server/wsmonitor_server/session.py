@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop
+from asyncio import Future, get_running_loop, shield
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .holds import Target
 from .hub import Feed
 from .liveness import LivenessWatch, Verdict
 from .ports import Refusal
-from .stores.base import StoredSession
+from .stores.base import StoredSession, StoreError
 from .stores.bus import Committed
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ _LEFT: Final = 16  # epochs that are remembered as past: anybody may ask for any
 
 class Superseded(Exception):
     """Another node's commit was first: what was asked for is to be judged again, behind it."""
+
+
+def unsure() -> StoreError:
+    """Why nothing is taken or sent."""
+    return StoreError("this server has lost touch with the others, and waits until it knows what it missed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class LoadedSession:
         behind: whether it is being read what other nodes have committed; nothing is committed meanwhile.
         left: epochs that it is not in any more, as far as somebody has asked for them.
         redo: whether what was published here is to be taken again behind that.
+        reading: who waits for one attempt at reading it: told whether it was possible.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class LoadedSession:
         self.news: deque[Committed] = deque()
         self.behind = False
         self.redo = False
+        self.reading: Future[bool] | None = None
         self.left: dict[str, None] = {}
         self.watch_over(ours, now)
 
@@ -238,6 +245,20 @@ class LoadedSession:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(failure)
+
+    async def caught_up(self) -> None:
+        """Wait until it is no longer `behind`. Raises `StoreError` if it cannot be read now."""
+        while self.behind:
+            if self.reading is None:
+                self.reading = get_running_loop().create_future()
+            if not await shield(self.reading):
+                raise unsure()
+
+    def was_read(self, read: bool) -> None:
+        """One attempt at reading what other nodes have committed is over."""
+        reading, self.reading = self.reading, None
+        if reading is not None:
+            reading.set_result(read)
 
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""

@@ -90,6 +90,7 @@ class MemoryNode:
         cut: whether it cannot be reached.
         deaf: whether messages are missed.
         lose_answers: how many of the next commits are made without the node's being told.
+        readable: what others have committed is read only while it is set; ``reads``: somebody has begun to.
     """
 
     def __init__(self, shared: SharedMemory, node: str) -> None:
@@ -98,6 +99,9 @@ class MemoryNode:
         self.cut = False
         self.deaf = False
         self.lose_answers = 0
+        self.readable = asyncio.Event()
+        self.readable.set()
+        self.reads = asyncio.Event()
         self._tell: Callable[[Message], None] = lambda message: None
         self._sure = 0.0
         self._coming: deque[Message] = deque()
@@ -251,6 +255,8 @@ class MemoryNode:
 
     async def missed(self, session: str, version: int) -> list[Committed] | None:
         await self._way()
+        self.reads.set()
+        await self.readable.wait()
         self._reach()
         if session not in self.shared.versions:
             return None

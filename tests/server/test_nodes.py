@@ -82,6 +82,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     yield made
     for store in made.stores.values():
         store.cut = False
+        store.readable.set()
     for name in list(made.engines):
         await made.stop(name)
 
@@ -745,8 +746,10 @@ class Program:
         publisher.next = len(self.changes) + 1
         try:
             await publisher.handle.publish(publisher.handle.epoch, first, waiting)
-        except Refusal:
+        except Refusal as refused:
             self.publisher = None
+            if refused.info.code == "out_of_sequence":
+                raise  # it sends in order
 
     async def run(self, count: int) -> None:
         for _ in range(count):
@@ -918,3 +921,67 @@ async def test_what_is_told_while_a_node_closes_leaves_nothing_behind(cluster: C
     store.close = late  # type: ignore[method-assign]  # it is told something at the last moment
     await cluster.stop("b")
     assert not engine._tasks
+
+
+async def overtaken(cluster: Cluster) -> Publisher:
+    """A program at b whose changes 1 to 3 another node's commit has overtaken, which b is reading now."""
+    first = await begin(cluster.engines["a"])
+    await cluster.settle()
+    second = await Publisher(cluster.engines["b"], S, "p2").open()
+    await cluster.settle()
+    store = cluster.stores["b"]
+    store.readable.clear()
+    store.reads.clear()
+    store.deaf = True
+    await first.put(*steps(first, 0, 1))
+    store.deaf = False
+    await second.handle.publish(second.handle.epoch, 1, steps(second, 0, 3))
+    await store.reads.wait()
+    return second
+
+
+async def test_what_a_program_sends_while_its_session_is_read_anew_is_taken_behind_what_it_sent_before(
+    cluster: Cluster,
+) -> None:
+    second = await overtaken(cluster)
+    assert not second.handle.publish_now(second.handle.epoch, 4, steps(second, 3, 3))
+    sending = asyncio.create_task(second.handle.publish(second.handle.epoch, 4, steps(second, 3, 3)))
+    await turns(20)
+    cluster.stores["b"].readable.set()
+    await sending
+    await second.handle.publish(second.handle.epoch, 7, steps(second, 6, 1))
+    await cluster.settle()
+    assert (second.acks[-1], second.failures, second.rejections) == (7, [], [])
+    cluster.agree()
+
+
+async def test_what_a_program_sends_while_its_session_cannot_be_read_is_for_another_time(
+    cluster: Cluster,
+) -> None:
+    second = await overtaken(cluster)
+    sending = asyncio.create_task(second.handle.publish(second.handle.epoch, 4, steps(second, 3, 1)))
+    cluster.stores["b"].cut = True
+    cluster.stores["b"].readable.set()
+    with pytest.raises(Refusal) as refused:
+        await sending
+    assert (refused.value.info.code, refused.value.info.retryable) == ("store_failed", True)
+    cluster.stores["b"].heal()
+    await cluster.wait(2)
+    assert second.acks[-1] == 3
+    await second.handle.publish(second.handle.epoch, 4, steps(second, 3, 1))
+    await cluster.settle()
+    assert (second.acks[-1], second.failures) == (4, [])
+
+
+async def test_what_was_sent_before_a_goodbye_is_kept_though_another_node_was_first(cluster: Cluster) -> None:
+    second = await overtaken(cluster)
+    leaving = asyncio.create_task(second.handle.close(goodbye=True))
+    await turns(20)
+    cluster.stores["b"].readable.set()
+    await leaving
+    await cluster.settle()
+    stored = await cluster.stores["a"].load(S)
+    assert stored is not None
+    assert {"p2-0", "p2-1", "p2-2"} <= stored.state.steps.keys()
+    assert stored.state.producers["p2"].closed
+    cluster.agree()

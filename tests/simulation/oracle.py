@@ -391,6 +391,8 @@ class Oracle:
         since = self.revoked.get(claims.jti)
         if since is not None and self.world.now > since + 1.0 and not self._says_only_why(data):
             self.fail("EXPIRED", f"{endpoint.name}: a frame {self.world.now - since:.3f} s after revocation")
+        if _OUT_OF_SEQUENCE in data:
+            self.fail("ORDER", f"{endpoint.name}: a program is refused as out of order, and sends in order")
         for session, secret in self.secrets.items():
             if secret not in data:
                 continue
@@ -476,6 +478,9 @@ class Oracle:
             if len(peer.subscriptions) > limits.subscriptions:
                 self.fail("BOUNDED", f"{peer.ident}: {len(peer.subscriptions)} subscriptions")
 
+
+_OUT_OF_SEQUENCE: Final = b"the next change is number"
+"""Of the refusal of changes; the pages of an upload have the same code."""
 
 _OF_NO_SESSION: Final = frozenset({"welcome", "heartbeat", "heartbeat_ack", "error"})
 
