@@ -496,6 +496,23 @@ def test_the_wall_clock_decides_about_the_refresh_also_after_sleep() -> None:
     assert len(bench.take(FetchToken)) == 1
 
 
+def test_a_clock_that_was_set_forward_asks_for_a_token_once_a_second_and_not_all_the_time() -> None:
+    """Until the offset is known anew, each fresh token seems to have expired when it comes."""
+    bench = Bench()
+    bench.live(renewable=True, expires=int(WALL) + 45)
+    bench.wait(16.0, asleep=7200.0)  # a beat looks at the clock
+    asked = 0
+    for _ in range(100):
+        bench.link.frame(bench.now)
+        if bench.take(FetchToken):
+            asked += 1
+            bench.link.token_fetched(bench.now, bench.link.attempt, "NEW")
+            (refresh,) = bench.sent(Refresh)
+            bench.link.refreshed(bench.now, Refreshed(request=refresh.request, expires=int(WALL) + 45))
+        bench.wait(0.1)
+    assert 8 <= asked <= 11, "ten seconds"
+
+
 def test_a_static_token_is_never_renewed() -> None:
     bench = Bench()
     bench.live(renewable=False, expires=int(WALL) + 100)

@@ -81,6 +81,9 @@ LOCATE_TIMEOUT: Final = 60.0
 REFRESH_AT: Final = 0.8
 """The part of a token's lifetime after which it is renewed."""
 
+_REFRESH_PAUSE: Final = 1.0
+"""Seconds between two requests for a token, at least, whatever the clocks say."""
+
 ERROR_COUNTS_FOR: Final = 5.0
 """Seconds for which the server's last error is taken as the reason of a close that follows it."""
 
@@ -338,7 +341,10 @@ class Link:
             welcome = self.status.welcome
             assert welcome is not None  # only while live is anything asked for
             self._set(welcome=msgspec.structs.replace(welcome, expires=message.expires))
-            self._plan_refresh(now, message.expires, now.wall + (self.status.clock_offset or 0.0))
+            server_now = now.wall + (self.status.clock_offset or 0.0)
+            # After a jump of a clock the offset is known anew only after some beats, and till then a token
+            # that has just been made may seem to be of the past.
+            self._plan_refresh(now, message.expires, server_now, at_least=_REFRESH_PAUSE)
 
     def draining(self, now: Instant, message: Draining) -> None:
         """The server is stopping, and told each client when to come back."""
@@ -424,13 +430,15 @@ class Link:
         self._beat_at = now.mono + self._interval
         self._send(Heartbeat(n=self._beat, time=_nanoseconds(now.wall)))
 
-    def _plan_refresh(self, now: Instant, expires: int, server_now: float) -> None:
+    def _plan_refresh(self, now: Instant, expires: int, server_now: float, *, at_least: float = 0.0) -> None:
         # Both times are the server's, so that an offset between the clocks does no harm.
         self._lifetime = max(0.0, expires - server_now)
-        self._refresh_wall = now.wall + REFRESH_AT * self._lifetime if self._renewable else None
+        self._refresh_wall = (
+            now.wall + max(at_least, REFRESH_AT * self._lifetime) if self._renewable else None
+        )
 
     def _retry_refresh(self, now: Instant) -> None:
-        self._refresh_wall = now.wall + max(1.0, self._lifetime * (1 - REFRESH_AT) / 4)
+        self._refresh_wall = now.wall + max(_REFRESH_PAUSE, self._lifetime * (1 - REFRESH_AT) / 4)
 
     # ------------------------------------------------------------------ transitions
 
