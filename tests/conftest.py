@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.kernels import kernels_folder
+from tests.order import longest_first
 from tests.redis_server import RedisServer
 from tests.scale import many
 
@@ -31,6 +32,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 ELSEWHERE = "not here: "
 """A skip whose reason begins so (another platform, another Python) is right in CI too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
 
 
 @pytest.hookimpl(wrapper=True)
