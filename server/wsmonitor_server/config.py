@@ -9,6 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -98,6 +99,9 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tenants: dict[str, TenantLimits] = {}
 
 
+_STORES: Final = "the store has to be `memory`, `sqlite:PATH` or `redis://HOST:PORT`"
+
+
 def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
     """Read a configuration file, and put *overrides* (by field name; None for "not given") above it.
 
@@ -120,6 +124,9 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ServerConfig:
             raise ConfigurationError(f"{path}: unknown key `{name}.{sorted(unknown)[0]}`")
     _inherit(table)
     table.update({key: value for key, value in overrides.items() if value is not None})
+    if table.get("store") == "":
+        # As of a variable that is not set: nobody who names a store means the one that forgets.
+        raise ConfigurationError(f"the store is empty: {_STORES}")
     try:
         config = msgspec.convert(table, ServerConfig)
     except msgspec.ValidationError as exc:
@@ -190,10 +197,10 @@ def _validate_store(store: str) -> None:
     scheme, separator, _ = store.partition("://")
     if not separator or scheme not in SCHEMES:
         # What stands behind the scheme may have a password in it.
-        given = f"{scheme}://…" if separator else store
-        raise ConfigurationError(
-            f"the store has to be `memory`, `sqlite:PATH` or `redis://HOST:PORT`, not {given!r}"
-        )
+        given = scheme + "://…" * bool(separator) if separator or "@" not in store else "…"
+        near = get_close_matches(scheme.strip().lower().replace("valkey", "redis"), SCHEMES, 1, 0.7)
+        hint = f" (perhaps {near[0]}://…)" * bool(separator) if near else ""
+        raise ConfigurationError(f"{_STORES}, not {given!r}{hint}")
     parse(store)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.redis_server import RedisServer, Sentinels, free_port
-from tests.security.certificates import Authority
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoreError
 from wsmonitor_server.stores.bus import (
@@ -26,50 +25,13 @@ from wsmonitor_server.stores.bus import (
 )
 from wsmonitor_server.stores.redis import scripts
 from wsmonitor_server.stores.redis.bus import Pace
-from wsmonitor_server.stores.redis.store import RedisStore
 
+from .conftest import Join, Start
 from .redis_proxy import Proxy
-from .test_shared import Node, a_commit, until
+from .test_shared import a_commit, until
 
 COMMIT = scripts.COMMIT.sha.encode()
 BEAT = scripts.BEAT.sha.encode()
-
-Start = Callable[..., RedisServer]
-Join = Callable[..., Awaitable[Node]]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """A Redis of the test's own, which it may kill."""
-    made: list[RedisServer] = []
-
-    def started(*settings: str, port: int = 0) -> RedisServer:
-        server = RedisServer(tmp_path / f"redis-{len(made)}", *settings, port=port)
-        made.append(server)
-        return server.start()
-
-    yield started
-    for server in made:
-        server.close()
-
-
-@pytest.fixture
-async def join() -> AsyncIterator[Join]:
-    """A node of the store at a URL."""
-    nodes: list[Node] = []
-
-    async def joined(
-        url: str, *, pace: Pace | None = None, patience: float = 60.0, timeout: float = 60.0
-    ) -> Node:
-        store = RedisStore(url, pace=pace or Pace(every=0.1, gone=60), patience=patience, timeout=timeout)
-        node = Node(store)
-        nodes.append(node)
-        await store.open()
-        return node
-
-    yield joined
-    for node in nodes:
-        await node.store.close()
 
 
 @pytest.fixture
@@ -589,30 +551,6 @@ async def test_the_right_password_a_user_and_a_database(start: Start, join: Join
     one, two = [await join(url) for url in urls]
     await one.store.commit([a_commit(one.store.epoch)])
     await until(lambda: two.versions == [1])
-
-
-async def test_over_tls_with_an_authority_of_one_s_own(start: Start, join: Join, tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    certificate, key = authority.certificate("127.0.0.1")
-    port = free_port()
-    server = start(
-        *("--tls-port", str(port), "--tls-auth-clients", "no"),
-        *("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", str(authority.file)),
-    )
-    if "tls-port" not in server.say("CONFIG", "GET", "tls-port"):
-        pytest.skip("needs a redis-server with TLS: apt-get install redis-server")
-    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={authority.file}"
-    node = await join(url)
-    await node.store.commit([a_commit(node.store.epoch)])
-    await until(lambda: node.versions == [1])
-    # Not the name in the certificate; an authority that nobody knows; no TLS at its port.
-    for wrong in (
-        url.replace("127.0.0.1", "localhost"),
-        url.partition("?")[0],
-        url.replace("rediss", "redis").partition("?")[0],
-    ):
-        with pytest.raises(ConfigurationError, match="cannot be reached"):
-            await join(wrong, patience=0.1, timeout=10)
 
 
 async def test_who_waits_behind_others_for_a_redis_that_is_gone_does_not_wait_twice(

@@ -104,6 +104,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         (["--tls-cert", "x.pem"], "--tls-key"),
         (["--store", "redis"], "`memory`, `sqlite:PATH` or `redis://HOST:PORT`, not 'redis'"),
         (["--store", "mysql://u:hidden@h"], "not 'mysql://…'"),
+        (["--store", ""], "the store is empty"),
         (["--store", "redis://u:hidden@h?x=1"], "unknown option 'x'"),
         (["--store", "unix:///does/not/exist"], "Redis cannot be reached"),
         (["--config", "/does/not/exist.toml"], "cannot read"),

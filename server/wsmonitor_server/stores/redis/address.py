@@ -23,6 +23,10 @@ _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS: Final = ("prefix", "db", "password_file")
 _SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password_file")
 
+_ENCODED: Final = (
+    "in user, password and path blanks and @ : / ? # % [ ] have to be percent-encoded (@ is %40)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -89,37 +93,50 @@ def parse(url: str) -> Address:
     """
     try:
         parts = urlsplit(url)
-        scheme = parts.scheme
-        sentinels = _sentinels(parts.netloc) if scheme.endswith(SENTINEL) else ()
-        host, port = ("", None) if sentinels else (parts.hostname or "", parts.port)
-    except ValueError as exc:
-        raise ConfigurationError(f"the store's URL cannot be read: {exc}") from None
+    except ValueError:
+        # Why, Python says with a part of the URL, which may be one of the password.
+        raise ConfigurationError(
+            f"the store's URL cannot be read: an IPv6 address stands in brackets, {_ENCODED}"
+        ) from None
+    scheme = parts.scheme
     if scheme not in SCHEMES:
         raise ConfigurationError("the store's URL has to begin with redis://, rediss:// or unix://")
+    _refuse_what_is_lost(url, parts)
+    host, port = "", _PORT
+    sentinels: tuple[tuple[str, int], ...] = ()
+    where = parts.netloc.rpartition("@")[2]
     unix = scheme == "unix"
     path = unquote(parts.path)
-    if unix and not (path.startswith("/") and len(path) > 1):
-        raise ConfigurationError(
-            "unix:// needs the socket's absolute path, as in unix:///run/redis/redis.sock"
-        )
-    if not unix and not sentinels and not host:
+    if unix:
+        if where or not path.startswith("/") or path == "/":
+            raise ConfigurationError(
+                "unix:// needs the socket's absolute path, and so three slashes, as in "
+                "unix:///run/redis/redis.sock"
+            )
+    elif scheme.endswith(SENTINEL):
+        sentinels = tuple(_place(one, _SENTINEL_PORT, "a Sentinel") for one in where.split(","))
+    elif not where:
         raise ConfigurationError(f"{scheme}:// needs a host, as in {scheme}://localhost:6379/0")
+    else:
+        host, port = _place(where, _PORT, "the store's URL")
     options = _options(parts)
     primary, _, number = path.strip("/").partition("/") if sentinels else ("", "", path.strip("/"))
     if sentinels and not primary:
         raise ConfigurationError(
             f"{scheme}:// needs the primary's name, as in {scheme}://one:26379,two:26379/mymaster"
         )
+    if not unix and number and options.get("db", number) != number:
+        raise ConfigurationError(f"the store's URL names two databases: {number!r} and {options['db']!r}")
     db = options.get("db", "") if unix else (number or options.get("db", ""))
-    if db and not db.isdecimal():
+    if db and not (db.isdecimal() and db.isascii()):
         raise ConfigurationError(f"the store's URL: the database has to be a number, not {db!r}")
-    where = path if unix else ",".join(_spelled(*one) for one in sentinels or ((host, port or _PORT),))
+    shown = path if unix else ",".join(_spelled(*one) for one in sentinels or ((host, port),))
     behind = [primary] * bool(primary) + [db] * bool(db and not unix)
     return Address(
-        shown="/".join([f"{scheme}://{where}", *behind]),
+        shown="/".join([f"{scheme}://{shown}", *behind]),
         scheme=scheme,
         host=host,
-        port=port or _PORT,
+        port=port,
         path=path if unix else "",
         db=int(db or 0),
         username=unquote(parts.username or ""),
@@ -134,6 +151,14 @@ def parse(url: str) -> Address:
     )
 
 
+def _refuse_what_is_lost(url: str, parts: SplitResult) -> None:
+    """What would be passed over, or taken for something else. None of it is repeated: it may be secret."""
+    if any(letter.isspace() or not letter.isprintable() for letter in url):
+        raise ConfigurationError(f"the store's URL has a blank in it: {_ENCODED}")
+    if "#" in url or "@" in parts.path + parts.query:
+        raise ConfigurationError(f"the store's URL cannot be read: {_ENCODED}")
+
+
 def _options(parts: SplitResult) -> dict[str, str]:
     known = (
         *_OPTIONS,
@@ -143,24 +168,40 @@ def _options(parts: SplitResult) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            raise ConfigurationError(f"the store's URL: unknown option {name!r} (known: {', '.join(known)})")
+            only = " (for rediss:// only)" if name in _TLS else ""
+            raise ConfigurationError(
+                f"the store's URL: unknown option {name!r}{only} (known: {', '.join(known)})"
+            )
         if not value:
             raise ConfigurationError(f"the store's URL: option {name!r} is empty")
+        if name in options:
+            raise ConfigurationError(f"the store's URL: option {name!r} is given twice")
         options[name] = value
     if parts.password and "password_file" in options:
         raise ConfigurationError("the store's URL: give the password, or password_file, not both")
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ConfigurationError("the store's URL: ssl_keyfile is of no use without ssl_certfile")
     return options
 
 
-def _sentinels(netloc: str) -> tuple[tuple[str, int], ...]:
-    """Hosts and ports, with commas between them. Raises `ValueError` where one is none."""
-    found = []
-    for one in netloc.rpartition("@")[2].split(","):
-        parts = urlsplit(f"//{one}")
-        if not parts.hostname:
-            raise ValueError("a Sentinel has no host")
-        found.append((parts.hostname, parts.port or _SENTINEL_PORT))
-    return tuple(found)
+def _place(text: str, default: int, what: str) -> tuple[str, int]:
+    """Host and port. What is wrong is not repeated: without an ``@`` it may be a password."""
+    host, bracket, port = text.rpartition("]")
+    if bracket:
+        host, colon, port = host.removeprefix("["), port[:1], port[1:]
+        if colon not in ("", ":") or ":" not in host:
+            raise ConfigurationError(f"{what}: an IPv6 address stands in brackets, as in [::1]:6379")
+    else:
+        host, colon, port = text.partition(":")
+        if ":" in port:
+            raise ConfigurationError(f"{what}: an IPv6 address stands in brackets, as in [::1]:6379")
+    if not host:
+        raise ConfigurationError(f"{what} has no host")
+    if not colon:
+        return host.lower(), default
+    if not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
+        raise ConfigurationError(f"{what}: the port has to be a number from 1 to 65535 ({_ENCODED})")
+    return host.lower(), int(port)
 
 
 def _spelled(host: str, port: int) -> str:

@@ -164,16 +164,18 @@ class BusReader:
     # -- reading
 
     async def _run(self) -> None:
-        delay = FIRST_DELAY
+        delay, said = FIRST_DELAY, ""
         while True:
             try:
                 await self._turn(block=self._pace.block)
                 await self._tell_people()
                 await self._errand()
-                delay = FIRST_DELAY
+                delay, said = FIRST_DELAY, ""
                 continue
             except StoreError as exc:
-                (log.warning if delay == FIRST_DELAY else log.info)("the bus: %s", exc)
+                if str(exc) != said:
+                    said = str(exc)
+                    log.warning("the bus: %s", said)
                 await self._broken()
             except Exception:
                 # The bus outlives every fault; what was not read is read again, or told as lost.

@@ -22,6 +22,7 @@ from .address import Address
 from .instance import Instance, UnfitError, facts, judge
 from .scripts import Script
 from .sentinel import primary
+from .words import check_files, explain, kind, transient, unreachable
 
 CLOSING: Final = 1.0
 """Seconds for a connection to end in order, when the store is closed."""
@@ -31,11 +32,6 @@ LONGEST_DELAY: Final = 1.0
 
 Command = Sequence[Any]
 """A command and its arguments; or a `Script` and its arguments."""
-
-_TRANSIENT: Final = frozenset({"ReadOnlyError", "BusyLoadingError", "MasterDownError", "TryAgainError"})
-"""redis-py's names of answers that say: not now, or not here. Nothing was done then."""
-
-_TRANSIENT_WORDS: Final = ("UNBLOCKED", "READONLY", "LOADING", "MASTERDOWN")
 
 _REFUSALS: Final = frozenset(
     {"AuthenticationError", "AuthenticationWrongNumberOfArgsError", "NoPermissionError", "AuthorizationError"}
@@ -76,30 +72,9 @@ async def connection(address: Address) -> Any:
     host, port = await primary(address) if address.sentinels else (address.host, address.port)
     common |= {"host": host, "port": port, "socket_keepalive": True}
     if address.encrypted:
+        check_files(address)
         return made.SSLConnection(**common, ssl_check_hostname=True, **dict(address.tls))
     return made.Connection(**common)
-
-
-def explain(exc: Exception, place: str) -> StoreError:
-    """What Redis answered, in words for people. Of these answers each says that nothing was done."""
-    text = str(exc)
-    kind = type(exc).__name__
-    # redis-py takes the word off some answers, and makes a type of its own of it.
-    if kind == "OutOfMemoryError" or text.startswith("OOM"):
-        return StoreError("Redis is at its memory limit (maxmemory)", code="read_only", place=place)
-    if kind == "ReadOnlyError" or text.startswith("READONLY"):
-        return StoreError("Redis is a read-only replica", code="read_only", place=place)
-    if text.startswith("MISCONF"):
-        return StoreError("Redis cannot save to its disk, and takes no writes", code="read_only", place=place)
-    if text.startswith("NOREPLICAS"):
-        return StoreError("Redis has too few replicas, and takes no writes", code="read_only", place=place)
-    if kind == "BusyLoadingError" or text.startswith("LOADING"):
-        return StoreError("Redis is still loading its data", place=place)
-    if kind == "NoPermissionError" or "NOPERM" in text or "can't run this command" in text:
-        return StoreError(f"Redis does not permit it: {text}", place=place)
-    if kind == "AuthenticationError" or text.startswith(("WRONGPASS", "NOAUTH")):
-        return StoreError(f"Redis refuses the user or the password ({text})", place=place)
-    return StoreError(f"Redis: {text}", place=place)
 
 
 class _BrokenError(Exception):
@@ -205,7 +180,7 @@ class Link:
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         """One attempt. Raises `_BrokenError`, or `StoreError` for what another attempt would not change."""
         replies = await self._exchange(commands)
-        if any(_kind(reply) == "NoScriptError" for reply in replies):
+        if any(kind(reply) == "NoScriptError" for reply in replies):
             await self._exchange(
                 [("SCRIPT", "LOAD", one[0].text) for one in commands if isinstance(one[0], Script)]
             )
@@ -213,7 +188,7 @@ class Link:
         for reply in replies:
             if isinstance(reply, Exception):
                 failure = explain(reply, self._address.shown)
-                if _transient(reply):
+                if transient(reply):
                     # By the next connection the address may lead to one that does it.
                     await self._drop()
                     raise _BrokenError(failure, sent=False) from reply
@@ -256,14 +231,20 @@ class Link:
             if isinstance(cause, RedisError):
                 # What a handshake over a Unix socket was answered, redis-py wraps.
                 exc = cause
-            kind = _kind(exc)
-            if _transient(exc):
+            name = kind(exc)
+            if transient(exc):
                 raise _BrokenError(explain(exc, place), sent=False) from exc
-            if kind in _REFUSALS or isinstance(exc, ResponseError):
+            if name in _REFUSALS or isinstance(exc, ResponseError):
                 # The second: it was said of what a new connection is asked first.
                 raise explain(exc, place) from exc
-            why = f"no answer within {self._timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
-            raise _BrokenError(StoreError(f"Redis cannot be reached: {why}", place=place), sent=sent) from exc
+            failure, lasting = unreachable(exc, self._address, self._timeout, new=not self.connects)
+            if lasting:
+                raise failure from exc
+            raise _BrokenError(failure, sent=sent) from exc
+        except ConfigurationError as exc:
+            # A file with a password or a certificate cannot be read (any more): which, clients are not told.
+            await self._drop()
+            raise StoreError("this server has no access to Redis", place=str(exc)) from exc
         except BaseException:
             # Half an exchange: the next answer on this connection would be another question's.
             await self._drop()
@@ -309,14 +290,6 @@ class Link:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSING):
                     await gone.disconnect()
-
-
-def _kind(reply: object) -> str:
-    return type(reply).__name__
-
-
-def _transient(reply: Exception) -> bool:
-    return _kind(reply) in _TRANSIENT or str(reply).startswith(_TRANSIENT_WORDS)
 
 
 def _spelled(command: Command) -> Command:

@@ -181,6 +181,8 @@ class RedisStore:
             await self._bus.start()
         except StoreError as exc:
             await self.close()
+            if isinstance(exc.__cause__, ConfigurationError):
+                raise exc.__cause__ from None
             raise ConfigurationError(str(exc)) from exc
         except BaseException:
             await self.close()
