@@ -74,7 +74,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "wsmonitor_server.authority": (
         "server/test_authority",
         "server/test_authority_exactly",
-        "server/test_authority_batches",
         "server/test_commands",
         "server/test_model",
     ),
@@ -101,6 +100,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         "server_front/test_requests_exactly",
         "server_front/test_machine",
     ),
+    "wsmonitor_server.ledger": ("server/test_ledger", "server/test_authority"),
     "wsmonitor_server.limiter": ("server_front/test_outbox",),
     "wsmonitor_server.merge": ("server/test_authority", "server/test_merge"),
     "wsmonitor_server.peer": (

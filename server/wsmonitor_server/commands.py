@@ -41,7 +41,8 @@ def request(
         Rejection: ``not_available``, ``key_conflict``, ``session_ended``, ``command_unsupported``,
             ``bad_message`` (arguments) or ``limit_exceeded``; nothing was recorded.
     """
-    session = authority.facts.session
+    facts = authority.ledger.facts
+    session = facts.session
     if session is None:
         raise Rejection("not_available", "there is no such session")
     known = authority.command(message.key) or retired
@@ -54,10 +55,9 @@ def request(
         raise Rejection("session_ended", f"the session has ended: it is {session.state}")
     spec = _spec(authority, message, session.commands)
     _check_arguments(spec, message.args)
-    if len(authority.facts.pending) >= limits.pending_commands:
+    if len(facts.pending) >= limits.pending_commands:
         raise Rejection("limit_exceeded", f"{limits.pending_commands} commands of this session are pending")
-    facts = authority.facts
-    if authority.retired + len(facts.finished) + len(facts.pending) >= limits.session_commands:
+    if authority.ledger.retired + len(facts.finished) + len(facts.pending) >= limits.session_commands:
         raise Rejection("limit_exceeded", f"this session has had {limits.session_commands:,} commands")
     command = Command(
         id=message.key,
@@ -70,7 +70,7 @@ def request(
         deadline=str(now_ns + message.deadline_ms * 1_000_000),
         requested=str(now_ns),
     )
-    owner = authority.facts.producers.get(authority.target(command))
+    owner = facts.producers.get(authority.target(command))
     if owner is not None and owner.closed:
         raise Rejection("command_unsupported", "the program that would take it has said goodbye")
     return authority.add_command(command, now_ns), False
@@ -132,7 +132,7 @@ def deliverable(authority: Authority, producer: str, now_ns: int) -> list[Comman
     """The commands that the holder of *producer* is to get when it opens: at the committed head."""
     return [
         command
-        for command in authority.feed.state.commands.values()
+        for command in authority.ledger.feed.state.commands.values()
         if command.state in ("requested", "delivered")
         and int(command.deadline) > now_ns
         and authority.target(command) == producer
@@ -142,7 +142,7 @@ def deliverable(authority: Authority, producer: str, now_ns: int) -> list[Comman
 def next_deadline_ns(authority: Authority) -> int | None:
     """When the next pending command expires (nanoseconds UTC); what was accepted never does."""
     return min(
-        (int(one.deadline) for one in authority.facts.pending.values() if one.state != "accepted"),
+        (int(one.deadline) for one in authority.ledger.facts.pending.values() if one.state != "accepted"),
         default=None,
     )
 
@@ -151,7 +151,7 @@ def expire(authority: Authority, now_ns: int) -> int:
     """End what has passed its deadline before it was accepted; returns how many."""
     due = [
         one
-        for one in authority.facts.pending.values()
+        for one in authority.ledger.facts.pending.values()
         if one.state != "accepted" and int(one.deadline) <= now_ns
     ]
     for command in due:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from .authority import Batch
+from .ledger import Batch
 from .metrics import GROUP_SIZES, SECONDS, Histogram, Value
 from .session import LoadedSession
 from .stores.base import MovedError, Store, StoreError
@@ -137,7 +137,7 @@ class CommitPath:
                 ]
                 if taken:
                     await self._commit(taken)
-            self.queued = sum(loaded.authority.open_size for loaded in self._dirty.values())
+            self.queued = sum(loaded.ledger.open_size for loaded in self._dirty.values())
             if self.queued < QUEUE_LIMIT:
                 self._room.set()
             if not self._dirty:

@@ -36,12 +36,12 @@ from wsmonitor.protocol.messages import (
 
 from . import commands
 from .agenda import Agenda
-from .authority import Batch
 from .clock import Clock, SystemClock
 from .commits import CommitPath
 from .directory import Directory
 from .health import CHECK_EVERY, ROOM, StoreHealth
 from .hub import Feed
+from .ledger import Batch
 from .logs import fields
 from .maintenance import Maintenance
 from .merge import Rejection
@@ -321,7 +321,7 @@ class SessionEngine:
 
     def _changed(self, loaded: LoadedSession) -> None:
         """Something of *loaded* may wait for a commit, and its deadlines may be others."""
-        if loaded.authority.uncommitted and not loaded.removed:
+        if loaded.ledger.uncommitted and not loaded.removed:
             self._commits.mark(loaded)
         self._arm(loaded)
 
@@ -374,7 +374,7 @@ class SessionEngine:
         loaded.feed.let_go(now)
         loaded.apply_verdicts(now_ns)
         commands.expire(loaded.authority, now_ns)
-        if loaded.retry_at is None and not loaded.authority.uncommitted:
+        if loaded.retry_at is None and not loaded.ledger.uncommitted:
             loaded.retries = 0  # nothing of ours waits any more: silence from here on is the producer's
         here = loaded.feed.tell_presence(now, self.timing.presence_interval)
         if here is not None and self._nodes is not None:
@@ -401,10 +401,10 @@ class SessionEngine:
             if isinstance(event.entity, Command):
                 one = event.entity
                 log.info("a command is %s", one.state, extra=fields(session=loaded.id, command=one.id))
-        loaded.authority.committed(batch)
+        loaded.ledger.committed(batch)
         self._producers.tell(loaded, batch)
         loaded.resolve(None)
-        if not loaded.authority.uncommitted:
+        if not loaded.ledger.uncommitted:
             loaded.verdicts_kept()
             if loaded.crashing:
                 loaded.apply_verdicts(self.clock.wall_ns())
@@ -426,10 +426,10 @@ class SessionEngine:
         failure = store_refusal(exc, loaded.id)
         if self._nodes is not None:
             # Whether it was written will be read.
-            loaded.authority.rollback()
+            loaded.ledger.rollback()
             self._nodes.moved(loaded)
         elif exc.outcome_known:
-            loaded.authority.rollback()
+            loaded.ledger.rollback()
         else:
             await self._reload(loaded)
         loaded.resolve(failure)
@@ -453,11 +453,11 @@ class SessionEngine:
             loaded.removed = True
         epoch = self._token_hex(8)
         if stored is None:
-            loaded.authority.restart(type(loaded.feed.state)(loaded.id, epoch), {})
+            loaded.ledger.restart(type(loaded.feed.state)(loaded.id, epoch), {})
             return
         stored.state.epoch = epoch
-        loaded.authority.restart(stored.state, stored.producers, stored.retired, stored.size)
-        loaded.authority.touch()
+        loaded.ledger.restart(stored.state, stored.producers, stored.retired, stored.size)
+        loaded.ledger.touch()
 
     # -- producers
 
@@ -468,7 +468,7 @@ class SessionEngine:
         session = message.session
         self._allowed(session)
         loaded = await self._load(session)
-        if message.producer_epoch and loaded.authority.position(message.producer) is None:
+        if message.producer_epoch and loaded.ledger.position(message.producer) is None:
             await self._refuse_removed(session)
         if session not in self._known and len(self._known) >= self.limits.sessions:
             raise refusal(
@@ -612,7 +612,7 @@ class SessionEngine:
         self._allowed(message.session)
         loaded = await self._load(message.session)
         retired: Command | None = None
-        if loaded.authority.retired and loaded.authority.command(message.key) is None:
+        if loaded.ledger.retired and loaded.authority.command(message.key) is None:
             try:
                 retired = await self.store.retired_command(message.session, message.key)
             except StoreError as exc:
@@ -649,7 +649,7 @@ class SessionEngine:
 
     def value_bytes(self, sessions: Collection[str], uploads: Mapping[tuple[str, str], int]) -> int:
         """See `ports.Engine.value_bytes`."""
-        facts = {one: self._sessions[one].authority.facts for one in sessions if one in self._sessions}
+        facts = {one: self._sessions[one].ledger.facts for one in sessions if one in self._sessions}
         waiting = sum(
             size
             for (session, sha256), size in uploads.items()
@@ -674,7 +674,7 @@ class SessionEngine:
 
     def _forget(self, loaded: LoadedSession) -> None:
         session = loaded.id
-        loaded.authority.rollback()
+        loaded.ledger.rollback()
         gone = refusal("not_available", "the session was removed", session=session)
         loaded.resolve(gone)
         for holder in list(loaded.holders.values()):
@@ -798,7 +798,7 @@ class SessionEngine:
             "sessions_loading": len(self._loading),
             "degraded": "" if self.degraded is None else self.degraded.code,
             "directory_views": self._directory.view_count,
-            "pending_commands": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
+            "pending_commands": sum(len(one.ledger.facts.pending) for one in self._sessions.values()),
             "open_producers": sum(len(one.holders) for one in self._sessions.values()),
             "uploads": len(self._values),
             "queued_bytes": self._commits.queued,
@@ -820,7 +820,7 @@ class SessionEngine:
             "sessions_loaded": len(self._sessions),
             "sessions_loading": len(self._loading),
             "directory_views": self._directory.view_count,
-            "commands_pending": sum(len(one.authority.facts.pending) for one in self._sessions.values()),
+            "commands_pending": sum(len(one.ledger.facts.pending) for one in self._sessions.values()),
             "uploads": len(self._values),
             "degraded": degraded,
             "degraded_seconds_total": self._health.seconds_down,
@@ -836,7 +836,7 @@ class SessionEngine:
 
     def busy(self) -> bool:
         """Whether a command or an upload is pending (the idle exit waits for them)."""
-        pending = any(one.authority.facts.pending for one in self._sessions.values())
+        pending = any(one.ledger.facts.pending for one in self._sessions.values())
         return pending or self._values.busy
 
 

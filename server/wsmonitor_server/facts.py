@@ -1,4 +1,4 @@
-"""What the authority keeps counted about a session's tail, so that no change costs a scan.
+"""What the ledger keeps counted about a session's tail, so that no change costs a scan.
 
 Steps by state, each once whatever its attempts; problems and commands in the order they came; which large
 values are referred to, how many bytes are kept, and the first failure that stands: all of it follows from

@@ -303,7 +303,7 @@ class Nodes:
 
     def advance(self, loaded: LoadedSession) -> None:
         """Apply what other nodes have committed, unless a commit of ours, or a look into the store, runs."""
-        if loaded.behind or loaded.removed or loaded.authority.committing:
+        if loaded.behind or loaded.removed or loaded.ledger.committing:
             return
         while loaded.news and loaded.news[0].version <= loaded.version:
             loaded.news.popleft()
@@ -318,21 +318,21 @@ class Nodes:
 
     def _adopt(self, loaded: LoadedSession, commits: list[Committed]) -> None:
         """Make *commits*, which follow what is here, the head."""
-        again = loaded.authority.uncommitted
+        again = loaded.ledger.uncommitted
         if again:
             self._producers.undo(loaded)
         for commit in commits:
-            authority = loaded.authority
-            if commit.epoch != authority.epoch or commit.head != authority.tail:
+            ledger = loaded.ledger
+            if commit.epoch != ledger.epoch or commit.head != ledger.tail:
                 self.moved(loaded)
                 break
             try:
-                events = authority.adopt(
+                events = ledger.adopt(
                     commit.events, commit.producers, released=commit.released, retired=commit.retired
                 )
             except WsMonitorError as exc:
                 log.error("session %s: what another node has committed cannot be read: %s", loaded.id, exc)
-                authority.rollback()
+                ledger.rollback()
                 self.moved(loaded, whole=True)
                 break
             loaded.version = commit.version
@@ -364,7 +364,7 @@ class Nodes:
 
     def moved(self, loaded: LoadedSession, *, whole: bool = False) -> None:
         """The store has more than is known here: read it, and do nothing else with the session meanwhile."""
-        if loaded.authority.uncommitted:
+        if loaded.ledger.uncommitted:
             self._producers.undo(loaded)
             loaded.redo = True
         if not loaded.behind:
@@ -392,13 +392,13 @@ class Nodes:
         loaded.behind = False
         if loaded.removed:
             return True
-        if loaded.authority.uncommitted:
+        if loaded.ledger.uncommitted:
             # What came meanwhile was judged on what is no longer the head.
             self._producers.undo(loaded)
             loaded.redo = True
         if missed:
             self._adopt(loaded, missed)
-        elif removed or (gone and loaded.authority.epoch == self._store.epoch):
+        elif removed or (gone and loaded.ledger.epoch == self._store.epoch):
             self._forget(loaded)
             return True
         elif gone:
@@ -422,11 +422,11 @@ class Nodes:
         """Go on from *stored*: too much was missed, or the session goes on under another epoch."""
         if stored is None:
             return  # nobody has committed anything yet
-        here = (loaded.version, loaded.authority.epoch)
+        here = (loaded.version, loaded.ledger.epoch)
         if (stored.version, stored.state.epoch) == here:
             return  # nothing was missed
-        continued = stored.state.epoch == loaded.authority.epoch or not loaded.version
-        loaded.authority.restart(
+        continued = stored.state.epoch == loaded.ledger.epoch or not loaded.version
+        loaded.ledger.restart(
             stored.state, stored.producers, stored.retired, stored.size, history=stored.history
         )
         loaded.version = stored.version
@@ -438,7 +438,7 @@ class Nodes:
 
     def _lose(self, loaded: LoadedSession) -> None:
         """The store has lost the session; nobody has removed it. It begins anew, with what is asserted."""
-        loaded.authority.restart(SessionState(loaded.id, self._store.epoch), {})
+        loaded.ledger.restart(SessionState(loaded.id, self._store.epoch), {})
         loaded.version = 0
         self._ask_again(loaded)
         if not loaded.news:
@@ -497,7 +497,7 @@ class Nodes:
         for loaded in list(self._sessions.values()):
             loaded.feed.presence.elsewhere = dict(watching.get(loaded.id, {}))
             loaded.feed.presence.dirty = True
-            if not loaded.authority.committing:
+            if not loaded.ledger.committing:
                 self.moved(loaded)  # one that commits learns it by its commit
         self._review()
         if self._warden:

@@ -16,10 +16,10 @@ from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.messages import Hold, PublishOpen, PublishOpened
 
 from . import commands, holds
-from .authority import Batch
 from .clock import Clock
 from .commits import CommitPath
 from .hub import Numbered
+from .ledger import Batch
 from .merge import Rejection
 from .ports import ProducerEvents, Refusal
 from .replies import refusal
@@ -124,9 +124,9 @@ class ProducerDesk:
     async def _open(
         self, message: PublishOpen, loaded: LoadedSession, claims: Claims, events: ProducerEvents
     ) -> tuple[PublishOpened, Holder]:
-        authority, producer = loaded.authority, message.producer
+        authority, ledger, producer = loaded.authority, loaded.ledger, message.producer
         # A producer that was declared crashed and comes back is asked to assert what it owns.
-        known = authority.position(producer) is not None and not authority.owns_crashed(producer)
+        known = ledger.position(producer) is not None and not authority.owns_crashed(producer)
         try:
             entity = authority.open_producer(
                 producer,
@@ -167,8 +167,8 @@ class ProducerDesk:
             session=loaded.id,
             producer=producer,
             producer_epoch=entity.epoch,
-            accepted=authority.positions[producer].accepted,
-            epoch=authority.epoch,
+            accepted=ledger.positions[producer].accepted,
+            epoch=ledger.epoch,
             known=known,
             holds=self._holds_for(loaded, producer),
         )
@@ -258,7 +258,7 @@ class ProducerDesk:
             for sha256 in loaded.authority.missing_uploads(changes):
                 if await self._store.value_has(session, sha256):
                     uploaded.add(sha256)
-            if loaded.authority.facts.session is None:
+            if loaded.ledger.facts.session is None:
                 names = [one.name for one in changes if isinstance(one, SessionChange)]
                 if names and isinstance(names[0], str):
                     run = await self._store.next_run(names[0])
@@ -279,12 +279,12 @@ class ProducerDesk:
         self, holder: Holder, producer_epoch: int, first: int, changes: Sequence[Change | Unreadable]
     ) -> bool:
         """Take changes, if nothing has to be waited for: room, or what the store knows. Raises `Refusal`."""
-        authority = holder.loaded.authority
+        loaded = holder.loaded
         if (
             not self._commits.has_room
-            or holder.loaded.behind
-            or authority.facts.session is None
-            or authority.missing_uploads(changes)
+            or loaded.behind
+            or loaded.ledger.facts.session is None
+            or loaded.authority.missing_uploads(changes)
         ):
             return False
         self._take(holder, producer_epoch, first, changes, 0, ())
@@ -303,7 +303,7 @@ class ProducerDesk:
         # What was awaited may have taken long enough for another holder, or a failure.
         holder.check(producer_epoch)
         self._allowed(session)
-        before = loaded.authority.open_size
+        before = loaded.ledger.open_size
         try:
             last = loaded.authority.publish(
                 holder.producer, first, changes, self._clock.wall_ns(), run=run, uploaded=uploaded
@@ -312,7 +312,7 @@ class ProducerDesk:
             raise rejected(rejection, session) from None
         if self._shared:
             loaded.pending.append(Published(holder, first, last, changes, run, uploaded))
-        self._commits.add(max(0, loaded.authority.open_size - before))
+        self._commits.add(max(0, loaded.ledger.open_size - before))
         self._changed(loaded)
 
     def tell(self, loaded: LoadedSession, batch: Batch) -> None:
@@ -365,7 +365,7 @@ class ProducerDesk:
 
     def undo(self, loaded: LoadedSession) -> None:
         """What is not committed is void, because another node was first: it is to be done `again`."""
-        loaded.authority.rollback()
+        loaded.ledger.rollback()
         now = self._clock.monotonic()
         for holder in [one for one in loaded.holders.values() if not one.opened]:
             # Its opening is judged again by who waits for it.
@@ -376,7 +376,7 @@ class ProducerDesk:
     def adopted(self, loaded: LoadedSession, events: Sequence[Numbered], moved: Iterable[str]) -> None:
         """A commit was applied that was read, mostly another node's; it moved the positions of *moved*."""
         for producer in moved:
-            position = loaded.authority.positions[producer]
+            position = loaded.ledger.positions[producer]
             holder = loaded.holders.get(producer)
             if holder is not None and position.epoch > holder.epoch:
                 self.fence(holder)
@@ -410,7 +410,7 @@ class ProducerDesk:
     @staticmethod
     def _counts(holder: Holder) -> bool:
         """Whether what *holder* has sent is to be taken: it holds its producer, or was the last to do so."""
-        position = holder.loaded.authority.position(holder.producer)
+        position = holder.loaded.ledger.position(holder.producer)
         last = position is not None and position.epoch == holder.epoch
         return holder.ended is None or (holder.left and last)
 
@@ -424,7 +424,7 @@ class ProducerDesk:
 
 def _taken(loaded: LoadedSession, one: Published) -> bool:
     """Whether all of *one* is committed, or never will be."""
-    position = loaded.authority.positions.get(one.holder.producer)
+    position = loaded.ledger.positions.get(one.holder.producer)
     if position is None:
         return False
     return position.epoch > one.holder.epoch or position.accepted >= one.last

@@ -1,4 +1,4 @@
-"""One loaded session: its authority and feed, who holds its producers, and what it waits for."""
+"""One loaded session: its ledger and authority, who holds its producers, and what it waits for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
 
-from .authority import Authority, Batch
+from .authority import Authority
 from .commands import next_deadline_ns
 from .holds import Target
 from .hub import Feed
+from .ledger import Batch, Ledger
 from .liveness import LivenessWatch, Verdict
 from .ports import Refusal
 from .stores.base import StoredSession, StoreError
@@ -92,15 +93,14 @@ class LoadedSession:
         state = SessionState(session, epoch) if stored is None else stored.state
         state.epoch = epoch
         self.feed = Feed(session, state, limits, () if stored is None else stored.history)
-        self.authority = Authority(
+        self.ledger = Ledger(
             self.feed,
             {} if stored is None else stored.producers,
-            limits,
             values=() if stored is None else stored.values,
             size=0 if stored is None else stored.size,
             retired=0 if stored is None else stored.retired,
-            node=node,
         )
+        self.authority = Authority(self.ledger, limits, node=node)
         self.watch = LivenessWatch(timing)
         self.verdicts: dict[str, Verdict] = {}
         self.goodbyes: set[str] = set()
@@ -128,13 +128,13 @@ class LoadedSession:
         each other for ever.
         """
         for name in [one for one in self.verdicts if one not in self.holders]:
-            position = self.authority.position(name)
+            position = self.ledger.position(name)
             if not ours("" if position is None else position.node):
                 self.watch.closed(name)
                 del self.verdicts[name]
-        facts = self.authority.facts
+        facts = self.ledger.facts
         for producer in facts.producers.values():
-            position = self.authority.position(producer.id)
+            position = self.ledger.position(producer.id)
             if producer.id in self.watch or not ours("" if position is None else position.node):
                 continue
             if producer.closed or (producer.liveness == "lost" and producer.id not in facts.open_of):
@@ -157,9 +157,9 @@ class LoadedSession:
             or self.holders
             or len(self.watch)
             or self.retry_at is not None
-            or self.authority.uncommitted
+            or self.ledger.uncommitted
             or self.behind
-            or self.authority.facts.pending
+            or self.ledger.facts.pending
         )
 
     @property
@@ -211,7 +211,7 @@ class LoadedSession:
         self.goodbyes.clear()
         if not self.verdicts:
             return
-        open_of = self.authority.facts.open_of
+        open_of = self.ledger.facts.open_of
         self.verdicts = {
             one: verdict for one, verdict in self.verdicts.items() if verdict != "crashed" or one in open_of
         }
@@ -228,9 +228,9 @@ class LoadedSession:
             Refusal: it failed.
             Superseded: another node was first, and what was at the tail is void: to be done again.
         """
-        if self.authority.uncommitted:
+        if self.ledger.uncommitted:
             future: Future[None] = get_running_loop().create_future()
-            (self.waiters if self.authority.open else self.flight).append(future)
+            (self.waiters if self.ledger.open else self.flight).append(future)
             await future
 
     def resolve(self, failure: Refusal | Superseded | None) -> None:
@@ -262,7 +262,7 @@ class LoadedSession:
 
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""
-        batch = None if self.behind else self.authority.take_batch()
+        batch = None if self.behind else self.ledger.take_batch()
         if batch is not None:
             batch.commit.version = self.version
             self.flight, self.waiters = self.waiters, []

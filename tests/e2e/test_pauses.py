@@ -142,7 +142,7 @@ class Stage:
         real = Authority.crash
 
         def crash(authority: Authority, producer: str, now_ns: int) -> int:
-            self.crashes.append((authority.session, self.world.now))
+            self.crashes.append((authority.ledger.session, self.world.now))
             return real(authority, producer, now_ns)
 
         monkeypatch.setattr(Authority, "crash", crash)

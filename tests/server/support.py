@@ -15,10 +15,10 @@ from wsmonitor.protocol.digest import entity_hash
 from wsmonitor.protocol.entities import Command, ErrorInfo, Value
 from wsmonitor.protocol.messages import Event, Hold, Position, Presence, PublishOpen, PublishOpened
 from wsmonitor.protocol.reducer import SessionState, decode_entity
-from wsmonitor_server.authority import Authority, Batch
 from wsmonitor_server.clock import ManualClock
 from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.framing import Delivery
+from wsmonitor_server.ledger import Batch, Ledger
 from wsmonitor_server.ports import ProducerHandle
 from wsmonitor_server.stores.base import Store
 from wsmonitor_server.stores.memory import MemoryStore
@@ -206,13 +206,13 @@ def engine_on(store: Store | None = None, **options: Any) -> tuple[SessionEngine
     return engine, clock
 
 
-def check_batch(authority: Authority, batch: Batch) -> None:
+def check_batch(ledger: Ledger, batch: Batch) -> None:
     """What holds of every batch that was just taken with nothing else in flight: its parts say the same.
 
     Events and entities have the seq that they are numbered with; what the store gets is what the events do to
     the head.
     """
-    commit, head = batch.commit, authority.feed.state
+    commit, head = batch.commit, ledger.feed.state
     after = head.copy()
     assert (commit.session, commit.epoch, commit.expected_head) == (head.topic, head.epoch, head.seq)
     written: dict[tuple[str, str], bytes] = {}
@@ -235,15 +235,15 @@ def check_batch(authority: Authority, batch: Batch) -> None:
             written.pop(gone, None)
             dropped.add(gone)
     assert (commit.entities, commit.drops) == (written, dropped)
-    assert (commit.digest, authority.tail) == (after.digest, after.seq)
+    assert (commit.digest, ledger.tail) == (after.digest, after.seq)
     assert batch.size == sum(len(encoded) for _, encoded in commit.events)
     assert batch.acks == {name: position.accepted for name, position in commit.producers.items()}
     assert (commit.listing, commit.attention) == (
-        authority.facts.listing(authority.size),
-        authority.facts.attention,
+        ledger.facts.listing(ledger.size),
+        ledger.facts.attention,
     )
     for kind, entity in after:
-        assert authority.get(kind, entity.id) == entity
+        assert ledger.get(kind, entity.id) == entity
 
 
 def text_value(text: str) -> Value:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from typing import Any
 
-import msgspec
 import pytest
 
 from wsmonitor.protocol.changes import (
@@ -20,17 +19,16 @@ from wsmonitor.protocol.changes import (
     StepChange,
     Unreadable,
 )
-from wsmonitor.protocol.codec import decode_event, encode, encode_record
+from wsmonitor.protocol.codec import encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.entities import Command, Link, LogRecord, Progress, Step, Value
-from wsmonitor.protocol.errors import ProtocolError
 from wsmonitor.protocol.reducer import SessionState
 from wsmonitor.protocol.states import TRANSITIONS, may_follow
-from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.authority import Authority
 from wsmonitor_server.facts import Facts
-from wsmonitor_server.hub import Feed, Numbered
+from wsmonitor_server.hub import Feed
+from wsmonitor_server.ledger import Batch, Ledger
 from wsmonitor_server.merge import Rejection, _check, context_of
-from wsmonitor_server.stores.base import ProducerPosition
 
 from .support import check_batch, large_value, text_value
 
@@ -43,7 +41,8 @@ class Desk:
     def __init__(self, **limits: int) -> None:
         self.limits = Limits(**limits)
         self.feed = Feed("s", SessionState("s", "e"), self.limits)
-        self.authority = Authority(self.feed, {}, self.limits)
+        self.ledger = Ledger(self.feed, {})
+        self.authority = Authority(self.ledger, self.limits)
         self.numbers: dict[str, int] = {}
         for producer in ("p", "q"):
             self.authority.open_producer(producer, "alice", "", NOW)
@@ -59,11 +58,11 @@ class Desk:
         return [] if batch is None else [error.code for _, _, error in batch.rejections]
 
     def commit(self) -> Batch | None:
-        batch = self.authority.take_batch()
+        batch = self.ledger.take_batch()
         if batch is not None:
-            check_batch(self.authority, batch)
-            bytes_before, size_before = self.bytes, self.authority._head_bytes
-            self.authority.committed(batch)
+            check_batch(self.ledger, batch)
+            bytes_before, size_before = self.bytes, self.ledger._head_bytes
+            self.ledger.committed(batch)
             assert batch.commit.digest == self.state.digest
             assert batch.entity_bytes - size_before == self.bytes - bytes_before
         return batch
@@ -167,7 +166,7 @@ def test_assertion_of_what_is_so_makes_no_event() -> None:
     seq = desk.state.seq
     assert desk.take(a_session(), a_step(state="running", metrics={"a": 1})) == []
     assert desk.state.seq == seq
-    assert desk.authority.positions["p"].accepted == 4
+    assert desk.ledger.positions["p"].accepted == 4
 
 
 def test_times_are_the_server_s_where_the_producer_names_none() -> None:
@@ -204,9 +203,9 @@ def test_times_are_the_server_s_where_the_producer_names_none() -> None:
 def test_what_is_refused_changes_nothing(change: Change, code: str) -> None:
     desk = Desk()
     desk.take(a_session())
-    before = (desk.state.seq, desk.state.digest, desk.authority.facts.steps.total())
+    before = (desk.state.seq, desk.state.digest, desk.ledger.facts.steps.total())
     assert desk.take(change, uploaded={"0" * 64}) == [code]
-    assert (desk.state.seq, desk.state.digest, desk.authority.facts.steps.total()) == before
+    assert (desk.state.seq, desk.state.digest, desk.ledger.facts.steps.total()) == before
 
 
 def test_boolean_and_safe_integers_are_fine() -> None:
@@ -222,7 +221,7 @@ def test_large_value_must_be_uploaded_first() -> None:
     assert desk.take(a_step(output=value), uploaded={value.sha256}) == []
     assert desk.authority.missing_uploads([a_step("b", input=value)]) == set()
     assert desk.take(a_step("b", input=value)) == []
-    assert desk.authority.size > 9000
+    assert desk.ledger.size > 9000
 
 
 def test_value_is_released_when_neither_state_nor_history_refers_to_it() -> None:
@@ -296,9 +295,9 @@ def test_only_the_next_number_is_taken() -> None:
     with pytest.raises(Rejection) as caught:
         desk.authority.publish("p", 2, [a_session()], NOW)
     assert caught.value.code == "out_of_sequence"
-    assert not desk.authority.uncommitted
+    assert not desk.ledger.uncommitted
     desk.take(a_session(), SkippedChange(first=2, last=9, count=8), ChainChange(id="c", name="c"))
-    assert desk.authority.positions["p"].accepted == 10
+    assert desk.ledger.positions["p"].accepted == 10
     # The same again, and one more: only that one is new.
     again: list[Change] = [
         SkippedChange(first=2, last=9, count=8),
@@ -307,7 +306,7 @@ def test_only_the_next_number_is_taken() -> None:
     ]
     desk.authority.publish("p", 2, again, NOW)
     desk.commit()
-    assert desk.authority.positions["p"].accepted == 11
+    assert desk.ledger.positions["p"].accepted == 11
     assert desk.state.chains["c"].name == "c"
     assert set(desk.state.steps) == {"n"}
 
@@ -316,35 +315,35 @@ def test_change_is_judged_by_what_is_not_committed_yet() -> None:
     desk = Desk()
     authority = desk.authority
     authority.publish("p", 1, [a_session(), a_step(state="running")], NOW)
-    first = authority.take_batch()
+    first = authority.ledger.take_batch()
     authority.publish("p", 3, [StepChange(id="a", state="failed")], NOW)
     authority.publish("p", 4, [StepChange(id="a", state="running")], NOW)
     assert desk.state.seq == 2, "nothing is committed"
-    second = authority.take_batch()
+    second = authority.ledger.take_batch()
     assert first is not None
     assert second is not None
     assert [error.code for _, _, error in second.rejections] == ["illegal_transition"]
-    authority.committed(first)
-    step = authority.get("step", "a")
+    authority.ledger.committed(first)
+    step = authority.ledger.get("step", "a")
     assert isinstance(step, Step)
     assert (desk.state.steps["a"].state, step.state) == ("running", "failed")
-    authority.committed(second)
+    authority.ledger.committed(second)
     assert desk.state.steps["a"].state == "failed"
-    assert not authority.uncommitted
+    assert not authority.ledger.uncommitted
 
 
 def test_rollback_forgets_the_tail_and_takes_the_same_again() -> None:
     desk = Desk()
     desk.take(a_session())
-    digest, listing = desk.state.digest, desk.authority.facts.listing(0)
+    digest, listing = desk.state.digest, desk.ledger.facts.listing(0)
     changes: list[Change] = [a_step(state="running"), ProblemChange(id="e", code="c", message="m")]
     desk.authority.publish("p", 2, changes, NOW)
-    assert desk.authority.take_batch() is not None
+    assert desk.ledger.take_batch() is not None
     desk.authority.publish("p", 4, [a_step("more")], NOW)
-    desk.authority.rollback()
-    assert not desk.authority.uncommitted
-    assert (desk.state.digest, desk.authority.facts.listing(0)) == (digest, listing)
-    assert desk.authority.position("p") == desk.authority.positions["p"]
+    desk.ledger.rollback()
+    assert not desk.ledger.uncommitted
+    assert (desk.state.digest, desk.ledger.facts.listing(0)) == (digest, listing)
+    assert desk.ledger.position("p") == desk.ledger.positions["p"]
     desk.authority.publish("p", 2, changes, NOW)
     batch = desk.commit()
     assert batch is not None
@@ -356,10 +355,10 @@ def test_what_a_failed_commit_takes_back_is_as_if_it_had_never_been() -> None:
     """The session itself, steps of all kinds, errors beyond the limit, commands that end and that begin."""
     desk = Desk(problems=2, commands=1)
     authority = desk.authority
-    empty = vars(Facts(desk.state, authority.facts.entity_bytes))
+    empty = vars(Facts(desk.state, authority.ledger.facts.entity_bytes))
     authority.publish("p", 1, [a_session()], NOW)
-    authority.rollback()
-    assert plain_facts(vars(authority.facts)) == plain_facts(empty)
+    authority.ledger.rollback()
+    assert plain_facts(vars(authority.ledger.facts)) == plain_facts(empty)
     keys = [f"{number:032x}" for number in range(4)]
 
     def command(number: int, state: str = "requested") -> Command:
@@ -378,11 +377,11 @@ def test_what_a_failed_commit_takes_back_is_as_if_it_had_never_been() -> None:
     authority.crash("q", NOW)
     for number in range(3):
         authority.add_command(command(number), NOW)
-    pending = authority.get("command", keys[0])
+    pending = authority.ledger.get("command", keys[0])
     assert isinstance(pending, Command)
     authority.end_command(pending, "expired", "", NOW)
     desk.commit()
-    before = vars(Facts(desk.state, authority.facts.entity_bytes))
+    before = vars(Facts(desk.state, authority.ledger.facts.entity_bytes))
     authority.publish(
         "p",
         desk.numbers["p"],
@@ -396,15 +395,15 @@ def test_what_a_failed_commit_takes_back_is_as_if_it_had_never_been() -> None:
         NOW,
     )
     for number in (1, 2):
-        ended = authority.get("command", keys[number])
+        ended = authority.ledger.get("command", keys[number])
         assert isinstance(ended, Command)
         authority.end_command(ended, "expired", "", NOW)
     authority.add_command(command(3), NOW)
     authority.crash("p", NOW)
-    authority.rollback()
-    assert plain_facts(vars(authority.facts)) == plain_facts(before)
+    authority.ledger.rollback()
+    assert plain_facts(vars(authority.ledger.facts)) == plain_facts(before)
     assert authority.owned_open("p") == [(kind, desk.authority.work(kind, ident)) for kind, ident in OPEN]
-    batch = authority.take_batch()
+    batch = authority.ledger.take_batch()
     assert batch is None
 
 
@@ -450,7 +449,7 @@ def test_facts_follow_from_the_entities() -> None:
         StepChange(id="a", output=None, state="succeeded"),
         uploaded={value.sha256},
     )
-    counted = desk.authority.facts
+    counted = desk.ledger.facts
     built = type(counted)(desk.state, counted.entity_bytes)
     assert (+counted.steps, counted.open_of) == (+built.steps, built.open_of)
     for name in ("problems", "pending", "finished", "references", "value_bytes"):
@@ -483,7 +482,7 @@ def test_a_producer_id_belongs_to_who_opened_it_first() -> None:
     with pytest.raises(Rejection) as caught:
         desk.authority.open_producer("p", "eve", "", NOW)
     assert caught.value.code == "forbidden"
-    assert not desk.authority.uncommitted
+    assert not desk.ledger.uncommitted
 
 
 def test_who_comes_back_after_another_holder_is_fenced_and_who_is_the_same_is_not() -> None:
@@ -503,7 +502,7 @@ def test_whose_liveness_is_told_has_to_be_a_producer() -> None:
     desk = Desk()
     desk.authority.set_liveness("nobody", "lost", NOW)
     desk.authority.set_liveness("p", "live", NOW)
-    assert not desk.authority.uncommitted, "and has to have changed"
+    assert not desk.ledger.uncommitted, "and has to have changed"
     desk.authority.set_liveness("p", "stale", NOW)
     desk.authority.set_liveness("p", "stale", NOW, closed=True)
     batch = desk.commit()
@@ -536,7 +535,7 @@ def test_dropped_changes_are_told_as_one_problem_and_take_their_numbers() -> Non
     [problem] = desk.state.problems.values()
     assert (problem.severity, problem.code, problem.producer) == ("warning", "skipped", "p")
     assert "1,234 changes" in problem.message
-    position = desk.authority.position("p")
+    position = desk.ledger.position("p")
     assert position is not None
     assert position.accepted == 5
 
@@ -552,12 +551,12 @@ def test_a_mark_of_dropped_changes_that_is_wrong_takes_its_own_number_and_no_oth
     assert desk.take(*wrong, a_step("behind")) == ["bad_message"] * 3
     assert set(desk.state.steps) == {"behind"}
     assert desk.state.problems == {}
-    position = desk.authority.position("p")
+    position = desk.ledger.position("p")
     assert position is not None
     assert position.accepted == 4
     desk.numbers["p"] = 1
     assert desk.take(*wrong, a_step("behind")) == [], "sent again, they are passed over"
-    assert desk.authority.position("p") == position
+    assert desk.ledger.position("p") == position
 
 
 def test_only_the_commands_that_a_lost_producer_had_accepted_are_unknown() -> None:
@@ -581,9 +580,9 @@ def test_only_the_commands_that_a_lost_producer_had_accepted_are_unknown() -> No
 
 def test_a_batch_without_events_tells_the_store_of_a_new_epoch() -> None:
     desk = Desk()
-    assert not desk.authority.open
-    desk.authority.touch()
-    assert desk.authority.open
+    assert not desk.ledger.open
+    desk.ledger.touch()
+    assert desk.ledger.open
     batch = desk.commit()
     assert batch is not None
     assert (batch.events, batch.commit.epoch) == ([], "e")
@@ -598,7 +597,7 @@ def test_the_store_forgets_history_now_and_then_and_not_with_each_event() -> Non
         batch = desk.commit()
         assert batch is not None
         if batch.commit.first_kept:
-            told.append((batch.commit.first_kept, desk.authority.tail))
+            told.append((batch.commit.first_kept, desk.ledger.tail))
     assert len(told) == 2
     assert told[1][0] - told[0][0] == 256
     for first, tail in told:
@@ -608,19 +607,19 @@ def test_the_store_forgets_history_now_and_then_and_not_with_each_event() -> Non
 def test_after_a_commit_that_nobody_knows_of_it_goes_on_from_what_the_store_has() -> None:
     desk = Desk()
     desk.take(a_session(), a_step("a", state="running"))
-    positions = dict(desk.authority.positions)
+    positions = dict(desk.ledger.positions)
     desk.take(a_step("lost", state="failed"))
     desk.authority.publish("p", 4, [a_step("in flight")], NOW)
     loaded = SessionState("s", "e2")
     for kind, entity in desk.state:
         if entity.id != "lost":
             loaded.put(kind, entity)
-    desk.authority.restart(loaded, positions, retired=7, size=100)
+    desk.ledger.restart(loaded, positions, retired=7, size=100)
     authority = desk.authority
-    assert (authority.epoch, authority.tail, authority.uncommitted) == ("e2", 0, False)
-    assert (authority.retired, authority.size) == (7, 100)
-    assert (set(authority.facts.steps), authority.facts.problem) == ({"running"}, "")
-    position = authority.position("p")
+    assert (authority.ledger.epoch, authority.ledger.tail, authority.ledger.uncommitted) == ("e2", 0, False)
+    assert (authority.ledger.retired, authority.ledger.size) == (7, 100)
+    assert (set(authority.ledger.facts.steps), authority.ledger.facts.problem) == ({"running"}, "")
+    position = authority.ledger.position("p")
     assert position is not None
     assert position.accepted == 2, "what was lost is asked for again"
     authority.publish("p", 3, [a_step("again")], NOW)
@@ -640,7 +639,7 @@ def test_the_first_failure_that_no_attempt_has_repaired_is_the_problem() -> None
         a_step("a", state="failed", reason="first", step_key="k"),
         a_step("b", state="failed", reason="second"),
     )
-    facts = desk.authority.facts
+    facts = desk.ledger.facts
     assert facts.problem == "first"
     desk.take(a_step("a2", state="succeeded", step_key="k", attempt=2))
     assert facts.problem == "second"
@@ -654,10 +653,10 @@ def test_a_repair_that_is_taken_back_repairs_nothing() -> None:
     authority = desk.authority
     repair = a_step("a2", state="succeeded", step_key="k", attempt=2)
     authority.publish("p", 3, [repair], NOW)
-    assert authority.take_batch() is not None
-    assert authority.facts.problem == ""
-    authority.rollback()
-    assert authority.facts.problem == "first"
+    assert authority.ledger.take_batch() is not None
+    assert authority.ledger.facts.problem == ""
+    authority.ledger.rollback()
+    assert authority.ledger.facts.problem == "first"
     # The failure and its repair in one commit that fails.
     both = [
         a_step("b", state="failed", reason="later", step_key="l"),
@@ -666,105 +665,22 @@ def test_a_repair_that_is_taken_back_repairs_nothing() -> None:
     desk.numbers["p"] = 3
     desk.take(repair)
     authority.publish("p", 4, both, NOW)
-    assert authority.facts.problem == ""
-    authority.rollback()
-    anew = Facts(desk.state, authority.facts.entity_bytes)
-    assert (authority.facts.problem, anew.problem) == ("", "")
-    assert plain_facts(vars(authority.facts)) == plain_facts(vars(anew))
+    assert authority.ledger.facts.problem == ""
+    authority.ledger.rollback()
+    anew = Facts(desk.state, authority.ledger.facts.entity_bytes)
+    assert (authority.ledger.facts.problem, anew.problem) == ("", "")
+    assert plain_facts(vars(authority.ledger.facts)) == plain_facts(vars(anew))
 
 
 def test_what_is_taken_back_may_have_come_and_gone_meanwhile() -> None:
     desk = Desk(problems=1)
     desk.take(a_session())
-    before = plain_facts(vars(Facts(desk.state, desk.authority.facts.entity_bytes)))
+    before = plain_facts(vars(Facts(desk.state, desk.ledger.facts.entity_bytes)))
     desk.authority.open_producer("r", "alice", "", NOW)
     desk.authority.publish(
         "p", 2, [ProblemChange(id=ident, code="c", message="m", severity="info") for ident in "xy"], NOW
     )
-    assert desk.authority.facts.problem == "", "what is no error is no failure"
-    desk.authority.rollback()
-    assert plain_facts(vars(desk.authority.facts)) == before
-    assert "r" not in desk.authority.facts.producers
-
-
-class Twin:
-    """Two authorities of one session, at two nodes: what the first commits, the second adopts."""
-
-    def __init__(self, **limits: int) -> None:
-        self.desk = Desk(**limits)
-        self.feed = Feed("s", SessionState("s", "e"), self.desk.limits)
-        self.other = Authority(self.feed, {}, self.desk.limits)
-        self.adopt([kept.encoded for kept in self.desk.feed.history], self.desk.authority.positions)
-
-    def adopt(
-        self, events: list[bytes], producers: dict[str, ProducerPosition], **more: Any
-    ) -> list[Numbered]:
-        adopted = self.other.adopt(events, producers, **more)
-        assert (self.feed.state.digest, self.feed.state.seq) == (self.desk.state.digest, self.desk.state.seq)
-        assert self.other.positions == self.desk.authority.positions
-        assert not self.other.uncommitted
-        assert self.other.size == self.desk.authority.size
-        return adopted
-
-    def take(self, *changes: Change) -> None:
-        before = self.desk.state.seq
-        self.desk.take(*changes)
-        events = self.desk.feed.since(before)
-        told = self.adopt(events, dict(self.desk.authority.positions))
-        assert [one.encoded for one in told] == events
-
-
-def test_what_another_node_has_committed_becomes_the_head() -> None:
-    twin = Twin()
-    twin.take(a_session(), a_step("a"), a_step("b", state="running"))
-    twin.take(a_step("a", state="succeeded"), SkippedChange(first=5, last=7, count=3))
-    twin.desk.numbers["p"] = 8
-    twin.take(a_step("a", state="running"))  # refused: it moves the position, and makes no event
-    # From here on it is judged by the same facts: who owns what, and what is open.
-    assert twin.other.owned_open("p") == twin.desk.authority.owned_open("p")
-    twin.other.publish("p", 9, [a_step("b", state="succeeded")], NOW)
-    batch = twin.other.take_batch()
-    assert batch is not None
-    check_batch(twin.other, batch)
-
-
-def test_values_and_old_commands_that_another_node_has_let_go_of_are_let_go_of() -> None:
-    twin = Twin()
-    value = large_value(b"x" * 10)
-    twin.desk.take(a_session())
-    twin.desk.authority.publish("p", 2, [a_step(output=value)], NOW, uploaded={value.sha256})
-    twin.desk.commit()
-    twin.desk.take(producer="q")
-    twin.desk.numbers["p"] = 3
-    twin.adopt(twin.desk.feed.since(2), dict(twin.desk.authority.positions), retired=2)
-    assert twin.other.retired == 2
-    twin.take(a_step(output=text_value("small")))
-    assert list(twin.other._released) == [value.sha256]
-    twin.adopt([], {}, released={value.sha256})
-    assert not twin.other._released
-
-
-def test_what_does_not_follow_the_head_is_not_adopted() -> None:
-    twin = Twin()
-    twin.desk.take(a_session(), a_step())
-    events = twin.desk.feed.since(2)
-    before = twin.feed.state.digest
-    again = encode(msgspec.structs.replace(decode_event(events[0]), epoch="another"))
-    unknown = encode(msgspec.structs.replace(decode_event(events[0]), kind="of a later version"))
-    for wrong in (events[1:], [events[0], events[0]], [again], [unknown]):
-        with pytest.raises(ProtocolError, match="does not follow"):
-            twin.other.adopt(wrong, {})
-        assert not twin.other.uncommitted
-        assert twin.feed.state.digest == before
-    twin.adopt(events, dict(twin.desk.authority.positions))
-
-
-def test_a_batch_is_on_its_way_until_it_is_committed_or_thrown_away() -> None:
-    desk = Desk()
-    assert not desk.authority.committing
-    desk.authority.publish("p", 1, [a_session()], NOW)
-    assert not desk.authority.committing
-    desk.authority.take_batch()
-    assert desk.authority.committing
-    desk.authority.rollback()
-    assert not desk.authority.committing
+    assert desk.ledger.facts.problem == "", "what is no error is no failure"
+    desk.ledger.rollback()
+    assert plain_facts(vars(desk.ledger.facts)) == before
+    assert "r" not in desk.ledger.facts.producers

@@ -125,22 +125,22 @@ def command_refusals(desk: Desk) -> list[ErrorInfo]:
 
 
 def refused(desk: Desk, code: str, message: str, producer: str, subject: str, **more: Any) -> None:
-    before = desk.authority.position(producer)
+    before = desk.ledger.position(producer)
     with pytest.raises(Rejection) as caught:
         desk.authority.open_producer(producer, subject, "", NOW, **more)
     assert (caught.value.code, caught.value.message) == (code, message)
-    assert desk.authority.position(producer) == before
-    assert not desk.authority.uncommitted
+    assert desk.ledger.position(producer) == before
+    assert not desk.ledger.uncommitted
 
 
 def test_a_producer_is_one_subjects() -> None:
     desk = Desk()
     refused(desk, "forbidden", "this producer id belongs to another subject", "p", "bob")
     desk.authority.open_producer("new", "bob", "", NOW)
-    refused_before_commit = desk.authority.position("new")
+    refused_before_commit = desk.ledger.position("new")
     with pytest.raises(Rejection):
         desk.authority.open_producer("new", "alice", "", NOW)
-    assert desk.authority.position("new") == refused_before_commit
+    assert desk.ledger.position("new") == refused_before_commit
 
 
 TAKEN = [
@@ -164,13 +164,13 @@ def test_who_comes_back_after_another_is_fenced(
     epoch: int, there: str, holder: str, held: int, taken: bool
 ) -> None:
     desk = Desk()
-    desk.authority.positions["p"] = ProducerPosition("p", "alice", epoch, 7, there)
+    desk.ledger.positions["p"] = ProducerPosition("p", "alice", epoch, 7, there)
     if taken:
         message = "another holder opened this producer since"
         refused(desk, "fenced", message, "p", "alice", holder=holder, held=held)
     else:
         desk.authority.open_producer("p", "alice", "", NOW, holder=holder, held=held)
-        assert desk.authority.position("p") == ProducerPosition("p", "alice", epoch + 1, 7, holder)
+        assert desk.ledger.position("p") == ProducerPosition("p", "alice", epoch + 1, 7, holder)
 
 
 def test_what_an_opening_writes_and_keeps() -> None:
@@ -184,12 +184,12 @@ def test_what_an_opening_writes_and_keeps() -> None:
     assert decode_event(batch.events[0].encoded).ts == "5"
     position = ProducerPosition("n", "bob", 1, 0, "h")
     assert batch.commit.producers == {"n": position}
-    assert desk.authority.positions["n"] == position
+    assert desk.ledger.positions["n"] == position
     desk.numbers["n"] = 1
     desk.take(a_step("x"), producer="n")
-    assert desk.authority.positions["n"] == ProducerPosition("n", "bob", 1, 1, "h")
+    assert desk.ledger.positions["n"] == ProducerPosition("n", "bob", 1, 1, "h")
     assert desk.authority.open_producer("n", "bob", "", 6).epoch == 2
-    assert desk.authority.position("n") == ProducerPosition("n", "bob", 2, 1, "")
+    assert desk.ledger.position("n") == ProducerPosition("n", "bob", 2, 1, "")
 
 
 @pytest.mark.parametrize(("holder", "abandoned"), [("other", True), ("h", False)])
@@ -222,7 +222,7 @@ def test_liveness_is_written_when_it_is_another() -> None:
     authority.set_liveness("nobody", "lost", 5)
     authority.set_liveness("p", "live", 5)
     authority.set_liveness("p", "live", 5, closed=False)
-    assert not authority.uncommitted
+    assert not authority.ledger.uncommitted
     before = desk.state.producers["p"]
     authority.set_liveness("p", "stale", 6)
     desk.commit()
@@ -351,7 +351,7 @@ def test_a_spool_that_was_full_is_a_problem_of_the_session() -> None:
             seq=3,
         )
     }
-    assert desk.authority.positions["p"].accepted == 1200
+    assert desk.ledger.positions["p"].accepted == 1200
 
 
 def test_the_id_of_such_a_problem_is_an_id_whatever_the_producers_is() -> None:
@@ -382,7 +382,7 @@ def test_a_mark_of_dropped_changes_moves_the_numbers_only_where_it_fits(
     desk = Desk()
     assert desk.take(change, a_step("next")) == ([] if code is None else [code])
     accepted = (1 if code else change.last) + 1
-    assert desk.authority.positions["p"].accepted == accepted
+    assert desk.ledger.positions["p"].accepted == accepted
     assert list(desk.state.steps) == ["next"]
 
 
@@ -442,18 +442,18 @@ def test_a_commands_record_is_found_on_its_way_out() -> None:
         authority.add_command(a_command(key), NOW)
     authority.end_command(a_command(), "expired", "too late", 60)
     desk.commit()
-    assert authority.retired == 0
+    assert authority.ledger.retired == 0
     authority.end_command(a_command("1" * 32), "rejected", "", 61)
     assert authority.command("2" * 32) is None
     gone = authority.command(KEY)
     assert gone is not None
     assert (gone.state, gone.reason, gone.ended) == ("expired", "too late", "60")
-    assert (authority.get("command", KEY), authority.retired) == (None, 1)
-    batch = authority.take_batch()
+    assert (authority.ledger.get("command", KEY), authority.ledger.retired) == (None, 1)
+    batch = authority.ledger.take_batch()
     assert batch is not None
     assert authority.command(KEY) == gone
-    authority.touch()  # another one is being filled meanwhile
-    assert (authority.command(KEY), authority.retired) == (gone, 1)
-    authority.committed(batch)
-    assert (authority.command(KEY), authority.retired) == (None, 1)
+    authority.ledger.touch()  # another one is being filled meanwhile
+    assert (authority.command(KEY), authority.ledger.retired) == (gone, 1)
+    authority.ledger.committed(batch)
+    assert (authority.command(KEY), authority.ledger.retired) == (None, 1)
     assert set(desk.state.commands) == {"1" * 32}

@@ -54,11 +54,11 @@ def ask(made: Desk, message: CommandRequest, retired: Command | None = None) -> 
 def refused(
     made: Desk, message: CommandRequest, code: str, words: str, retired: Command | None = None
 ) -> None:
-    tail = made.authority.tail
+    tail = made.authority.ledger.tail
     with pytest.raises(Rejection) as caught:
         ask(made, message, retired)
     assert (caught.value.code, caught.value.message) == (code, words)
-    assert made.authority.tail == tail, "nothing was recorded"
+    assert made.authority.ledger.tail == tail, "nothing was recorded"
 
 
 def test_what_is_recorded_is_all_that_was_asked() -> None:
@@ -75,7 +75,7 @@ def test_what_is_recorded_is_all_that_was_asked() -> None:
         via="the notebook",
         deadline=str(NOW + 1_500_000_000),
         requested=str(NOW),
-        seq=made.authority.tail,
+        seq=made.authority.ledger.tail,
     )
     made.commit()
     assert made.state.commands == {command.id: command}
@@ -194,7 +194,7 @@ def test_how_many_may_wait_and_how_many_there_may_be() -> None:
         command, _ = ask(made, a_request(key))
         made.authority.end_command(command, "expired", "", NOW)
     made.commit()
-    assert (made.authority.retired, len(made.authority.facts.finished)) == (1, 1)
+    assert (made.authority.ledger.retired, len(made.authority.ledger.facts.finished)) == (1, 1)
     ask(made, a_request(3))
     refused(made, a_request(4), "limit_exceeded", "this session has had 3 commands")
 

@@ -24,9 +24,10 @@ from wsmonitor.protocol.codec import decode_event, encode_record
 from wsmonitor.protocol.defaults import Limits
 from wsmonitor.protocol.messages import Event, Position, SyncPage
 from wsmonitor.protocol.reducer import SessionState
-from wsmonitor_server.authority import Authority, Batch
+from wsmonitor_server.authority import Authority
 from wsmonitor_server.facts import Facts
 from wsmonitor_server.hub import Feed
+from wsmonitor_server.ledger import Batch, Ledger
 from wsmonitor_server.sync import TopicSync
 
 from .support import Listener, text_value
@@ -112,7 +113,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.feed = Feed("s", SessionState("s", "e"), LIMITS)
-        self.authority = Authority(self.feed, {}, LIMITS)
+        self.ledger = Ledger(self.feed, {})
+        self.authority = Authority(self.ledger, LIMITS)
         self.flight: Batch | None = None
         self.now = 1_000
         self.sent: dict[str, list[Change]] = {producer: [] for producer in PRODUCERS}
@@ -131,7 +133,7 @@ class Machine(RuleBasedStateMachine):
 
     def send(self, producer: str) -> None:
         """Send what is not acknowledged (again)."""
-        accepted = self.authority.positions[producer].accepted
+        accepted = self.ledger.positions[producer].accepted
         changes = self.sent[producer][accepted:]
         if changes:
             self.authority.publish(producer, accepted + 1, changes, self.now)
@@ -171,13 +173,13 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.flight is None)
     @rule()
     def begin_commit(self) -> None:
-        self.flight = self.authority.take_batch()
+        self.flight = self.ledger.take_batch()
 
     @precondition(lambda self: self.flight is not None)
     @rule()
     def end_commit(self) -> None:
         assert self.flight is not None
-        self.authority.committed(self.flight)
+        self.ledger.committed(self.flight)
         assert self.flight.commit.digest == self.feed.state.digest, "the store's word on what it has"
         self.flight = None
 
@@ -194,8 +196,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def fail_commit(self) -> None:
         self.flight = None
-        self.authority.rollback()
-        counted, built = self.authority.facts, Facts(self.feed.state, 0)
+        self.ledger.rollback()
+        counted, built = self.ledger.facts, Facts(self.feed.state, 0)
         assert list(counted.problems) == list(built.problems), "in the order in which they came"
         assert (counted.session, counted.problem) == (built.session, built.problem)
         self.tail_is_the_head_when_nothing_is_open()
@@ -266,14 +268,14 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def tail_is_the_head_when_nothing_is_open(self) -> None:
         authority, state = self.authority, self.feed.state
-        if authority.uncommitted:
+        if authority.ledger.uncommitted:
             return
-        assert authority.tail == state.seq
+        assert authority.ledger.tail == state.seq
         for producer in PRODUCERS:
-            assert authority.position(producer) == authority.positions[producer]
+            assert authority.ledger.position(producer) == authority.ledger.positions[producer]
         for kind, entity in state:
-            assert authority.get(kind, entity.id) is entity
-        counted, built = authority.facts, Facts(state, authority.facts.entity_bytes)
+            assert authority.ledger.get(kind, entity.id) is entity
+        counted, built = authority.ledger.facts, Facts(state, authority.ledger.facts.entity_bytes)
         assert (+counted.steps, counted.open_of) == (+built.steps, built.open_of)
         assert +counted.crashed_of == +built.crashed_of
         assert counted.problems.keys() == built.problems.keys()
@@ -289,13 +291,13 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def acknowledged_is_a_prefix_of_what_was_sent(self) -> None:
         for producer in PRODUCERS:
-            assert self.authority.positions[producer].accepted <= len(self.sent[producer])
+            assert self.ledger.positions[producer].accepted <= len(self.sent[producer])
 
     def teardown(self) -> None:
         """When traffic stops, everything was taken once, and everybody agrees."""
         self.commit()
         for producer in PRODUCERS:
-            assert self.authority.positions[producer].accepted == len(self.sent[producer])
+            assert self.ledger.positions[producer].accepted == len(self.sent[producer])
         for name in OBSERVERS:
             self.whole_sync(name)
         self.live_observers_agree()

@@ -52,7 +52,7 @@ class Cluster:
                 await engine.settle()
             await asyncio.sleep(0)
             busy = any(store.waiting for store in self.stores.values()) or any(
-                one.authority.uncommitted or one.behind
+                one.ledger.uncommitted or one.behind
                 for engine in self.engines.values()
                 for one in engine._sessions.values()
             )

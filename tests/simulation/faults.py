@@ -259,7 +259,7 @@ def _same_epoch(real: Any) -> Any:
 def _epoch_goes_on(real: Any) -> Any:
     async def reload(self: SessionEngine, loaded: Any) -> None:
         # The error is taken for "nothing was written", which nobody knows.
-        loaded.authority.rollback()
+        loaded.ledger.rollback()
 
     return reload
 

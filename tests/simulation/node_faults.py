@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from wsmonitor_server.authority import Authority
+from wsmonitor_server.ledger import Ledger
 from wsmonitor_server.nodes import Nodes
 from wsmonitor_server.producers import ProducerDesk
 from wsmonitor_server.session import LoadedSession
@@ -61,13 +61,13 @@ def _fences_nobody(real: Any) -> Any:
     return adopted
 
 
-def _epoch(authority: Authority, producer: str) -> int:
-    position = authority.position(producer)
+def _epoch(ledger: Ledger, producer: str) -> int:
+    position = ledger.position(producer)
     return 0 if position is None else position.epoch
 
 
 def _without_positions(real: Any) -> Any:
-    def adopt(self: Authority, events: Any, producers: Any, **more: Any) -> Any:
+    def adopt(self: Ledger, events: Any, producers: Any, **more: Any) -> Any:
         known = {name: one for name, one in producers.items() if one.epoch > _epoch(self, name)}
         return real(self, events, known, **more)
 
@@ -102,7 +102,7 @@ def _adopts_over_holes(real: Any) -> Any:
     def advance(self: Nodes, loaded: LoadedSession) -> None:
         while loaded.news and loaded.news[0].version <= loaded.version:
             loaded.news.popleft()
-        if loaded.news and not loaded.behind and not loaded.authority.committing:
+        if loaded.news and not loaded.behind and not loaded.ledger.committing:
             # The events that are missing are taken for none.
             loaded.version = loaded.news[0].version - 1
             loaded.feed.state.seq = loaded.news[0].head
@@ -161,7 +161,7 @@ NODE_FAULTS: Final[tuple[Fault, ...]] = (
         "ONCE ORDER DURABLE",
         together(
             _script(scripts, "COMMIT", "string.sub(last, 1, #id) == id", "false"),
-            method(Authority, "adopt", _without_positions),
+            method(Ledger, "adopt", _without_positions),
         ),
         "reset a connection to Redis", "a node does not hear Redis", "Redis stands still", "burst",
     ),
