@@ -13,6 +13,7 @@ from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.stores.redis.bus import Pace
 from wsmonitor_server.stores.redis.store import RedisStore
 
+from .cluster import Cluster
 from .support import engine_on
 from .test_shared import Node
 
@@ -60,3 +61,16 @@ async def join() -> AsyncIterator[Join]:
     yield joined
     for node in nodes:
         await node.store.close()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    made = Cluster()
+    await made.start("a")
+    await made.start("b")
+    yield made
+    for store in made.stores.values():
+        store.cut = False
+        store.readable.set()
+    for name in list(made.engines):
+        await made.stop(name)
