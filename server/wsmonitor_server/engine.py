@@ -737,12 +737,15 @@ class SessionEngine:
 
     def _allowed(self, session: str) -> None:
         if self.holding:
-            raise store_refusal(unsure(), session)
+            raise store_refusal(self._unsure(), session)
+
+    def _unsure(self) -> StoreError:
+        return unsure("" if self._nodes is None else self._nodes.trouble)
 
     def _doubtful(self) -> None:
         """Whether this node is sure has changed."""
         if self.holding:
-            self._health.ailing(unsure())
+            self._health.ailing(self._unsure())
         self._check_store_in(0.0)
         for callback in self._degraded_callbacks:
             callback()
@@ -754,7 +757,7 @@ class SessionEngine:
         """Raise `StoreError` when the server could not take a write now."""
         try:
             if self.holding:
-                raise unsure()
+                raise self._unsure()
             await self.store.check(room=ROOM if self.degraded is not None else 0)
         except StoreError as exc:
             self._health.ailing(exc)

@@ -65,7 +65,7 @@ class StoreHealth:
     def ailing(self, failure: StoreError) -> None:
         """A commit would fail."""
         old = self.degraded
-        if old is None or old.code != failure.code:
+        if old is None or (old.code, old.reason) != (failure.code, failure.message):
             since = old.since if old is not None else str(self._wall_ns())
             self.degraded = Degraded(code=failure.code, reason=failure.message, since=since)
             log.error("no changes can be taken: %s", failure)

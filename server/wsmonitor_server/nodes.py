@@ -142,6 +142,11 @@ class Nodes:
         """Whether nothing that matters can have been missed: revocations above all."""
         return self._doubt == 0 and self._clock.monotonic() - self._store.sure() <= UNSURE
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the way to the others; "" where nothing is known to be."""
+        return self._store.trouble()
+
     def measures(self) -> dict[str, Value]:
         """Figures of `figures.METRICS`."""
         return {
@@ -381,6 +386,11 @@ class Nodes:
             stored = None if missed else await self._store.load(loaded.id)
             gone = not missed and stored is None and loaded.version > 0
             removed = gone and await self._store.tombstone(loaded.id) is not None
+            if gone and not removed and loaded.ledger.epoch == self._store.epoch:
+                # Nothing was lost: somebody has deleted what the store had of it. All others are to hear it.
+                log.error("session %s: the store has nothing of it any more: it counts as removed", loaded.id)
+                await self._store.remove(loaded.id, at=self._clock.wall_ns())
+                removed = True
         except StoreError as exc:
             log.error("session %s cannot be read: %s", loaded.id, exc)
             # Looked at again by `retry`; nothing of it is sent or taken until then.
@@ -398,7 +408,7 @@ class Nodes:
             loaded.redo = True
         if missed:
             self._adopt(loaded, missed)
-        elif removed or (gone and loaded.ledger.epoch == self._store.epoch):
+        elif removed:
             self._forget(loaded)
             return True
         elif gone:

@@ -40,9 +40,12 @@ class Superseded(Exception):
     """Another node's commit was first: what was asked for is to be judged again, behind it."""
 
 
-def unsure() -> StoreError:
-    """Why nothing is taken or sent."""
-    return StoreError("this server has lost touch with the others, and waits until it knows what it missed")
+def unsure(trouble: str = "") -> StoreError:
+    """Why nothing is taken or sent; *trouble*: what is wrong with the way to the others, if it is known."""
+    why = f" ({trouble})" if trouble else ""
+    return StoreError(
+        f"this server has lost touch with the others{why}, and waits until it knows what it missed"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,9 @@ class MemoryNode:
             self._sure = self.shared.clock.monotonic()
         return self._sure
 
+    def trouble(self) -> str:
+        return "there is no way to the store" if self.cut else ""
+
     def receive(self, message: Message) -> None:
         if not self.cut and not self.deaf:
             self._coming.append(message)

@@ -103,6 +103,28 @@ async def test_a_session_that_is_removed_is_removed_at_all_nodes(cluster: Cluste
         assert not lines.replica.listings
 
 
+async def test_a_session_of_which_the_store_has_nothing_any_more_is_removed_at_all_nodes(
+    cluster: Cluster,
+) -> None:
+    publisher = await begin(cluster.engines["a"])
+    watching = Listener()
+    await watching.sync(cluster.engines["b"], S)
+    await cluster.settle()
+    # As when somebody deletes its keys.
+    del cluster.shared.memory._sessions[S]
+    cluster.shared.versions.pop(S)
+    cluster.shared.commits.pop(S)
+    await publisher.put(*steps(publisher, 0, 1))
+    await cluster.settle()
+    assert (publisher.fences, publisher.removals) == (1, 1)
+    assert watching.removals == ["removed"]
+    for engine in cluster.engines.values():
+        lines = Listener()
+        await lines.sync(engine, directory_topic())
+        assert lines.replica is not None
+        assert not lines.replica.listings
+
+
 async def test_a_revocation_is_known_at_all_nodes(cluster: Cluster) -> None:
     told: list[str] = []
     cluster.engines["b"].on_revocation(told.append)

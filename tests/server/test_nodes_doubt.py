@@ -29,7 +29,7 @@ async def test_a_node_that_cannot_know_of_revocations_says_so_and_holds_still(cl
     await cluster.wait(1.5)
     assert engine.holding
     assert engine.degraded is not None
-    assert "lost touch" in engine.degraded.reason
+    assert "lost touch with the others (there is no way to the store)" in engine.degraded.reason
     for refused in (
         publisher.put(ChainChange(id="x", name="x")),
         Publisher(engine, S, "p2").open(),

@@ -472,6 +472,18 @@ async def test_a_primary_that_is_made_a_replica_and_primary_again_is_another(
     await until(lambda: len(node.of(Regenerated)) == 1)
 
 
+async def test_a_session_whose_head_somebody_has_deleted_can_be_removed(start: Start, join: Join) -> None:
+    server = start()
+    one, two = await join(server.url), await join(server.url)
+    await one.store.commit([a_commit(one.store.epoch)])
+    server.say("DEL", "wsm:s:s~1:h")
+    assert await one.store.load("s~1") is None
+    await one.store.remove("s~1", at=1)
+    await until(lambda: bool(two.of(SessionRemoved)))
+    assert await two.store.tombstone("s~1") == 1
+    assert "s~1" not in server.say("KEYS", "*")
+
+
 # -- what Redis refuses
 
 
@@ -495,6 +507,45 @@ async def test_no_memory_is_told_and_nothing_was_done(start: Start, join: Join) 
     server.say("CONFIG", "SET", "maxmemory", "0")
     assert await node.store.load("t~1") is None
     await node.store.commit([a_commit(epoch, session="t~1"), a_commit(epoch, 1, version=1)])
+
+
+async def test_without_memory_the_servers_go_on_hearing_each_other(start: Start, join: Join) -> None:
+    server = start()
+    one = await join(server.url, pace=Pace(every=0.1, gone=60))
+    await one.store.commit([a_commit(one.store.epoch)])
+    server.say("CONFIG", "SET", "maxmemory", "1")
+    sure = one.store.sure()
+    await until(lambda: one.store.sure() > sure)
+    # A server that starts then serves what is there; what frees memory, and what must not wait, is done.
+    two = await join(server.url, pace=Pace(every=0.1, gone=60))
+    assert two.store.epoch == one.store.epoch
+    await two.store.revoke("jti", 2**40)
+    await two.store.tell_watching("s~1", (("ada", "Ada"),))
+    await two.store.remove("s~1", at=1)
+    for kind in (TokenRevoked, Watching, SessionRemoved):
+        await until(lambda kind=kind: one.of(kind))
+    await two.store.close()
+    await until(lambda: one.of(NodeGone))
+    assert await one.store.load("s~1") is None
+    with pytest.raises(StoreError, match="memory limit"):
+        await one.store.check()
+
+
+async def test_a_policy_that_would_throw_sessions_away_is_noticed_later_too(start: Start, join: Join) -> None:
+    server = start()
+    node = await join(server.url)
+    epoch = node.store.epoch
+    await node.store.check()
+    server.say("CONFIG", "SET", "maxmemory-policy", "allkeys-lfu")
+    with pytest.raises(StoreError, match=r"maxmemory-policy is allkeys-lfu: .* set it to noeviction"):
+        await node.store.check()
+    with pytest.raises(StoreError, match="allkeys-lfu") as caught:
+        await node.store.commit([a_commit(epoch)])
+    assert caught.value.outcome_known
+    server.say("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await node.store.check()
+    await node.store.commit([a_commit(epoch)])
+    assert node.store.epoch == epoch
 
 
 async def test_room_is_looked_for_and_not_only_a_write(start: Start, join: Join) -> None:

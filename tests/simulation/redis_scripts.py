@@ -27,6 +27,8 @@ return function(call, unpacked)
 end
 """
 
+_AT_THE_LIMIT: Final = b"#!lua flags=allow-oom\n"  # such a script runs without memory, too
+
 _unpack: Final = msgspec.msgpack.Decoder().decode
 
 
@@ -65,12 +67,14 @@ class _Lua:
     def run(self, data: Data, text: bytes, arguments: Sequence[bytes]) -> Any:
         function = self._made.get(text)
         if function is None:
-            function = self._made[text] = self._make(text)
+            function = self._made[text] = self._make(text.removeprefix(_AT_THE_LIMIT))
+        limited = data.limited
+        data.limited = limited and not text.startswith(_AT_THE_LIMIT)
         self._data = data
         try:
             return self._back(function(self._runtime.table_from(list(arguments))))
         finally:
-            self._data = None
+            self._data, data.limited = None, limited
 
     def _call(self, *arguments: Any) -> Any:
         assert self._data is not None

@@ -120,6 +120,9 @@ class Shared(Store, Protocol):
     def sure(self) -> float:
         """Until when (monotonic seconds) nothing was missed: when the last answered look began."""
 
+    def trouble(self) -> str:
+        """Why messages do not come at present, in words for clients; "" while they do."""
+
     async def missed(self, session: str, version: int) -> list[Committed] | None:
         """The commits after *version*, in order; None where they are no longer kept one by one."""
 

@@ -55,6 +55,9 @@ class BusReader:
         broken: called when Redis could not be asked.
         errand: called after each answer; raises `StoreError`.
         uniform: a random number between two.
+
+    Attributes:
+        trouble: why nothing can be read at present; "" while it can.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class BusReader:
         self._clock = clock
         self._pace = pace
         self._uniform = uniform
+        self.trouble = ""
         self._position = 0
         self._moved = 0  # how often the position was set from outside
         self._beaten = float("-inf")
@@ -170,9 +174,10 @@ class BusReader:
                 await self._turn(block=self._pace.block)
                 await self._tell_people()
                 await self._errand()
-                delay, said = FIRST_DELAY, ""
+                delay, said, self.trouble = FIRST_DELAY, "", ""
                 continue
             except StoreError as exc:
+                self.trouble = exc.message
                 if str(exc) != said:
                     said = str(exc)
                     log.warning("the bus: %s", said)

@@ -50,6 +50,18 @@ def facts(info: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
+def refuse_eviction(said: dict[str, str], place: str) -> None:
+    """Raise `UnfitError` where Redis would throw sessions away, by what it *said* of its memory."""
+    policy = said.get("maxmemory_policy", "noeviction")
+    if policy.startswith("allkeys"):
+        raise UnfitError(
+            f"maxmemory-policy is {policy}: sessions would vanish without a word when memory runs short; "
+            "set it to noeviction",
+            place=place,
+            lasting=True,
+        )
+
+
 def judge(said: dict[str, str], place: str) -> Instance:
     """What *said* of itself the Redis at *place*.
 
@@ -68,14 +80,7 @@ def judge(said: dict[str, str], place: str) -> Instance:
     major = version.partition(".")[0]
     if not major.isdecimal() or int(major) < _OLDEST:
         raise UnfitError(f"{name} is too old: 7.0 or later is needed", place=place, lasting=True)
-    policy = said.get("maxmemory_policy", "noeviction")
-    if policy.startswith("allkeys"):
-        raise UnfitError(
-            f"maxmemory-policy is {policy}: sessions would vanish without a word when memory runs short; "
-            "set it to noeviction",
-            place=place,
-            lasting=True,
-        )
+    refuse_eviction(said, place)
     if said.get("loading") == "1":
         raise UnfitError("Redis is still loading its data", place=place)
     if said.get("role") != "master":

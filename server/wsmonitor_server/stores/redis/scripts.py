@@ -58,6 +58,10 @@ class Script:
         object.__setattr__(self, "sha", digest)
 
 
+_SMALL: Final = "#!lua flags=allow-oom\n"
+"""Begins a script that Redis is to run also at its limit of memory, because it takes next to none: what is
+refused then is what is published, and neither a revocation nor that a node is alive."""
+
 _COMMON: Final = f"""
 local P, node = ARGV[1], ARGV[2]
 local function of(session, what) return P .. 's:' .. session .. ':' .. what end
@@ -109,7 +113,8 @@ end
 """
 
 SETTLE: Final = Script(
-    _COMMON
+    _SMALL
+    + _COMMON
     + """
 -- run id, replication id, a new epoch if one is needed, schema -> the epoch, the bus's last number, schema
 -- Another Redis than the last time may have lost something: the first node to see that names the epoch.
@@ -244,7 +249,8 @@ REMOVE: Final = Script(
     + """
 -- session, when
 local session, at = ARGV[3], ARGV[4]
-local there = redis.call('EXISTS', of(session, 'h')) == 1
+-- Of one whose head somebody has deleted the rest goes, too.
+local there = redis.call('EXISTS', of(session, 'h')) + redis.call('HEXISTS', P .. 'dir', session) > 0
 for _, step in ipairs(redis.call('SMEMBERS', of(session, 'k'))) do
   redis.call('UNLINK', log_of(session, step))
 end
@@ -287,7 +293,8 @@ return 1
 )
 
 REVOKE: Final = Script(
-    _COMMON
+    _SMALL
+    + _COMMON
     + """
 -- jti, expires
 redis.call('HSET', P .. 'revoked', ARGV[3], ARGV[4])
@@ -371,7 +378,8 @@ return count
 )
 
 BEAT: Final = Script(
-    _COMMON
+    _SMALL
+    + _COMMON
     + _NODES
     + """
 -- milliseconds until silence counts as the end, milliseconds of the lease
@@ -390,7 +398,7 @@ return {fresh, mine, epoch(), redis.call('GET', P .. 'bus:n') or '0'}
 )
 
 LEAVE: Final = Script(
-    _COMMON + _NODES + "if redis.call('ZSCORE', P .. 'nodes', node) then forget(node) end return 1"
+    _SMALL + _COMMON + _NODES + "if redis.call('ZSCORE', P .. 'nodes', node) then forget(node) end return 1"
 )
 
 NODES: Final = Script(
@@ -399,7 +407,8 @@ NODES: Final = Script(
 )
 
 WATCH: Final = Script(
-    _COMMON
+    _SMALL
+    + _COMMON
     + """
 -- session, people
 if ARGV[4] == '' then

@@ -31,7 +31,7 @@ from wsmonitor_server.stores.bus import Committed, Message, People, Regenerated,
 from . import reading, records, scripts
 from .address import parse
 from .bus import BusReader, Pace
-from .instance import Instance, UnfitError
+from .instance import Instance, UnfitError, facts, refuse_eviction
 from .link import Link, advice, library, look
 from .values import RedisValues
 
@@ -201,6 +201,12 @@ class RedisStore:
         [_, memory] = await self._slow.many(
             [("HSET", f"{self._prefix}meta", "checked", self.node), ("INFO", "memory")], patience=1.0
         )
+        try:
+            refuse_eviction(facts(memory), self._address.shown)
+        except UnfitError:
+            # It was not so when the connections were made. New ones refuse what is to be committed, too.
+            await self._doubt()
+            raise
         if not reading.has_room(memory, room):
             raise StoreError(
                 "Redis is at its memory limit (maxmemory)", code="read_only", place=self._address.shown
@@ -409,6 +415,10 @@ class RedisStore:
     def sure(self) -> float:
         """See `Shared.sure`."""
         return self._bus.sure
+
+    def trouble(self) -> str:
+        """See `Shared.trouble`."""
+        return self._bus.trouble
 
     async def nodes(self) -> frozenset[str]:
         """See `Shared.nodes`."""
