@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TypeGuard
+
+from msgspec.structs import replace
 
 from wsmonitor.protocol.entities import (
     Chain,
@@ -53,6 +56,9 @@ class Facts:
             str, dict[tuple[str, str], None]
         ] = {}  # by producer: what is not in a terminal state
         self.crashed_of: Counter[str] = Counter()  # by producer: how many were declared crashed
+        # What `listing` and `attention` said last: most changes change nothing of it.
+        self._listed: Listing | None = None
+        self._attended: bool | None = None
         for kind, entity in sorted(state, key=lambda item: item[1].seq):
             self.replace(kind, entity.id, None, entity)
         self._reference_changes.clear()
@@ -63,6 +69,8 @@ class Facts:
         Of what went and came back in between, nothing is said: an entity that is written anew refers to its
         values throughout.
         """
+        if not self._reference_changes:
+            return []
         changes, self._reference_changes = self._reference_changes, []
         told: dict[str, bool] = {}
         for sha256, referred in changes:
@@ -72,6 +80,10 @@ class Facts:
 
     def replace(self, kind: str, ident: str, old: Entity | None, new: Entity | None) -> None:
         """*new* stands in the place of *old*; None where there was, or is, none."""
+        if _counts_alike(new, old):
+            self.tally.renew(new)
+            return
+        self._listed = self._attended = None
         match new if new is not None else old:
             case Session() | Chain() | Step():
                 if isinstance(old, Session | Chain | Step):
@@ -132,6 +144,7 @@ class Facts:
         self._judge_again()
         self._reference_changes.clear()
         self.entity_bytes = entity_bytes
+        self._listed = self._attended = None
 
     def _count(self, kind: str, entity: Session | Chain | Step, sign: int) -> None:
         for value in (entity.input, entity.output):
@@ -208,17 +221,21 @@ class Facts:
     @property
     def attention(self) -> bool:
         """Whether somebody must watch the clock for this session."""
-        return bool(self.pending) or any(
-            not producer.closed and (producer.liveness != "lost" or producer.id in self.open_of)
-            for producer in self.producers.values()
-        )
+        if self._attended is None:
+            self._attended = bool(self.pending) or any(
+                not producer.closed and (producer.liveness != "lost" or producer.id in self.open_of)
+                for producer in self.producers.values()
+            )
+        return self._attended
 
     def listing(self, size: int) -> Listing | None:
         """The session's line in the directory; None while there is no session entity."""
         session = self.session
         if session is None:
             return None
-        return Listing(
+        if self._listed is not None:
+            return replace(self._listed, size=size)
+        self._listed = Listing(
             id=session.id,
             name=session.name,
             run=session.run,
@@ -233,6 +250,24 @@ class Facts:
             ended=session.ended,
             size=size,
         )
+        return self._listed
+
+
+def _counts_alike(new: Entity | None, old: Entity | None) -> TypeGuard[Step]:
+    """Whether *new* is a step that counts like *old* in all that is kept here: most changes make such."""
+    return (
+        type(old) is Step
+        and type(new) is Step
+        and new.state == old.state
+        and new.state != "failed"  # its message may be the session's
+        and new.input is old.input
+        and new.output is old.output
+        and new.producer == old.producer
+        and new.chain == old.chain
+        and new.parent == old.parent
+        and new.step_key == old.step_key
+        and new.attempt == old.attempt
+    )
 
 
 def _message(failure: Session | Chain | Step | Problem) -> str:

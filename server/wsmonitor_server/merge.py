@@ -35,6 +35,7 @@ _ENTITY: Final[dict[type, type[Work]]] = {SessionChange: Session, ChainChange: C
 _FIELDS: Final[dict[type, tuple[str, ...]]] = {
     cls: tuple(one.name for one in fields(cls) if one.name != "id") for cls in _ENTITY
 }
+_NO_VALUES: Final = (UNSET, UNSET)
 ENTITY_KIND: Final[dict[type, str]] = {SessionChange: "session", ChainChange: "chain", StepChange: "step"}
 
 
@@ -55,6 +56,8 @@ def updates_of(change: WorkChange) -> dict[str, Any]:
 def uploads_of(change: WorkChange) -> list[str]:
     """The SHA-256 of the large values that *change* refers to."""
     values = (change.input, change.output)
+    if values == _NO_VALUES:
+        return []
     return [one for value in values if isinstance(value, Value) for one in large_of(value)]
 
 

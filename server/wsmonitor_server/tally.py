@@ -94,6 +94,13 @@ class Tally:
         if new is not None:
             self._change(new, +1)
 
+    def renew(self, step: Step) -> None:
+        """*step* stands in the place of one that counts the same, which need not be kept any longer."""
+        if step.step_key:
+            key = (step.chain, step.parent, step.step_key)
+            if type(self._of[key]) is Step:
+                self._of[key] = step
+
     def _change(self, step: Step, sign: int) -> None:
         key = (step.chain, step.parent, step.step_key)
         there = self._of.get(key) if step.step_key else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -236,3 +237,76 @@ def test_what_is_taken_back_stands_at_its_place_again() -> None:
     facts.entity_bytes = 99
     facts.revert([("error", "z", None), ("error", "new", new)], state, 50)
     assert (list(facts.problems), facts.problem, facts.entity_bytes) == (["z", "x", "y"], "message of z", 50)
+
+
+STEP = a_step("x", step_key="k", attributes={"n": 1})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attributes": {"n": 2}, "seq": 2},
+        {"state": "succeeded"},
+        {"state": "failed"},
+        {"producer": "q"},
+        {"chain": "d"},
+        {"parent": "y"},
+        {"step_key": "other"},
+        {"attempt": 2},
+        {"input": Value(text="", size=9, sha256="a" * 64, truncated=True)},
+        {"output": Value(text="", size=9, sha256="b" * 64, truncated=True)},
+    ],
+)
+@pytest.mark.parametrize("before", ["running", "failed"])
+def test_a_step_that_is_changed_counts_as_if_it_had_always_been_so(
+    changes: dict[str, Any], before: str
+) -> None:
+    count = Count()
+    count.put("session", SESSION)
+    count.put("step", replace(STEP, state=before))
+    count.facts.listing(1)
+    new = replace(STEP, state=before, **changes) if "state" not in changes else replace(STEP, **changes)
+    count.put("step", new)
+    anew = Count()
+    anew.put("session", SESSION)
+    anew.put("step", new)
+    for facts in (count.facts, anew.facts):
+        # Further attempts of the same key are counted with it.
+        facts.replace("step", "z", None, replace(new, id="z", attempt=new.attempt + 1, state="running"))
+    assert count.facts.listing(7) == anew.facts.listing(7)
+    assert (+count.facts.steps, count.facts.open_of) == (+anew.facts.steps, anew.facts.open_of)
+    assert (count.facts.references, count.facts.value_bytes) == (
+        anew.facts.references,
+        anew.facts.value_bytes,
+    )
+    assert (count.facts.attention, count.facts.problem) == (anew.facts.attention, anew.facts.problem)
+
+
+def test_the_message_of_a_failure_that_changes_is_the_sessions() -> None:
+    count = Count()
+    count.put("session", replace(SESSION, state="running"))
+    count.put("step", a_step("x", "failed", reason="one"))
+    assert count.facts.listing(1).problem == count.facts.problem  # type: ignore[union-attr]
+    first = count.facts.problem
+    count.put("step", a_step("x", "failed", reason="two"))
+    listing = count.facts.listing(1)
+    assert listing is not None
+    assert listing.problem == count.facts.problem != first
+
+
+def test_the_line_in_the_directory_has_the_size_of_now() -> None:
+    count = Count()
+    count.put("session", SESSION)
+    first, second = count.facts.listing(5), count.facts.listing(6)
+    assert first is not None
+    assert second == replace(first, size=6)
+
+
+def test_what_no_longer_stands_is_not_kept_for_its_key() -> None:
+    """A step that changes a thousand times is kept once."""
+    count = Count()
+    old = a_step("x", step_key="k", attributes={"n": 1})
+    known = sys.getrefcount(old)
+    count.put("step", old)
+    count.put("step", replace(old, attributes={"n": 2}))
+    assert sys.getrefcount(old) == known

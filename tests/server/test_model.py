@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from tests.scale import many
 from wsmonitor.protocol.changes import ChainChange, Change, ProblemChange, SessionChange, StepChange
@@ -281,6 +282,12 @@ class Machine(RuleBasedStateMachine):
         assert counted.problems.keys() == built.problems.keys()
         assert (counted.references, counted.value_bytes) == (built.references, built.value_bytes)
         assert counted.tally.counts == built.tally.counts
+        assert counted.attention == built.attention
+        listing, anew = counted.listing(1), built.listing(1)
+        assert (listing is None) == (anew is None)
+        if listing is not None and anew is not None:
+            # Which failure was the first one, only who saw them knows.
+            assert listing == replace(anew, problem=counted.problem)
         assert counted.entity_bytes == sum(len(bytes(encode_record(one))) for _, one in state)
 
     @invariant()
