@@ -88,7 +88,8 @@ class Joining:
                 peer,
                 topic,
                 claims,
-                (hello.name if hello is not None else "") or claims.name or claims.sub,
+                # Whoever signed the token knows better who this is than who shows it.
+                claims.name or (hello.name if hello is not None else "") or claims.sub,
                 (hello.instance if hello is not None else "") or peer.ident,
             )
             peer.subscriptions[topic] = subscription

@@ -222,6 +222,20 @@ async def test_who_watches_is_told(server: EmbeddedServer) -> None:
         assert message.names == ["Ada", "Bob"]
 
 
+async def test_the_name_of_a_token_is_above_what_its_holder_says(server: EmbeddedServer) -> None:
+    async with (
+        client(server, hello=False, name="Ada L.") as a,
+        client(server, hello=False, sub="plain") as b,
+    ):
+        await a.hello(name="Bob", instance="i1")
+        await b.hello(name="", instance="i2")
+        await a.subscribe("s~1")
+        await b.subscribe("s~1")
+        while not (isinstance(message := await a.receive(), Presence) and message.count == 2):
+            pass
+        assert message.names == ["Ada L.", "plain"]
+
+
 async def test_batches_against_the_real_head(server: EmbeddedServer) -> None:
     async with client(server) as one, client(server, role="observe", sub="w") as watcher:
         publisher = Publisher(one, "s~1")
