@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from .ledger import Batch
 from .metrics import GROUP_SIZES, SECONDS, Histogram, Value
@@ -23,14 +23,26 @@ log = logging.getLogger(__name__)
 QUEUE_LIMIT: Final = 512 * 1024
 
 
+class Outcome(Protocol):
+    """Who is told what became of a group."""
+
+    def ended(self, failure: StoreError | None) -> None:
+        """Told once for each group, before the others: what went wrong, if anything did."""
+
+    def committed(self, loaded: LoadedSession, batch: Batch) -> None:
+        """Told for each session of a group that was made last."""
+
+    def moved(self, loaded: LoadedSession) -> None:
+        """Told for each session of a group that another node has written to first."""
+
+    async def failed(self, loaded: LoadedSession, exc: StoreError) -> None:
+        """Told for each session of a group that was not made last, or of which nobody knows."""
+
+
 class CommitPath:
     """See the module's text.
 
     Args:
-        committed: called for each session of a group that was made last.
-        failed: called for each session of a group that was not, or of which nobody knows.
-        moved: called for each session of a group that another node has written to first.
-        outcome: called once for each group, before these: what went wrong, if anything did.
         clock: monotonic seconds.
 
     Attributes:
@@ -39,20 +51,8 @@ class CommitPath:
         conflicts: how many sessions of these another node had written to first.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        committed: Callable[[LoadedSession, Batch], None],
-        failed: Callable[[LoadedSession, StoreError], Awaitable[None]],
-        moved: Callable[[LoadedSession], None],
-        outcome: Callable[[StoreError | None], None],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
-        self._committed = committed
-        self._failed = failed
-        self._moved = moved
-        self._outcome = outcome
         self._clock = clock
         self._seconds = Histogram(SECONDS)
         self._sizes = Histogram(GROUP_SIZES)
@@ -79,8 +79,9 @@ class CommitPath:
             "commit_queue_bytes": self.queued,
         }
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="wsmonitor commits")
+    def start(self, outcome: Outcome) -> None:
+        """Commit from now on; *outcome* is told what becomes of it."""
+        self._task = asyncio.create_task(self._run(outcome), name="wsmonitor commits")
 
     async def stop(self) -> None:
         """End at once; `settle` before, to have everything committed."""
@@ -124,7 +125,7 @@ class CommitPath:
                 self._room.clear()
                 await self._room.wait()
 
-    async def _run(self) -> None:
+    async def _run(self, outcome: Outcome) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -136,14 +137,14 @@ class CommitPath:
                     if not loaded.removed and (batch := loaded.take()) is not None
                 ]
                 if taken:
-                    await self._commit(taken)
+                    await self._commit(taken, outcome)
             self.queued = sum(loaded.ledger.open_size for loaded in self._dirty.values())
             if self.queued < QUEUE_LIMIT:
                 self._room.set()
             if not self._dirty:
                 self._settled.set()
 
-    async def _commit(self, taken: list[tuple[LoadedSession, Batch]]) -> None:
+    async def _commit(self, taken: list[tuple[LoadedSession, Batch]], outcome: Outcome) -> None:
         failure: StoreError | None = None
         moved: frozenset[str] = frozenset()
         began = self._clock()
@@ -164,21 +165,21 @@ class CommitPath:
             self.commits += 1
         else:
             self.failures += 1
-        self._outcome(failure)
+        outcome.ended(failure)
         for loaded, batch in taken:
             try:
                 if loaded.id in moved:
-                    self._moved(loaded)
+                    outcome.moved(loaded)
                     continue
                 if failure is None:
-                    self._committed(loaded, batch)
+                    outcome.committed(loaded, batch)
                     continue
                 cause = failure
             except Exception as exc:
                 log.exception("session %s: a fault after the commit", loaded.id)
                 cause = StoreError(f"a fault after the commit: {exc!r}", outcome_known=False)
             try:
-                await self._failed(loaded, cause)
+                await outcome.failed(loaded, cause)
             except Exception:
                 # One session's fault must not end the commit path of the others.
                 log.exception("session %s: a fault after a failed commit", loaded.id)

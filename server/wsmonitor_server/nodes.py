@@ -17,20 +17,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from wsmonitor.protocol.errors import WsMonitorError
 from wsmonitor.protocol.messages import Position
 from wsmonitor.protocol.reducer import SessionState
 
+from .attention import Attention
+from .background import Background
 from .clock import Clock
 from .directory import Directory
 from .metrics import Value
 from .producers import ProducerDesk
 from .replies import refusal
+from .revocations import Revocations
 from .session import LoadedSession
+from .sessions import Sessions
 from .stores.base import StoredSession, StoreError
 from .stores.bus import (
     Committed,
@@ -76,16 +80,11 @@ class Nodes:
     """See the module's text.
 
     Args:
-        sessions: those in memory, by id; ``known``: the ids of all that there are.
         changed: to be called when a session has something to commit, or other deadlines.
         listed: to be called when the directory may have other deadlines.
         forget: takes a session that was removed out of memory, and tells all who use it.
-        revoked: a token is revoked from now on: jti and expiry.
-        attend: load these sessions, so that their producers are watched.
-        regenerated: the store's history goes on under another epoch.
         doubtful: `sure` is another.
-        spawn: run this work.
-        delivered: so many events were told here, times those who watch.
+        counts: of ``deliveries``: events that were told here, times those who watch.
     """
 
     def __init__(
@@ -94,34 +93,30 @@ class Nodes:
         directory: Directory,
         producers: ProducerDesk,
         clock: Clock,
+        sessions: Sessions,
+        revocations: Revocations,
+        attention: Attention,
+        background: Background,
         *,
-        sessions: dict[str, LoadedSession],
-        known: set[str],
         changed: Callable[[LoadedSession], None],
         listed: Callable[[], None],
         forget: Callable[[LoadedSession], None],
-        revoked: Callable[[str, int], None],
-        attend: Callable[[list[str]], None],
-        regenerated: Callable[[str], None],
         doubtful: Callable[[], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
-        delivered: Callable[[int], None],
+        counts: Counter[str],
     ) -> None:
         self._store = store
         self._directory = directory
         self._producers = producers
         self._clock = clock
         self._sessions = sessions
-        self._known = known
+        self._background = background
         self._changed = changed
         self._listed = listed
         self._forget = forget
-        self._revoked = revoked
-        self._attend = attend
-        self._regenerated = regenerated
+        self._revocations = revocations
+        self._attention = attention
         self._doubtful = doubtful
-        self._spawn = spawn
-        self._delivered = delivered
+        self._counts = counts
         self._making_up = False
         self._told_sure = True
         self._arriving: dict[str, deque[Committed]] = {}  # news of sessions that are being loaded
@@ -208,7 +203,7 @@ class Nodes:
                 if node != self.node:
                     self._removed(session)
             case TokenRevoked(jti, expires):
-                self._revoked(jti, expires)
+                self._revocations.take(jti, expires)
             case Watching(session, node, people):
                 if node != self.node:
                     self._lives(node)
@@ -218,23 +213,20 @@ class Nodes:
             case WardenChanged(mine):
                 self._warden = mine
                 if mine:
-                    self._spawn(self._take_charge())
+                    self._background.spawn(self._take_charge())
                 else:
                     self._review()
-            case Lost():
-                self._miss()
-            case Regenerated(epoch):
-                self._regenerated(epoch)
+            case Lost() | Regenerated():
                 self._miss()
 
     def _miss(self) -> None:
         self._doubt += 1
-        self._spawn(self._make_up())
+        self._background.spawn(self._make_up())
         self.look()
 
     def _committed(self, message: Committed) -> None:
         session = message.session
-        self._known.add(session)
+        self._sessions.known.add(session)
         self._lives(message.node)
         if message.listing is not None:
             # In the bus's order, this node's own included: an older line must not come after a newer one.
@@ -251,7 +243,7 @@ class Nodes:
         if loaded is not None:
             self._forget(loaded)
         else:
-            self._known.discard(session)
+            self._sessions.known.discard(session)
             self._directory.remove(session, self._clock.wall_ns())
             self._listed()
 
@@ -276,17 +268,17 @@ class Nodes:
     def _review(self) -> None:
         """Others are there, or watch over the rest: what is this node's to watch over?"""
         now = self._clock.monotonic()
-        for loaded in list(self._sessions.values()):
+        for loaded in self._sessions:
             loaded.watch_over(self.ours, now)
             self._changed(loaded)
 
     def _gone(self, node: str) -> None:
         self._alive.discard(node)
-        for loaded in list(self._sessions.values()):
+        for loaded in self._sessions:
             if node in loaded.feed.presence.elsewhere:
                 self._watched(loaded.id, node, ())
         if self._warden:
-            self._spawn(self._take_charge())
+            self._background.spawn(self._take_charge())
 
     async def _take_charge(self) -> None:
         """Nobody else watches over the producers of nodes that are gone: this one does."""
@@ -297,12 +289,12 @@ class Nodes:
             log.error("the sessions of a node that is gone cannot be found: %s", exc)
             return
         now, now_ns = self._clock.monotonic(), self._clock.wall_ns()
-        for loaded in list(self._sessions.values()):
+        for loaded in self._sessions:
             loaded.watch_over(self.ours, now)
             loaded.apply_verdicts(now_ns)
             self._changed(loaded)
         wanted = sorted((one for one, attention in listings if attention), key=lambda one: one.size)
-        self._attend([one.id for one in wanted if one.id not in self._sessions])
+        self._attention.turn_to([one.id for one in wanted if one.id not in self._sessions])
 
     # -- sessions
 
@@ -342,7 +334,7 @@ class Nodes:
                 break
             loaded.version = commit.version
             self._adopted += 1
-            self._delivered(len(events) * len(loaded.feed.subscribers))
+            self._counts["deliveries"] += len(events) * len(loaded.feed.subscribers)
             self._producers.adopted(loaded, events, commit.producers)
         if again and not loaded.behind:
             self._producers.again(loaded)
@@ -374,7 +366,7 @@ class Nodes:
             loaded.redo = True
         if not loaded.behind:
             loaded.behind = True
-            self._spawn(self._follow(loaded, whole))
+            self._background.spawn(self._follow(loaded, whole))
 
     async def _follow(self, loaded: LoadedSession, whole: bool) -> None:
         loaded.was_read(await self._read(loaded, whole))
@@ -426,7 +418,7 @@ class Nodes:
         """A deadline of *loaded* has come: if it could not be read, read it now."""
         if self._failed.get(loaded.id, float("inf")) <= self._clock.monotonic():
             del self._failed[loaded.id]
-            self._spawn(self._follow(loaded, whole=False))
+            self._background.spawn(self._follow(loaded, whole=False))
 
     def _replace(self, loaded: LoadedSession, stored: StoredSession | None) -> None:
         """Go on from *stored*: too much was missed, or the session goes on under another epoch."""
@@ -452,7 +444,7 @@ class Nodes:
         loaded.version = 0
         self._ask_again(loaded)
         if not loaded.news:
-            self._known.discard(loaded.id)
+            self._sessions.known.discard(loaded.id)
             self._directory.remove(loaded.id, self._clock.wall_ns())
             self._listed()
 
@@ -487,31 +479,35 @@ class Nodes:
             self._alive = set(await self._store.nodes())
             watching = {
                 loaded.id: await self._store.watching(loaded.id)
-                for loaded in list(self._sessions.values())
+                for loaded in self._sessions
                 if loaded.feed.used
             }
         except StoreError as exc:
             log.error("what was missed cannot be read: %s", exc)
             return False
         for jti, expires in revoked.items():
-            self._revoked(jti, expires)
+            self._revocations.take(jti, expires)
         now, now_ns = self._clock.monotonic(), self._clock.wall_ns()
         there = {listing.id for listing, _ in listings}
         for listing, _ in listings:
-            self._known.add(listing.id)
+            self._sessions.known.add(listing.id)
             if listing.state != "absent":
                 self._directory.update(listing, now, now_ns)
         self._listed()
-        for session in [one for one in self._known if one not in there and one not in self._sessions]:
+        for session in [
+            one for one in self._sessions.known if one not in there and one not in self._sessions
+        ]:
             self._removed(session)
-        for loaded in list(self._sessions.values()):
+        for loaded in self._sessions:
             loaded.feed.presence.elsewhere = dict(watching.get(loaded.id, {}))
             loaded.feed.presence.dirty = True
             if not loaded.ledger.committing:
                 self.moved(loaded)  # one that commits learns it by its commit
         self._review()
         if self._warden:
-            self._spawn(self._take_charge())  # that a node is gone may have been among what was missed
+            self._background.spawn(
+                self._take_charge()
+            )  # that a node is gone may have been among what was missed
         self._repairs += 1
         if self._doubt == doubt:
             self._doubt = 0
@@ -520,7 +516,7 @@ class Nodes:
     def look(self) -> None:
         """Now and then (`LOOK`): tell whether this node is sure, and try again what could not be read."""
         if self._doubt and not self._making_up:
-            self._spawn(self._make_up())
+            self._background.spawn(self._make_up())
         if self.sure != self._told_sure:
             self._told_sure = self.sure
             self._doubtful()

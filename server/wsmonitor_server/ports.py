@@ -166,9 +166,12 @@ class Engine(Protocol):
     (no look-up precedes the decision); the engine refuses for reasons of state only, with `Refusal`.
     """
 
-    epoch: str
     node: str
     """This server's id among those that share its store; "" where it is alone."""
+
+    @property
+    def epoch(self) -> str:
+        """The store's history, as it goes on now."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None:

@@ -22,10 +22,9 @@ from .hub import Numbered
 from .ledger import Batch
 from .merge import Rejection
 from .ports import ProducerEvents, Refusal
-from .replies import refusal
+from .replies import refusal, store_refusal
 from .session import LoadedSession, Published, Superseded
 from .stores.base import Store, StoreError
-from .values import store_refusal
 
 
 def rejected(rejection: Rejection, session: str) -> Refusal:

@@ -10,6 +10,7 @@ from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import CATALOGUE
 
 from .ports import Refusal
+from .stores.base import StoreError
 
 
 def error_info(code: str, message: str, **context: Any) -> ErrorInfo:
@@ -29,6 +30,11 @@ def error_info(code: str, message: str, **context: Any) -> ErrorInfo:
 def refusal(code: str, message: str, **context: Any) -> Refusal:
     """A `Refusal` to raise."""
     return Refusal(error_info(code, message, **context))
+
+
+def store_refusal(exc: StoreError, session: str) -> Refusal:
+    """What a client is told of *exc*."""
+    return refusal(exc.code, exc.message, session=session)
 
 
 def not_available(session: str) -> Refusal:

@@ -7,19 +7,14 @@ from typing import Final, TypeVar
 
 from wsmonitor.protocol.defaults import Limits
 
-from .ports import Clock, Refusal
-from .replies import refusal
+from .ports import Clock
+from .replies import refusal, store_refusal
 from .stores.base import Store, StoreError
 
 _T = TypeVar("_T")
 
 UPLOAD_IDLE: Final = 60.0
 """Seconds after which an unfinished upload no longer keeps a server busy, nor counts against ``uploads``."""
-
-
-def store_refusal(exc: StoreError, session: str) -> Refusal:
-    """What a client is told of *exc*."""
-    return refusal(exc.code, exc.message, session=session)
 
 
 class Values:

@@ -43,7 +43,7 @@ class Cluster:
             busy = any(store.waiting for store in self.stores.values()) or any(
                 one.ledger.uncommitted or one.behind
                 for engine in self.engines.values()
-                for one in engine._sessions.values()
+                for one in engine._sessions
             )
             calm = 0 if busy else calm + 1
 

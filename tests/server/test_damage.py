@@ -279,7 +279,7 @@ async def test_a_new_database_needs_room(tmp_path: Path) -> None:
 async def test_a_large_session_is_made_ready_in_a_thread_and_is_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsmonitor_server.engine._LARGE", 1)
+    monkeypatch.setattr("wsmonitor_server.sessions._LARGE", 1)
     engine, _ = engine_on(SqliteStore(path))
     await engine.start()
     both = await asyncio.gather(seen(engine, "a~1"), seen(engine, "a~1"))

@@ -213,11 +213,11 @@ async def test_settling_ends_when_a_task_is_done_and_nobody_has_taken_it_away_ye
     async def work() -> None:
         return
 
-    engine._spawn(work())
+    engine._background.spawn(work())
     await asyncio.sleep(0)  # the task has run; what removes it runs in the next turn
-    assert [task.done() for task in engine._tasks] == [True]
+    assert [task.done() for task in engine._background._tasks] == [True]
     await engine.settle()
-    assert not engine._tasks
+    assert not engine._background
 
 
 def test_who_is_not_watched_changes_nothing() -> None:

@@ -155,7 +155,7 @@ async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster
     await cluster.settle()
     loaded = engine._sessions[S]
     store.cut = True
-    engine._commit_moved(loaded)
+    engine._outcomes.moved(loaded)
     await turns(20)
     assert loaded.behind
     cluster.shared.clock.advance(30)  # its program's silence is due by now, and so is the next look
@@ -163,7 +163,7 @@ async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster
     await turns(20)
     for _ in range(3):
         engine.handle_timeout()
-        due = engine._agenda.next()
+        due = engine._timetable.agenda.next()
         assert due is not None
         assert due > cluster.shared.clock.monotonic(), "nothing is looked at again and again"
     store.heal()
@@ -211,4 +211,35 @@ async def test_what_is_told_while_a_node_closes_leaves_nothing_behind(cluster: C
 
     store.close = late  # type: ignore[method-assign]  # it is told something at the last moment
     await cluster.stop("b")
-    assert not engine._tasks
+    assert not engine._background
+
+
+async def test_who_waits_for_a_session_that_is_removed_meanwhile_is_not_left_with_what_was_there(
+    cluster: Cluster,
+) -> None:
+    publisher = await begin(cluster.engines["a"])
+    await cluster.settle()
+    watching = Listener()
+    await watching.sync(cluster.engines["a"], S)
+    engine, store = cluster.engines["b"], cluster.stores["b"]
+    await Listener().sync(engine, S)
+    store.deaf = True
+    await publisher.put(*steps(publisher, 0, 1))
+    await cluster.settle()
+    store.deaf = False
+    store.readable.clear()
+    cluster.engines["a"].unsubscribe(S, watching)
+    subscribing = asyncio.create_task(engine.subscribe(S, 2, watching.position(), watching))
+    await turns(20)
+    await cluster.engines["a"].remove(S)
+    await turns(20)  # b is told
+    store.readable.set()
+    sync = await subscribing
+    assert (sync.begin.absent, sync.begin.base) == (True, 0)
+    await watching.finish(sync)
+    again = await begin(engine)
+    await again.put(*steps(again, 0, 1))
+    await cluster.settle()
+    assert watching.replica is not None
+    assert list(watching.replica.steps) == ["p1-0"], "it hears of the session that is there now"
+    cluster.agree()

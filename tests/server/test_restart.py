@@ -29,7 +29,7 @@ async def start(path: Path, boot: str = "one") -> SessionEngine:
 async def die(engine: SessionEngine) -> None:
     """What kill -9 leaves: nothing is said to anybody, nothing is closed properly."""
     assert isinstance(engine.store, SqliteStore)
-    engine._agenda.stop()
+    engine._timetable.agenda.stop()
     await engine._commits.stop()
     await abandon(engine.store)
 

@@ -71,7 +71,7 @@ async def test_time_in_which_the_server_stood_still_is_nobody_s_silence(
     publisher = await Publisher(engine, "s~1").open()
     await publisher.put(SessionChange(name="s", state="running"))
     clock.advance(500.0)
-    engine._agenda._tick()  # what the loop does when it goes on
+    engine._timetable.agenda._tick()  # what the loop does when it goes on
     await engine.settle()
     assert (await state_of(engine, "s~1")).producers["p1"].liveness == "live"
     clock.advance(20.0)
@@ -104,4 +104,4 @@ async def test_nothing_is_left_after_stop() -> None:
     await Listener().sync(engine, "s~1")
     await engine.stop()
     assert asyncio.all_tasks() == before
-    assert not engine._agenda.waiting
+    assert not engine._timetable.agenda.waiting

@@ -27,10 +27,10 @@ from wsmonitor.protocol.access import Claims
 from wsmonitor_server.auth import Authenticator
 from wsmonitor_server.authority import Authority
 from wsmonitor_server.commits import CommitPath
-from wsmonitor_server.engine import SessionEngine
 from wsmonitor_server.hub import Feed
 from wsmonitor_server.liveness import LivenessWatch
 from wsmonitor_server.outbox import Outbox
+from wsmonitor_server.outcomes import Outcomes
 from wsmonitor_server.producers import ProducerDesk
 from wsmonitor_server.subscription import Subscription
 from wsmonitor_server.sync import TopicSync
@@ -98,9 +98,9 @@ def together(*patches: Patch) -> Patch:
 
 
 def _broadcast_first(real: Any) -> Any:
-    async def commit(self: CommitPath, taken: Any) -> None:
+    async def commit(self: CommitPath, taken: Any, outcome: Any) -> None:
         for loaded, batch in taken:
-            self._committed(loaded, batch)
+            outcome.committed(loaded, batch)
         with contextlib.suppress(Exception):
             await self._store.commit([batch.commit for _, batch in taken])
 
@@ -257,7 +257,7 @@ def _same_epoch(real: Any) -> Any:
 
 
 def _epoch_goes_on(real: Any) -> Any:
-    async def reload(self: SessionEngine, loaded: Any) -> None:
+    async def reload(self: Outcomes, loaded: Any) -> None:
         # The error is taken for "nothing was written", which nobody knows.
         loaded.ledger.rollback()
 
@@ -416,7 +416,7 @@ FAULTS: Final = (
     fault(
         "an unknown outcome is taken for a failure",
         "DURABLE ONCE AGREE HONEST",
-        method(SessionEngine, "_reload", _epoch_goes_on),
+        method(Outcomes, "_reload", _epoch_goes_on),
     ),
     fault(
         "what was replaced counts as committed",

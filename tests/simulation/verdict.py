@@ -74,18 +74,18 @@ def _nodes_agree(simulation: Simulation, redis: RedisHost) -> None:
             wardens.append(host.name)
         if engine.epoch != redis.data.hget(b"wsm:meta", b"epoch").decode():  # type: ignore[union-attr]
             fail("AGREE", f"{host.name} is at the store's epoch {engine.epoch}")
-        if set(engine._revoked) != revoked:
-            fail("EXPIRED", f"{host.name} knows {sorted(engine._revoked)}, Redis {sorted(revoked)}")
-        known = {one for one in engine._known if one in lines and lines[one].state.seq}
+        if set(engine._revocations) != revoked:
+            fail("EXPIRED", f"{host.name} knows {sorted(engine._revocations)}, Redis {sorted(revoked)}")
+        known = {one for one in engine._sessions.known if one in lines and lines[one].state.seq}
         if known != {one for one, state in there.items() if state.seq}:
             fail("AGREE", f"{host.name} knows {sorted(known)}, there are {sorted(there)}")
-        for session, loaded in engine._sessions.items():
-            kept = there.get(session)
+        for loaded in engine._sessions:
+            kept = there.get(loaded.id)
             head = loaded.feed.state
             if kept is not None and (head.epoch, head.seq) != (kept.epoch, kept.seq):
                 fail(
                     "AGREE",
-                    f"{host.name} has {session} at {head.epoch}:{head.seq}, not {kept.epoch}:{kept.seq}",
+                    f"{host.name} has {loaded.id} at {head.epoch}:{head.seq}, not {kept.epoch}:{kept.seq}",
                 )
     for session in there:
         told = {
@@ -284,9 +284,9 @@ def nothing_remains(simulation: Simulation) -> None:
         assert engine is not None
         if server.connections or server.peers or server._by_subject:
             world.failed("CLEAN", f"the {host.name} keeps {server.connections}")
-        for session, loaded in engine._sessions.items():
+        for loaded in engine._sessions:
             if loaded.feed.subscribers:
-                world.failed("CLEAN", f"{session} keeps subscribers after all have gone")
+                world.failed("CLEAN", f"{loaded.id} keeps subscribers after all have gone")
         host.stop()
     world.run_until(world.now + 15.0)
     if simulation.redis is not None:
