@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.lab import CHROMIUM, CHROMIUM_FLAGS, free_port
+from tests.browser.lab import CHROMIUM_FLAGS, chromium, free_port
 from wsmonitor.client.tokens import issue_token
 
 # What is expected is waited for, and a machine may be ten times slower than ours.
@@ -35,12 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"{CHROMIUM} is not installed: .ci/run installs it")
+    path = chromium()
+    if path is None:
+        pytest.skip("neither chromium-headless-shell nor chromium is installed: .ci/run installs them")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield chromium
-        chromium.close()
+        launched = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

@@ -20,7 +20,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.scale import SCALE
+
 CHROMIUM = "/usr/bin/chromium"
+HEADLESS = "/usr/bin/chromium-headless-shell"
+"""The same engine without a browser's windows: a page costs a fifth of the processor time, JupyterLab two
+thirds."""
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,7 +35,15 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+NO_DETECTION = {"LanguageServerManager": {"autodetect": False}}
+"""Or each JupyterLab starts node a dozen times, to find language servers."""
 QUIET_SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
+
+
+def chromium() -> str | None:
+    """Which Chromium the tests take: with ``--all`` the whole one, else if there is one that without windows."""
+    wanted = (CHROMIUM, HEADLESS) if SCALE > 1 else (HEADLESS, CHROMIUM)
+    return next((path for path in wanted if Path(path).exists()), None)
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout: float = 30.0, pause: float = 0.1) -> Any:
@@ -71,6 +84,7 @@ class Lab:
         self.env = {**os.environ, **{name: str(folder / place) for name, place in places.items()}, **env}
         for place in (*places.values(), "root"):
             (folder / place).mkdir(parents=True, exist_ok=True)
+        (folder / "config" / "jupyter_server_config.json").write_text(json.dumps(NO_DETECTION))
         self._setting("notification", QUIET_SETTINGS)
         self._setting("themes", {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"})
         self._process: subprocess.Popen[bytes] | None = None
