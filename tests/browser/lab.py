@@ -41,7 +41,7 @@ QUIET_SETTINGS = {"fetchNews": "false", "checkForUpdates": False}
 
 
 def chromium() -> str | None:
-    """Which Chromium the tests take: with ``--all`` the whole one, else if there is one that without windows."""
+    """Which Chromium the tests take: the whole one with ``--all``, else one without windows if there is."""
     wanted = (CHROMIUM, HEADLESS) if SCALE > 1 else (HEADLESS, CHROMIUM)
     return next((path for path in wanted if Path(path).exists()), None)
 
