@@ -512,8 +512,17 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 "nodes",
                 "gauge",
                 "servers",
-                "Servers that this one knows to be alive, itself included.",
+                "Servers that are alive, itself included, as Redis knows them.",
                 worry="it is not as many as you run",
+                shared=True,
+            ),
+            Metric(
+                "clock_ahead_seconds",
+                "gauge",
+                "s",
+                "How far this machine's clock is ahead of Redis', at least (below 0: behind). It dates what "
+                "is published here, and decides when tokens expire.",
+                worry="it is above 1 or below -1",
                 shared=True,
             ),
             Metric(

@@ -153,7 +153,6 @@ class Nodes:
             "repairs_total": self._repairs,
             "epochs_total": self._heard["regenerated"],
             "warden": int(self._warden),
-            "nodes": len(self._alive | {self.node}),
         }
 
     async def opened(self) -> None:

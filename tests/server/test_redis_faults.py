@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from wsmonitor_server.stores.bus import (
 )
 from wsmonitor_server.stores.redis import scripts
 from wsmonitor_server.stores.redis.bus import Pace
+from wsmonitor_server.stores.redis.store import RedisStore
 
 from .conftest import Join, Start
 from .redis_proxy import Proxy
@@ -482,6 +484,40 @@ async def test_a_session_whose_head_somebody_has_deleted_can_be_removed(start: S
     await until(lambda: bool(two.of(SessionRemoved)))
     assert await two.store.tombstone("s~1") == 1
     assert "s~1" not in server.say("KEYS", "*")
+
+
+# -- what a server knows of the others
+
+
+async def test_who_is_alive_is_counted_also_before_anything_is_published(redis_url: str, join: Join) -> None:
+    nodes = [await join(redis_url, pace=Pace(every=0.05, gone=60)) for _ in range(3)]
+    for node in nodes:
+        await until(lambda node=node: node.store.measures()["nodes"] == 3)
+    await nodes.pop().store.close()
+    for node in nodes:
+        await until(lambda node=node: node.store.measures()["nodes"] == 2)
+
+
+@pytest.mark.parametrize(("off", "words"), [(180.0, "ahead of Redis'"), (-180.0, "behind Redis'")])
+async def test_a_clock_that_is_out_of_step_is_told(
+    redis_url: str, caplog: pytest.LogCaptureFixture, off: float, words: str
+) -> None:
+    caplog.set_level("INFO")
+    offset = [off]
+    store = RedisStore(redis_url, pace=Pace(every=0.05), wall=lambda: time.time() + offset[0])
+    await store.open()
+    try:
+        ahead = store.measures()["clock_ahead_seconds"]
+        # As far as it can be told, however long the answer took: never more than it is.
+        assert isinstance(ahead, float)
+        assert 0 < ahead / off <= 1.001
+        assert re.search(rf"this machine's clock is \d+\.\d s {words}: it dates what", caplog.text)
+        offset[0] = 0.0
+        await until(lambda: "in step with Redis' again" in caplog.text)
+        assert abs(store.measures()["clock_ahead_seconds"]) < 2  # type: ignore[arg-type]  # a gauge is a number
+        assert caplog.text.count("this machine's clock") == 2
+    finally:
+        await store.close()
 
 
 # -- what Redis refuses

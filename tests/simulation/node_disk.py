@@ -45,6 +45,7 @@ class NodeDisk:
             token_hex=token_hex,
             clock=process.monotonic,
             uniform=dice.uniform,
+            wall=self._redis.data.clock,
             log_records=50,
             pace=PACE,
         )

@@ -275,6 +275,9 @@ class Data:
         score = (self.find(key, Scores) or {}).get(member)
         return None if score is None else spelled(score)
 
+    def zcard(self, key: bytes) -> int:
+        return len(self.find(key, Scores) or {})
+
     def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> list[bytes]:
         found = sorted((self.find(key, Scores) or {}).items(), key=lambda one: (one[1], one[0]))
         above, below = _bound(low, lower=True), _bound(high, lower=False)

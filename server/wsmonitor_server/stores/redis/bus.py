@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,9 @@ from .link import FIRST_DELAY, LONGEST_DELAY, Command, Link
 from .scripts import BEAT, INLINE, LEAVE, WATCH
 
 log = logging.getLogger(__name__)
+
+_OUT_OF_STEP: Final = 2.0
+"""Seconds between this machine's clock and Redis' from which on it is said."""
 
 _AT_ONCE: Final = 100  # messages in one answer
 
@@ -55,8 +59,11 @@ class BusReader:
         broken: called when Redis could not be asked.
         errand: called after each answer; raises `StoreError`.
         uniform: a random number between two.
+        wall: seconds since 1970, by this machine's clock.
 
     Attributes:
+        living: how many nodes are alive, this one included.
+        ahead: seconds that this machine's clock is ahead of Redis', at least; below 0 it is behind.
         trouble: why nothing can be read at present; "" while it can.
     """
 
@@ -74,6 +81,7 @@ class BusReader:
         clock: Callable[[], float],
         pace: Pace,
         uniform: Callable[[float, float], float] = random.uniform,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._link = link
         self._about = about
@@ -86,7 +94,11 @@ class BusReader:
         self._clock = clock
         self._pace = pace
         self._uniform = uniform
+        self._wall = wall
         self.trouble = ""
+        self.living = 1
+        self.ahead = 0.0
+        self._out_of_step = False
         self._position = 0
         self._moved = 0  # how often the position was set from outside
         self._beaten = float("-inf")
@@ -213,13 +225,20 @@ class BusReader:
         commands: list[Command] = []
         if beat:
             milliseconds = round(self._pace.gone * 1000)
-            commands += [(BEAT, *self._about, milliseconds, milliseconds), ("INFO", "replication")]
+            commands += [
+                (BEAT, *self._about, milliseconds, milliseconds),
+                ("INFO", "replication"),
+                ("TIME",),
+            ]
         read: list[Any] = ["XREAD", "COUNT", _AT_ONCE]
         if block:
             read += ["BLOCK", round(block * 1000)]
         position = self._position
         commands.append((*read, "STREAMS", f"{self._about[0]}bus", f"{position}-0"))
+        asked = self._wall()
         replies = await self._link.many(commands, patience=0)
+        if beat:
+            self._compare(asked, [int(part) for part in replies[2]])
         if beat and not await self._beat(began, replies[0], replies[1]):
             return
         if moved != self._moved:
@@ -235,7 +254,7 @@ class BusReader:
 
     async def _beat(self, began: float, reply: list[Any], replication: bytes) -> bool:
         """What the sign of life found. False: what was read with it is of another history."""
-        fresh, mine, epoch, number = reply
+        fresh, mine, epoch, number, self.living = reply
         if epoch.decode() != self._epoch() or facts(replication)["master_replid"] != self._replication():
             await self._settle()
             return False
@@ -250,6 +269,22 @@ class BusReader:
             self._untold.update(self._people)
         self._renew_lease(began, mine=bool(mine))
         return True
+
+    def _compare(self, asked: float, told: list[int]) -> None:
+        """Redis' clock, read between *asked* and now, with this machine's."""
+        seconds = told[0] + told[1] / 1e6
+        self.ahead = max(0.0, asked - seconds) + min(0.0, self._wall() - seconds)
+        if (abs(self.ahead) >= _OUT_OF_STEP) != self._out_of_step:
+            self._out_of_step = not self._out_of_step
+            if self._out_of_step:
+                log.warning(
+                    "this machine's clock is %.1f s %s Redis': it dates what is published here, and decides "
+                    "when tokens expire",
+                    abs(self.ahead),
+                    "ahead of" if self.ahead > 0 else "behind",
+                )
+            else:
+                log.info("this machine's clock is in step with Redis' again")
 
     async def _entry(self, number: int, entry: records.Fields) -> None:
         if number != self._position + 1:

@@ -383,7 +383,8 @@ BEAT: Final = Script(
     + _NODES
     + """
 -- milliseconds until silence counts as the end, milliseconds of the lease
--- -> 1 when it was not among the living, 1 when it is the warden, the store's epoch, the bus's last number
+-- -> 1 when it was not among the living, 1 when it is the warden, the store's epoch, the bus's last number,
+--    how many live
 local now = milliseconds()
 local fresh = redis.call('ZSCORE', P .. 'nodes', node) and 0 or 1
 redis.call('ZADD', P .. 'nodes', now + tonumber(ARGV[3]), node)
@@ -393,7 +394,7 @@ if not warden or warden == node then
   redis.call('SET', P .. 'warden', node, 'PX', ARGV[4])
   mine = 1
 end
-return {fresh, mine, epoch(), redis.call('GET', P .. 'bus:n') or '0'}
+return {fresh, mine, epoch(), redis.call('GET', P .. 'bus:n') or '0', redis.call('ZCARD', P .. 'nodes')}
 """
 )
 

@@ -61,6 +61,7 @@ class RedisStore:
         timeout: seconds that one answer may take.
         patience: seconds for which what did not reach Redis, or lost its answer, is asked again.
         uniform: a random number between two.
+        wall: seconds since 1970.
 
     Raises:
         ConfigurationError: the URL is none.
@@ -77,6 +78,7 @@ class RedisStore:
         patience: float = 10.0,
         pace: Pace | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.epoch = ""
         self._address = parse(url)
@@ -117,6 +119,7 @@ class RedisStore:
             clock=clock,
             pace=pace or Pace(),
             uniform=uniform,
+            wall=wall,
         )
 
     # -- which Redis this is
@@ -226,6 +229,8 @@ class RedisStore:
         """See `Measured.measures`."""
         links = {"commit": self._quick, "read": self._slow, "bus": self._waiting}
         return {
+            "nodes": self._bus.living,
+            "clock_ahead_seconds": self._bus.ahead,
             "redis_round_trips_total": {name: one.asked for name, one in links.items()},
             "redis_connects_total": {name: one.connects for name, one in links.items()},
             "redis_failures_total": {name: one.failures for name, one in links.items()},
