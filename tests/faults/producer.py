@@ -1,9 +1,8 @@
 """A publishing program, run as ``python -m tests.faults.producer``, that accounts for what it publishes.
 
-Its changes carry numbers, 1, 2, 3 …, over as many steps as are told to turn round. Before the program
-submits the change *n* it is on its account that it will (``s n``), and when the server has
-acknowledged it, that it has (``a n``). The account is a file that every line is written to at once,
-so that it outlives kill -9 as the store should.
+Its changes carry numbers (`counting`). Before the program submits the change *n* it is on its account that
+it will (``s n``), and when the server has acknowledged it, that it has (``a n``). The account is a file that
+every line is written to at once, so that it outlives kill -9 as the store should.
 """
 
 from __future__ import annotations
@@ -12,22 +11,17 @@ import json
 import os
 import select
 import sys
-import threading
 import time
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from wsmonitor.client import PublicationListener, Target, connect
-from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
+from wsmonitor.client import Target, connect
 from wsmonitor.protocol.defaults import Timing
 
-STEPS: Final = 40
-"""How many steps a producer writes in turn: its state stays small, its events are many."""
+from .counting import Counting
 
-AHEAD: Final = 400
-"""How many changes may wait for their acknowledgement before the program waits, too."""
+_PAUSE: Final = 0.02  # seconds between two looks at how many changes are due
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,58 +48,18 @@ class Task:
     handshake_timeout: float
 
 
-class Account(PublicationListener):
+class Account(Counting):
     """Writes down what was submitted and what was acknowledged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, session: str, producer: str, *, owner: bool, first: int) -> None:
+        super().__init__(session, producer, owner=owner, first=first)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._tickets: deque[tuple[int, int]] = deque()  # (ticket, change's number)
-        self._lock = threading.Condition()
-        self._told = 0  # the last ticket that was acknowledged
-        self.acked = 0
-        self.trouble: list[str] = []
 
-    def submitting(self, last: int) -> None:
-        """The changes up to *last* will be submitted now."""
-        self._write(f"s {last}\n")
+    def announced(self, last: int) -> None:
+        os.write(self._file, f"s {last}\n".encode())
 
-    def submitted(self, ticket: int | None, number: int) -> None:
-        """Change *number* has this ticket."""
-        with self._lock:
-            if ticket is None:
-                self.trouble.append(f"change {number} was not taken")
-            else:
-                self._tickets.append((ticket, number))
-        # The acknowledgement may have been quicker than the return of `submit`.
-        self.acknowledged(self._told)
-
-    def acknowledged(self, number: int) -> None:
-        with self._lock:
-            self._told = max(self._told, number)
-            last = 0
-            while self._tickets and self._tickets[0][0] <= self._told:
-                last = self._tickets.popleft()[1]
-            if last:
-                self._write(f"a {last}\n")
-                self.acked = last
-                self._lock.notify_all()
-
-    def wait(self, number: int, timeout: float) -> None:
-        """Until change *number* was told as acknowledged: that may come a little after `flush` returns."""
-        with self._lock:
-            self._lock.wait_for(lambda: self.acked >= number, timeout)
-
-    def rejected(self, number: int, change: object, error: object) -> None:
-        self.trouble.append(f"rejected {number}: {error}")
-
-    def overflowed(self, count: int) -> None:
-        self.trouble.append(f"{count} dropped")
-
-    def fenced(self, *, removed: bool) -> None:
-        self.trouble.append("removed" if removed else "fenced")
-
-    def _write(self, line: str) -> None:
-        os.write(self._file, line.encode())
+    def confirmed(self, last: int) -> None:
+        os.write(self._file, f"a {last}\n".encode())
 
     def close(self) -> None:
         os.close(self._file)
@@ -113,46 +67,26 @@ class Account(PublicationListener):
 
 def work(task: Task) -> None:
     """Publish until a line (or the end) comes on standard input; then tell what became of it."""
-    account = Account(Path(task.account))
+    account = Account(Path(task.account), task.session, task.producer, owner=task.owner, first=task.first)
     timing = Timing(healthy_after=task.healthy_after, handshake_timeout=task.handshake_timeout)
-    with connect(
-        Target(url=task.url, token=task.token, name=task.producer, insecure=True), timing=timing
-    ) as connection:
-        publication = connection.publication(task.session, task.producer, account)
-        if task.owner:
-            publication.submit(SessionChange(name=task.session.partition("~")[0], state="running"))
-        publication.submit(ChainChange(id=task.producer, name=task.producer, state="running"))
-        number = task.first
+    target = Target(url=task.url, token=task.token, name=task.producer, insecure=True)
+    with connect(target, timing=timing) as connection:
+        account.begin(connection)
         print("ready", flush=True)
         due = time.monotonic()
         while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            due = max(due + 0.02, time.monotonic() - 0.5)
-            count = min(max(1, round(task.rate * 0.02)), AHEAD - publication.unacknowledged)
-            if count <= 0:
-                continue
-            account.submitting(number + count - 1)
-            for one in range(number, number + count):
-                ticket = publication.submit(
-                    StepChange(
-                        id=f"{task.producer}:{one % STEPS}",
-                        chain=task.producer,
-                        name="count",
-                        state="running",
-                        metrics={"n": one},
-                    )
-                )
-                account.submitted(ticket, one)
-            number += count
-        flushed = publication.flush(120)
-        account.wait(number - 1, 10 if flushed else 0)
+            due = max(due + _PAUSE, time.monotonic() - 0.5)
+            account.count_on(max(1, round(task.rate * _PAUSE)))
+        flushed = account.publication.flush(120)
+        account.wait(account.submitted, 10 if flushed else 0)
         told = {
             "flushed": flushed,
-            "submitted": number - 1,
+            "submitted": account.submitted,
             "acked": account.acked,
             "trouble": account.trouble,
         }
         print(json.dumps(told), flush=True)
-        publication.close(10)
+        account.publication.close(10)
     account.close()
 
 

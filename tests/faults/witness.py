@@ -12,15 +12,13 @@ from wsmonitor.client import (
     ConnectionStatus,
     EventApplied,
     EventsReplayed,
-    PublicationListener,
     SyncCompleted,
     Target,
     Update,
     connect,
 )
-from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
 
-from .producer import AHEAD, STEPS
+from .counting import STEPS, Counting
 from .watching import CLIENT_TIMING, PATIENCE, Place, Watch, numbers_of
 
 CURRENT: Final = "current"
@@ -164,96 +162,40 @@ class Witness(Watch):
         return epochs
 
 
-class Writer(PublicationListener):
-    """A program that publishes numbered changes, so many a second, and asserts what it owns when it has to.
-
-    Args:
-        owner: whether it makes the session.
-    """
+class Writer(Counting):
+    """A thread that counts at so many changes a second, and asserts what it owns when it has to."""
 
     def __init__(
         self, place: Place, session: str, producer: str, rate: float, *, owner: bool = False
     ) -> None:
-        self.producer = producer
-        self.submitted = 0
-        self.acked = 0
-        self.trouble: list[str] = []
-        self._session = session
-        self._owner = owner
+        super().__init__(session, producer, owner=owner)
         self._rate = rate
         self._epoch = ""
-        self._tickets: list[tuple[int, int]] = []  # (ticket, change's number)
-        self._lock = threading.RLock()
         self._end = threading.Event()
         target = Target(url=place.url, token=place.token(producer, "publish"), name=producer, insecure=True)
         self.connection = connect(target, timing=CLIENT_TIMING)
-        self._publication = self.connection.publication(session, producer, self)
-        self._assert()
+        self.begin(self.connection)
         self._thread = threading.Thread(target=self._work, name=producer, daemon=True)
         self._thread.start()
-
-    # -- on the client's thread
 
     def opened(self, epoch: str, known: bool) -> None:
         again = self._epoch and (not known or epoch != self._epoch)
         self._epoch = epoch
         if again:
-            self._assert()
-
-    def rejected(self, number: int, change: object, error: object) -> None:
-        self.trouble.append(f"rejected {number}: {error}")
-
-    def overflowed(self, count: int) -> None:
-        self.trouble.append(f"{count} dropped")
-
-    def fenced(self, *, removed: bool) -> None:
-        self.trouble.append("removed" if removed else "fenced")
-
-    def acknowledged(self, number: int) -> None:
-        with self._lock:
-            while self._tickets and self._tickets[0][0] <= number:
-                self.acked = max(self.acked, self._tickets.pop(0)[1])
-
-    # -- on both
-
-    def _assert(self) -> None:
-        with self._lock:
-            if self._owner:
-                name = self._session.partition("~")[0]
-                self._publication.submit(SessionChange(name=name, state="running"))
-            self._publication.submit(ChainChange(id=self.producer, name=self.producer, state="running"))
-            for number in range(max(1, self.submitted - STEPS + 1), self.submitted + 1):
-                self._submit(number)
-
-    def _submit(self, number: int) -> None:
-        ticket = self._publication.submit(
-            StepChange(
-                id=f"{self.producer}:{number % STEPS}",
-                chain=self.producer,
-                name="count",
-                state="running",
-                metrics={"n": number},
-            )
-        )
-        if ticket is None:
-            self.trouble.append(f"change {number} was not taken")
-        else:
-            self._tickets.append((ticket, number))
-
-    # -- on its own
+            with self._lock:
+                self.own()
+                for number in range(max(1, self.submitted - STEPS + 1), self.submitted + 1):
+                    self.submit(number)
 
     def _work(self) -> None:
         while not self._end.wait(_PAUSE):
-            with self._lock:
-                for _ in range(min(round(self._rate * _PAUSE), AHEAD - self._publication.unacknowledged)):
-                    self.submitted += 1
-                    self._submit(self.submitted)
+            self.count_on(round(self._rate * _PAUSE))
 
     def stop(self) -> None:
         """Publish nothing more; everything is acknowledged. Raises `AssertionError` when it is not."""
         self._end.set()
         self._thread.join(PATIENCE)
-        assert self._publication.flush(PATIENCE), f"{self.producer} could not publish what it had"
+        assert self.publication.flush(PATIENCE), f"{self.producer} could not publish what it had"
         assert not self.trouble, self.trouble
 
     def close(self) -> None:

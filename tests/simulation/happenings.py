@@ -24,20 +24,13 @@ def kill_server(simulation: Simulation, happening: Happening) -> None:
 def crash_at_effect(simulation: Simulation, happening: Happening) -> None:
     host = simulation.host(happening)
     process = host.process
-    if process is None or not process.alive:
-        return
-    process.crash_after = happening.number % 40
 
-    def watch() -> None:
-        if process.alive:
-            if process.crash_after is not None:
-                simulation.world.later(0.2, watch)
-        else:
-            if host.process is process:  # else the next one has it
-                host.disk.crashed()
-            simulation.world.later(happening.length, host.start)
+    def dead() -> None:
+        if host.process is process:  # else the next one has it
+            host.disk.crashed()
+        simulation.world.later(happening.length, host.start)
 
-    watch()
+    simulation.dies_at_effect(process, happening, dead)
 
 
 def stop_server(simulation: Simulation, happening: Happening) -> None:

@@ -102,21 +102,14 @@ def killed(simulation: Simulation, happening: Happening) -> None:
 
 
 def dies_at_effect(simulation: Simulation, happening: Happening) -> None:
-    """It dies between what it does and what it says."""
-    redis, world = _redis(simulation), simulation.world
+    redis = _redis(simulation)
     process = redis.process
-    if process is None or not process.alive:
-        return
-    process.crash_after = happening.number % 40
 
-    def watch() -> None:
-        if process.alive:
-            if process.crash_after is not None:
-                world.later(0.2, watch)
-        elif redis.process is process:
-            world.later(happening.length, redis.start)
+    def dead() -> None:
+        if redis.process is process:
+            simulation.world.later(happening.length, redis.start)
 
-    watch()
+    simulation.dies_at_effect(process, happening, dead)
 
 
 def goes_back(simulation: Simulation, happening: Happening) -> None:

@@ -8,7 +8,7 @@ import os
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +26,7 @@ from .plan import Happening, Plan, make_plan
 from .programs import Flusher, Program
 from .redis_host import RedisHost
 from .server_host import ServerHost
-from .world import World
+from .world import Process, World
 
 PEACE: Final = 260.0
 """Seconds after the trouble until everything has to agree: the longest reconnect delay, a lost producer's
@@ -323,6 +323,20 @@ class Simulation:
                 self.oracle.resumed(process)
 
         self.world.later(happening.length, resume)
+
+    def dies_at_effect(self, process: Process | None, happening: Happening, then: Callable[[], None]) -> None:
+        """*process* dies between what it does and what it says, at one of its next effects; *then*."""
+        if process is None or not process.alive:
+            return
+        process.crash_after = happening.number % 40
+
+        def watch() -> None:
+            if not process.alive:
+                then()
+            elif process.crash_after is not None:
+                self.world.later(0.2, watch)
+
+        watch()
 
     # -- peace
 
