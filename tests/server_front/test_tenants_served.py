@@ -286,6 +286,8 @@ def test_a_program_beyond_its_tenants_rate_is_told_waits_and_loses_nothing() -> 
         assert "takes nothing for now, and is asked again" in str(warning.message)
         assert "(server log: " in str(warning.message)
         assert {error.code for error in session.errors} == {"limit_exceeded"}
-        seen = wm.watch(session.id, url=server.url, token=server.token(sub="o")).wait(60)
+        observer = wm.watch(session.id, url=server.url, token=server.token(sub="o"))
+        seen = observer.wait(60)
+        observer.close()
     assert len(seen.steps) == 150
     assert {step.state for step in seen.steps.values()} == {"succeeded"}
