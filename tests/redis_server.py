@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,13 @@ def require() -> str:
     if found is None:
         pytest.skip("needs redis-server: apt-get install redis-server")
     return found
+
+
+def users(password: str) -> str:
+    """Whom the Redis of the deployment guide lets in, as its file has it."""
+    guide = Path(__file__).parents[1] / "docs" / "how-to" / "deploy.md"
+    [block] = re.findall(r"```\n(user default .*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    return str(block).replace("THE_PASSWORD", password).replace("ANOTHER_ONE", f"{password}-of-the-admin")
 
 
 def require_valkey(folder: Path) -> str:

@@ -23,7 +23,7 @@ import pytest
 
 from tests import nginx
 from tests.faults.server import ServerProcess, environment
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, free_port, users
 from wsmonitor.client import PublicationListener, Target, connect
 from wsmonitor.protocol.changes import ChainChange, SessionChange, StepChange
 from wsmonitor_server.auth import issue
@@ -84,11 +84,7 @@ class Deployment:
         for name, text in (
             ("signing_key", key),
             ("redis_password", f"{password}\n".encode()),
-            # As docs/how-to/deploy.md has it.
-            (
-                "redis_users",
-                f"user default off\nuser wsmonitor on >{password} ~wsm:* +@all -@dangerous +info\n".encode(),
-            ),
+            ("redis_users", users(password).encode()),
         ):
             (held / name).write_bytes(text)
             (held / name).chmod(0o600)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import RedisServer, Sentinels, free_port
+from tests.redis_server import RedisServer, Sentinels, free_port, users
 from wsmonitor.protocol.errors import ConfigurationError
 from wsmonitor_server.stores.base import Commit, MovedError, StoreError
 from wsmonitor_server.stores.bus import (
@@ -718,6 +718,26 @@ async def test_a_large_session_is_read_in_parts_while_it_changes(join: Join, red
     assert last.history[0][0] >= head - 3 - 1000
     assert [seq for seq, _ in last.history] == list(range(last.history[0][0], head + 1))
     assert last.size == sum(map(len, entities.values()))
+
+
+async def test_with_the_users_of_the_guide_nothing_is_lost_when_redis_starts_again(
+    start: Start, join: Join, tmp_path: Path
+) -> None:
+    # From the append-only file many versions replay transactions, which scripts are, with the permissions of
+    # the default user; what those do not allow is passed over (redis/redis#14541, valkey-io/valkey#3983).
+    (tmp_path / "users.acl").write_text(users("word"))
+    server = start("--appendonly", "yes", "--aclfile", str(tmp_path / "users.acl"))
+    assert "NOAUTH" in server.say("GET", "wsm:meta")
+    url = server.url.replace("unix://", "unix://wsmonitor:word@")
+    node = await join(url)
+    await node.store.commit([a_commit(node.store.epoch)])
+    await node.store.close()
+    server.stop()
+    server.start()
+    again = await join(url)
+    stored = await again.store.load("s~1")
+    assert stored is not None
+    assert stored.state.seq == 1
 
 
 async def test_a_damaged_session_is_told_and_not_taken(
