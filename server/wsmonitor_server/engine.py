@@ -48,7 +48,7 @@ from .nodes import LOOK, Nodes
 from .outcomes import Outcomes
 from .ports import ProducerEvents, ProducerHandle, Subscriber
 from .producers import ProducerDesk, rejected
-from .replies import not_available, refusal, store_refusal
+from .replies import refusal, store_refusal
 from .retention import Retention
 from .revocations import Revocations
 from .session import LoadedSession, Superseded, unsure
@@ -280,9 +280,13 @@ class SessionEngine:
         """See `ports.Engine.open_producer`. Raises `Refusal`."""
         session, known = message.session, self._sessions.known
         self._condition.allow(session)
-        loaded = await self._sessions.load(session)
-        if message.producer_epoch and loaded.ledger.position(message.producer) is None:
+        while True:
+            loaded = await self._sessions.load(session)
+            if not message.producer_epoch or loaded.ledger.position(message.producer) is not None:
+                break
             await self._refuse_removed(session)
+            if self._sessions.get(session) is loaded:
+                break  # else it was let go of, or removed, meanwhile
         if session not in known and len(known) >= self.limits.sessions:
             raise refusal(
                 "limit_exceeded", f"this server keeps {self.limits.sessions:,} sessions", session=session
@@ -306,7 +310,7 @@ class SessionEngine:
             try:
                 return await self._command(message, claims)
             except Superseded:
-                continue  # judged again, behind what another node has committed
+                continue  # judged again, on what is there now
 
     async def _command(self, message: CommandRequest, claims: Claims) -> CommandReply:
         self._condition.allow(message.session)
@@ -317,6 +321,8 @@ class SessionEngine:
                 retired = await self.store.retired_command(message.session, message.key)
             except StoreError as exc:
                 raise store_refusal(exc, message.session) from exc
+            if self._sessions.get(loaded.id) is not loaded:
+                raise Superseded  # it was let go of, or removed, meanwhile
         try:
             command, repeated = commands.request(
                 loaded.authority, message, claims.sub, self.clock.wall_ns(), self.limits, retired
@@ -397,10 +403,9 @@ class SessionEngine:
 
     async def remove(self, session: str) -> None:
         """See `ports.Engine.remove`. Raises `Refusal`."""
-        loaded = await self._existing(session)
+        await self._existing(session)
         async with self._commits.lock:
-            if loaded.removed:
-                raise not_available(session)
+            loaded = await self._existing(session)  # it may be another by now, or none
             try:
                 await self.store.remove(session, at=self.clock.wall_ns())
             except StoreError as exc:
@@ -410,9 +415,9 @@ class SessionEngine:
     def _forget(self, loaded: LoadedSession) -> None:
         """*loaded* was removed: tell all who use it."""
         session = loaded.id
-        self._sessions.forget(loaded)
-        loaded.ledger.rollback()
         gone = refusal("not_available", "the session was removed", session=session)
+        self._sessions.forget(loaded, gone.info)
+        loaded.ledger.rollback()
         loaded.resolve(gone)
         for holder in list(loaded.holders.values()):
             self._producers.fence(holder, removed=True)

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from wsmonitor.protocol.entities import Command
+from wsmonitor.protocol.entities import Command, ErrorInfo
 from wsmonitor.protocol.reducer import SessionState
 
 from .clock import Clock
@@ -114,7 +114,7 @@ class Outcomes:
         elif exc.outcome_known:
             loaded.ledger.rollback()
         else:
-            await self._reload(loaded)
+            await self._reload(loaded, failure.info)
         loaded.resolve(failure)
         self._producers.fail(loaded, failure.info)
         # What the server itself has to say of the producers is tried again.
@@ -122,14 +122,14 @@ class Outcomes:
         loaded.retry_at = self._clock.monotonic() + min(30.0, 2.0 ** min(loaded.retries - 1, 5))
         self._timetable.arm(loaded)
 
-    async def _reload(self, loaded: LoadedSession) -> None:
+    async def _reload(self, loaded: LoadedSession, failure: ErrorInfo) -> None:
         """Go on from what the store has, under a new epoch; without it, from nothing that is in memory."""
         try:
             stored = await self._store.load(loaded.id)
         except StoreError as exc:
             log.error("session %s cannot be loaded again: %s", loaded.id, exc)
             stored = None
-            self._sessions.begin_anew(loaded)
+            self._sessions.begin_anew(loaded, failure)
             self._commits.forget(loaded)
             self._timetable.forget(loaded)
         epoch = self._token_hex(8)

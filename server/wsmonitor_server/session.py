@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from wsmonitor.protocol.changes import Change, Unreadable
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.messages import Hold
 from wsmonitor.protocol.reducer import SessionState
 
@@ -37,7 +38,7 @@ _LEFT: Final = 16  # epochs that are remembered as past: anybody may ask for any
 
 
 class Superseded(Exception):
-    """Another node's commit was first: what was asked for is to be judged again, behind it."""
+    """What was asked for is to be judged again: another node was first, or another session is there now."""
 
 
 def unsure(trouble: str = "") -> StoreError:
@@ -68,6 +69,7 @@ class LoadedSession:
         verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
             applied again after a failed commit.
         holds: what is wanted of producers beneath what others own, as it was last told; only what holds.
+        gone: why nothing is done any more with what is in memory here; None while something is.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
         version: in a shared store, how many commits the session has had, as far as is known here.
         pending: in a shared store, what was published here and is not committed, in order: to be taken again
@@ -111,7 +113,7 @@ class LoadedSession:
         self.holds: dict[Target, Hold] = {}
         self.waiters: list[Future[None]] = []
         self.flight: list[Future[None]] = []
-        self.removed = False
+        self.gone: ErrorInfo | None = None
         self.retry_at: float | None = None
         self.retries = 0
         self.idle_since = now
@@ -145,6 +147,11 @@ class LoadedSession:
             level: Verdict = "lost" if producer.liveness == "lost" else "stale"
             self.watch.loaded(producer.id, level, now)
             self.verdicts[producer.id] = level
+
+    @property
+    def removed(self) -> bool:
+        """Whether who wants to do something is to have the session loaded again."""
+        return self.gone is not None
 
     def leave(self, epoch: str) -> None:
         """*epoch* is one that it is not in any more."""
@@ -228,9 +235,11 @@ class LoadedSession:
         """Wait until what is at the tail now is committed.
 
         Raises:
-            Refusal: it failed.
+            Refusal: it failed, or will never be: the session was removed.
             Superseded: another node was first, and what was at the tail is void: to be done again.
         """
+        if self.gone is not None:
+            raise Refusal(self.gone)
         if self.ledger.uncommitted:
             future: Future[None] = get_running_loop().create_future()
             (self.waiters if self.ledger.open else self.flight).append(future)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wsmonitor.protocol.defaults import Limits, Timing
+from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.errors import InvalidIdError
 from wsmonitor.protocol.ids import check_session_id
 
@@ -85,15 +86,19 @@ class Sessions:
         if self._memory.get(loaded.id) is loaded:
             del self._memory[loaded.id]
 
-    def begin_anew(self, loaded: LoadedSession) -> None:
-        """What is in memory is not what the store has: it is read again, and begins a new epoch."""
+    def begin_anew(self, loaded: LoadedSession, failure: ErrorInfo) -> None:
+        """What is in memory is not what the store has: it is read again, and begins a new epoch.
+
+        Args:
+            failure: what is told to those who want something of *loaded*.
+        """
         self._anew.add(loaded.id)
-        loaded.removed = True
+        loaded.gone = failure
         self.let_go(loaded)
 
-    def forget(self, loaded: LoadedSession) -> None:
-        """*loaded* was removed: there is no such session."""
-        loaded.removed = True
+    def forget(self, loaded: LoadedSession, gone: ErrorInfo) -> None:
+        """*loaded* was removed; *gone* is told to those who want something of it."""
+        loaded.gone = gone
         self.known.discard(loaded.id)
         self.let_go(loaded)
 

@@ -257,7 +257,7 @@ def _same_epoch(real: Any) -> Any:
 
 
 def _epoch_goes_on(real: Any) -> Any:
-    async def reload(self: Outcomes, loaded: Any) -> None:
+    async def reload(self: Outcomes, loaded: Any, failure: Any) -> None:
         # The error is taken for "nothing was written", which nobody knows.
         loaded.ledger.rollback()
 
