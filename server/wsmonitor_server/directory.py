@@ -94,20 +94,25 @@ class Directory:
         """A line that was there when the server started."""
         self._lines[listing.id] = _Line(listing, listing, float("-inf"))
 
-    def update(self, listing: Listing, now: float, now_ns: int) -> None:
-        """A session's line is this from now on."""
+    def update(self, listing: Listing, now: float, now_ns: int) -> bool:
+        """A session's line is this from now on. Returns whether `next_deadline` may have changed."""
         line = self._lines.get(listing.id)
         if line is None:
             self._lines[listing.id] = line = _Line(listing, listing, now)
             self._tell(line, now, now_ns)
-            return
+            return False
         line.current = listing
+        if not self._views:
+            # A view that is made later begins with what was told.
+            line.told, line.told_at = listing, now
+            return False
         if _news(line.told, listing) or now >= line.told_at + CONFLATE:
             if listing != line.told:
                 self._tell(line, now, now_ns)
             self._pending.set(listing.id, None)
         else:
             self._pending.set(listing.id, line.told_at + CONFLATE)
+        return True
 
     def _tell(self, line: _Line, now: float, now_ns: int) -> None:
         line.told, line.told_at = line.current, now

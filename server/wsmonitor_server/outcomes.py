@@ -92,9 +92,11 @@ class Outcomes:
             loaded.verdicts_kept()
             if loaded.crashing:
                 loaded.apply_verdicts(self._clock.wall_ns())
-        if batch.commit.listing is not None and nodes is None:
-            self._directory.update(batch.commit.listing, self._clock.monotonic(), self._clock.wall_ns())
-            self._listed()
+        listing = batch.commit.listing
+        if listing is not None and nodes is None:
+            moved = self._directory.update(listing, self._clock.monotonic(), self._clock.wall_ns())
+            if moved:
+                self._listed()
         self._changed(loaded)
         if nodes is not None:
             nodes.advance(loaded)

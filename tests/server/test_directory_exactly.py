@@ -134,9 +134,10 @@ def test_a_view_begins_with_what_it_covers_and_numbers_it() -> None:
     for ident in ("a~1", "b~1", "a~2"):
         made.load(a_line(ident))
     made.update(a_line("a~3"), 0.0, 1)
+    made.view(f"{ALL}/x", ("*",))
     made.update(a_line("a~3", size=9), 0.1, 2)  # not told yet
     feed = made.view(ALL, ("a*",))
-    assert (feed.topic, feed.state.topic, feed.state.epoch) == (ALL, ALL, "00000001")
+    assert (feed.topic, feed.state.topic, feed.state.epoch) == (ALL, ALL, "00000002")
     assert feed.state.listings == {
         "a~1": a_line("a~1", seq=1), "a~2": a_line("a~2", seq=2), "a~3": a_line("a~3", seq=3)
     }  # fmt: skip
@@ -146,9 +147,23 @@ def test_a_view_begins_with_what_it_covers_and_numbers_it() -> None:
     assert made.existing(ALL, ("b*",)) is None
     named = made.view(f"{ALL}/b", ("*",))
     assert list(named.state.listings) == ["b~1"]
-    assert named.state.epoch == "00000002"
+    assert named.state.epoch == "00000003"
     empty = made.view(ALL, ())
-    assert (empty.state.seq, len(empty.state), made.view_count) == (0, 0, 3)
+    assert (empty.state.seq, len(empty.state), made.view_count) == (0, 0, 4)
+
+
+def test_while_nobody_looks_nothing_waits_to_be_told() -> None:
+    made = directory()
+    assert not made.update(a_line(), 10.0, 1)
+    assert not made.update(a_line(size=5), 10.1, 2)
+    assert (made.next_deadline(), made.listings()) == (None, [a_line(size=5)])
+    feed = made.view(ALL, ("*",))
+    assert feed.state.listings == {"a~1": a_line(size=5, seq=1)}
+    ear = listening(feed)
+    assert made.update(a_line(size=6), 10.2, 3)
+    assert (told(ear), made.next_deadline()) == ([], 10.1 + CONFLATE)
+    made.handle_timeout(10.1 + CONFLATE, 4)
+    assert told(ear) == [a_line(size=6)]
 
 
 def test_what_is_removed_is_told_to_those_who_had_it() -> None:
