@@ -41,6 +41,7 @@ from .clock import Clock, SystemClock
 from .commits import CommitPath
 from .condition import Condition
 from .directory import Directory
+from .following import Superseded, unsure
 from .maintenance import Maintenance
 from .merge import Rejection
 from .metrics import Value
@@ -51,7 +52,7 @@ from .producers import ProducerDesk, rejected
 from .replies import refusal, store_refusal
 from .retention import Retention
 from .revocations import Revocations
-from .session import LoadedSession, Superseded, unsure
+from .session import LoadedSession
 from .sessions import Sessions
 from .stores.base import Measured, Store, StoreError
 from .stores.bus import Shared

@@ -125,7 +125,6 @@ class Nodes:
         self._doubt = 0  # how many times messages were missed whose effects are not made up for yet
         self._heard: Counter[str] = Counter()
         self._adopted = self._reread = self._repairs = 0
-        self._failed: dict[str, float] = {}  # sessions that could not be read, and when they are to be
         store.listen(self.hear)
 
     @property
@@ -234,7 +233,7 @@ class Nodes:
         if (news := self._arriving.get(session)) is not None:
             news.append(message)
         if message.node != self.node and (loaded := self._sessions.get(session)) is not None:
-            loaded.news.append(message)
+            loaded.following.news.append(message)
             self.advance(loaded)
 
     def _removed(self, session: str) -> None:
@@ -299,18 +298,18 @@ class Nodes:
 
     def advance(self, loaded: LoadedSession) -> None:
         """Apply what other nodes have committed, unless a commit of ours, or a look into the store, runs."""
-        if loaded.behind or loaded.removed or loaded.ledger.committing:
+        if loaded.following.behind or loaded.removed or loaded.ledger.committing:
             return
-        while loaded.news and loaded.news[0].version <= loaded.version:
-            loaded.news.popleft()
-        if not loaded.news:
+        while loaded.following.news and loaded.following.news[0].version <= loaded.following.version:
+            loaded.following.news.popleft()
+        if not loaded.following.news:
             return
-        following = list(loaded.news)
-        if any(one.version != loaded.version + at for at, one in enumerate(following, 1)):
+        news = list(loaded.following.news)
+        if any(one.version != loaded.following.version + at for at, one in enumerate(news, 1)):
             self.moved(loaded)
             return
-        loaded.news.clear()
-        self._adopt(loaded, following)
+        loaded.following.news.clear()
+        self._adopt(loaded, news)
 
     def _adopt(self, loaded: LoadedSession, commits: list[Committed]) -> None:
         """Make *commits*, which follow what is here, the head."""
@@ -331,19 +330,19 @@ class Nodes:
                 ledger.rollback()
                 self.moved(loaded, whole=True)
                 break
-            loaded.version = commit.version
+            loaded.following.version = commit.version
             self._adopted += 1
             self._counts["deliveries"] += len(events) * len(loaded.feed.subscribers)
             self._producers.adopted(loaded, events, commit.producers)
-        if again and not loaded.behind:
+        if again and not loaded.following.behind:
             self._producers.again(loaded)
         elif again:
-            loaded.redo = True
+            loaded.following.redo = True
         self._changed(loaded)
 
     def judges(self, loaded: LoadedSession, position: Position | None) -> bool:
         """Whether *position* can be judged here: no other node can have told it, or what it told is known."""
-        if position is None or not position.seq or position.epoch in loaded.left:
+        if position is None or not position.seq or position.epoch in loaded.following.left:
             return True
         state = loaded.feed.state
         return position.epoch == state.epoch and position.seq <= state.seq
@@ -354,28 +353,28 @@ class Nodes:
         Raises:
             StoreError: it cannot be read now.
         """
-        await loaded.caught_up()
+        await loaded.following.caught_up()
         if position.epoch != loaded.feed.state.epoch:
-            loaded.leave(position.epoch)
+            loaded.following.leave(position.epoch)
 
     def moved(self, loaded: LoadedSession, *, whole: bool = False) -> None:
         """The store has more than is known here: read it, and do nothing else with the session meanwhile."""
         if loaded.ledger.uncommitted:
             self._producers.undo(loaded)
-            loaded.redo = True
-        if not loaded.behind:
-            loaded.behind = True
+            loaded.following.redo = True
+        if not loaded.following.behind:
+            loaded.following.behind = True
             self._background.spawn(self._follow(loaded, whole))
 
     async def _follow(self, loaded: LoadedSession, whole: bool) -> None:
-        loaded.was_read(await self._read(loaded, whole))
+        loaded.following.was_read(await self._read(loaded, whole))
 
     async def _read(self, loaded: LoadedSession, whole: bool) -> bool:
         """One attempt at reading what others have committed; False if it was not possible."""
         try:
-            missed = None if whole else await self._store.missed(loaded.id, loaded.version)
+            missed = None if whole else await self._store.missed(loaded.id, loaded.following.version)
             stored = None if missed else await self._store.load(loaded.id)
-            gone = not missed and stored is None and loaded.version > 0
+            gone = not missed and stored is None and loaded.following.version > 0
             removed = gone and await self._store.tombstone(loaded.id) is not None
             if gone and not removed and loaded.ledger.epoch == self._store.epoch:
                 # Nothing was lost: somebody has deleted what the store had of it. All others are to hear it.
@@ -385,18 +384,17 @@ class Nodes:
         except StoreError as exc:
             log.error("session %s cannot be read: %s", loaded.id, exc)
             # Looked at again by `retry`; nothing of it is sent or taken until then.
-            self._failed[loaded.id] = self._clock.monotonic() + RETRY
-            loaded.retry_at = self._failed[loaded.id]
+            loaded.retry_at = loaded.following.failed_until = self._clock.monotonic() + RETRY
             self._changed(loaded)
             return False
         self._reread += 1
-        loaded.behind = False
+        loaded.following.behind = False
         if loaded.removed:
             return True
         if loaded.ledger.uncommitted:
             # What came meanwhile was judged on what is no longer the head.
             self._producers.undo(loaded)
-            loaded.redo = True
+            loaded.following.redo = True
         if missed:
             self._adopt(loaded, missed)
         elif removed:
@@ -406,8 +404,8 @@ class Nodes:
             self._lose(loaded)
         else:
             self._replace(loaded, stored)
-        if loaded.redo and not loaded.behind:
-            loaded.redo = False
+        if loaded.following.redo and not loaded.following.behind:
+            loaded.following.redo = False
             self._producers.again(loaded)
         self._changed(loaded)
         self.advance(loaded)
@@ -415,22 +413,23 @@ class Nodes:
 
     def retry(self, loaded: LoadedSession) -> None:
         """A deadline of *loaded* has come: if it could not be read, read it now."""
-        if self._failed.get(loaded.id, float("inf")) <= self._clock.monotonic():
-            del self._failed[loaded.id]
+        until = loaded.following.failed_until
+        if until is not None and until <= self._clock.monotonic():
+            loaded.following.failed_until = None
             self._background.spawn(self._follow(loaded, whole=False))
 
     def _replace(self, loaded: LoadedSession, stored: StoredSession | None) -> None:
         """Go on from *stored*: too much was missed, or the session goes on under another epoch."""
         if stored is None:
             return  # nobody has committed anything yet
-        here = (loaded.version, loaded.ledger.epoch)
+        here = (loaded.following.version, loaded.ledger.epoch)
         if (stored.version, stored.state.epoch) == here:
             return  # nothing was missed
-        continued = stored.state.epoch == loaded.ledger.epoch or not loaded.version
+        continued = stored.state.epoch == loaded.ledger.epoch or not loaded.following.version
         loaded.ledger.restart(
             stored.state, stored.producers, stored.retired, stored.size, history=stored.history
         )
-        loaded.version = stored.version
+        loaded.following.version = stored.version
         if continued:
             self._producers.adopted(loaded, (), stored.producers)
         else:
@@ -440,9 +439,9 @@ class Nodes:
     def _lose(self, loaded: LoadedSession) -> None:
         """The store has lost the session; nobody has removed it. It begins anew, with what is asserted."""
         loaded.ledger.restart(SessionState(loaded.id, self._store.epoch), {})
-        loaded.version = 0
+        loaded.following.version = 0
         self._ask_again(loaded)
-        if not loaded.news:
+        if not loaded.following.news:
             self._sessions.known.discard(loaded.id)
             self._directory.remove(loaded.id, self._clock.wall_ns())
             self._listed()

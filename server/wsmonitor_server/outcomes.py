@@ -76,7 +76,7 @@ class Outcomes:
         """*batch* was made last."""
         nodes = self._sessions.nodes
         loaded.retries = 0
-        loaded.version += 1
+        loaded.following.version += 1
         self._sessions.known.add(loaded.id)
         self._counts["events"] += len(batch.events)
         self._counts["rejected"] += len(batch.rejections)

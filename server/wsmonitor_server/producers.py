@@ -18,12 +18,13 @@ from wsmonitor.protocol.messages import Hold, PublishOpen, PublishOpened
 from . import commands, holds
 from .clock import Clock
 from .commits import CommitPath
+from .following import Published, Superseded
 from .hub import Numbered
 from .ledger import Batch
 from .merge import Rejection
 from .ports import ProducerEvents, Refusal
 from .replies import refusal, store_refusal
-from .session import LoadedSession, Published, Superseded
+from .session import LoadedSession
 from .stores.base import Store, StoreError
 
 
@@ -189,7 +190,7 @@ class ProducerDesk:
 
     def fail(self, loaded: LoadedSession, error: ErrorInfo) -> None:
         """A commit failed: what the holders of this session sent is gone, they are to come again."""
-        loaded.pending.clear()
+        loaded.following.pending.clear()
         for holder in list(loaded.holders.values()):
             self._fail(holder, error)
 
@@ -270,7 +271,7 @@ class ProducerDesk:
     async def _caught_up(loaded: LoadedSession) -> None:
         """Wait until the next number is known: what is undone now counts again behind what is being read."""
         try:
-            await loaded.caught_up()
+            await loaded.following.caught_up()
         except StoreError as exc:
             raise store_refusal(exc, loaded.id) from exc
 
@@ -281,7 +282,7 @@ class ProducerDesk:
         loaded = holder.loaded
         if (
             not self._commits.has_room
-            or loaded.behind
+            or loaded.following.behind
             or loaded.ledger.facts.session is None
             or loaded.authority.missing_uploads(changes)
         ):
@@ -310,14 +311,14 @@ class ProducerDesk:
         except Rejection as rejection:
             raise rejected(rejection, session) from None
         if self._shared:
-            loaded.pending.append(Published(holder, first, last, changes, run, uploaded))
+            loaded.following.pending.append(Published(holder, first, last, changes, run, uploaded))
         self._commits.add(max(0, loaded.ledger.open_size - before))
         self._changed(loaded)
 
     def tell(self, loaded: LoadedSession, batch: Batch) -> None:
         """A batch is committed: tell its producers, rejections before acknowledgements, then commands."""
-        while loaded.pending and _taken(loaded, loaded.pending[0]):
-            loaded.pending.popleft()
+        while loaded.following.pending and _taken(loaded, loaded.following.pending[0]):
+            loaded.following.pending.popleft()
         for producer, number, error in batch.rejections:
             if (holder := loaded.holders.get(producer)) is not None:
                 holder.events.rejected(loaded.id, producer, number, error)
@@ -390,7 +391,7 @@ class ProducerDesk:
         """Do again what `undo` has thrown away, as far as it still may be done."""
         loaded.resolve(Superseded())
         now_ns = self._clock.wall_ns()
-        pending, loaded.pending = loaded.pending, deque()
+        pending, loaded.following.pending = loaded.following.pending, deque()
         for one in pending:
             holder = one.holder
             if not self._counts(holder):
@@ -402,7 +403,7 @@ class ProducerDesk:
             except Rejection as rejection:
                 self._fail(holder, rejected(rejection, loaded.id).info)
             else:
-                loaded.pending.append(one)
+                loaded.following.pending.append(one)
         loaded.apply_verdicts(now_ns)
         self._changed(loaded)
 

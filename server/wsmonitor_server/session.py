@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from asyncio import Future, get_running_loop, shield
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from asyncio import Future, get_running_loop
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from wsmonitor.protocol.changes import Change, Unreadable
 from wsmonitor.protocol.defaults import Limits, Timing
 from wsmonitor.protocol.entities import ErrorInfo
 from wsmonitor.protocol.messages import Hold
@@ -16,13 +13,13 @@ from wsmonitor.protocol.reducer import SessionState
 
 from .authority import Authority
 from .commands import next_deadline_ns
+from .following import Following, Superseded
 from .holds import Target
 from .hub import Feed
 from .ledger import Batch, Ledger
 from .liveness import LivenessWatch, Verdict
 from .ports import Refusal
-from .stores.base import StoredSession, StoreError
-from .stores.bus import Committed
+from .stores.base import StoredSession
 
 if TYPE_CHECKING:
     from .producers import Holder
@@ -34,32 +31,6 @@ IDLE: Final = 60.0
 IDLE_ABSENT: Final = 1.0
 """The same, where there is no session under the id."""
 
-_LEFT: Final = 16  # epochs that are remembered as past: anybody may ask for any
-
-
-class Superseded(Exception):
-    """What was asked for is to be judged again: another node was first, or another session is there now."""
-
-
-def unsure(trouble: str = "") -> StoreError:
-    """Why nothing is taken or sent; *trouble*: what is wrong with the way to the others, if it is known."""
-    why = f" ({trouble})" if trouble else ""
-    return StoreError(
-        f"this server has lost touch with the others{why}, and waits until it knows what it missed"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Changes that a holder has sent, as `Authority.publish` takes them, all with one commit."""
-
-    holder: Holder
-    first: int
-    last: int
-    changes: Sequence[Change | Unreadable]
-    run: int
-    uploaded: Collection[str]
-
 
 class LoadedSession:
     """A session in memory.
@@ -69,16 +40,9 @@ class LoadedSession:
         verdicts: what the server's clock says of each watched producer, and ``goodbyes`` who left;
             applied again after a failed commit.
         holds: what is wanted of producers beneath what others own, as it was last told; only what holds.
+        following: what other nodes have to do with it.
         gone: why nothing is done any more with what is in memory here; None while something is.
         waiters: who waits for the commit of what is open; ``flight``: of what is being committed.
-        version: in a shared store, how many commits the session has had, as far as is known here.
-        pending: in a shared store, what was published here and is not committed, in order: to be taken again
-            behind what another node has committed first.
-        news: what other nodes have committed, and is not applied here yet.
-        behind: whether it is being read what other nodes have committed; nothing is committed meanwhile.
-        left: epochs that it is not in any more, as far as somebody has asked for them.
-        redo: whether what was published here is to be taken again behind that.
-        reading: who waits for one attempt at reading it: told whether it was possible.
     """
 
     def __init__(
@@ -117,13 +81,7 @@ class LoadedSession:
         self.retry_at: float | None = None
         self.retries = 0
         self.idle_since = now
-        self.version = 0 if stored is None else stored.version
-        self.pending: deque[Published] = deque()
-        self.news: deque[Committed] = deque()
-        self.behind = False
-        self.redo = False
-        self.reading: Future[bool] | None = None
-        self.left: dict[str, None] = {}
+        self.following = Following(0 if stored is None else stored.version)
         self.watch_over(ours, now)
 
     def watch_over(self, ours: Callable[[str], bool], now: float) -> None:
@@ -153,12 +111,6 @@ class LoadedSession:
         """Whether who wants to do something is to have the session loaded again."""
         return self.gone is not None
 
-    def leave(self, epoch: str) -> None:
-        """*epoch* is one that it is not in any more."""
-        self.left[epoch] = None
-        if len(self.left) > _LEFT:
-            del self.left[next(iter(self.left))]
-
     @property
     def evictable(self) -> bool:
         """Whether nobody would notice if it were not in memory."""
@@ -168,7 +120,7 @@ class LoadedSession:
             or len(self.watch)
             or self.retry_at is not None
             or self.ledger.uncommitted
-            or self.behind
+            or self.following.behind
             or self.ledger.facts.pending
         )
 
@@ -258,24 +210,10 @@ class LoadedSession:
             else:
                 waiter.set_exception(failure)
 
-    async def caught_up(self) -> None:
-        """Wait until it is no longer `behind`. Raises `StoreError` if it cannot be read now."""
-        while self.behind:
-            if self.reading is None:
-                self.reading = get_running_loop().create_future()
-            if not await shield(self.reading):
-                raise unsure()
-
-    def was_read(self, read: bool) -> None:
-        """One attempt at reading what other nodes have committed is over."""
-        reading, self.reading = self.reading, None
-        if reading is not None:
-            reading.set_result(read)
-
     def take(self) -> Batch | None:
         """The next batch for the store; who waited for what is in it waits for its commit now."""
-        batch = None if self.behind else self.ledger.take_batch()
+        batch = None if self.following.behind else self.ledger.take_batch()
         if batch is not None:
-            batch.commit.version = self.version
+            batch.commit.version = self.following.version
             self.flight, self.waiters = self.waiters, []
         return batch

@@ -147,7 +147,7 @@ class Sessions:
             watching = await self.nodes.watching(session)
             loaded = await self._make(session, stored)
             loaded.feed.presence.elsewhere = watching
-            loaded.news.extend(news)
+            loaded.following.news.extend(news)
         self.nodes.advance(loaded)
         return loaded
 

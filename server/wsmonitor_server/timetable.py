@@ -98,7 +98,7 @@ class Timetable:
             loaded.retry_at = None
             if nodes is not None:
                 nodes.retry(loaded)
-        if loaded.behind:
+        if loaded.following.behind:
             # What is due can only be done behind what is being read: then it is armed again.
             self.agenda.set(loaded.id, loaded.retry_at or now + 1.0)
             return

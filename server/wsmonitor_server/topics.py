@@ -101,7 +101,7 @@ class Topics:
 
     async def _caught_up(self, nodes: Nodes, loaded: LoadedSession, resume: Position) -> LoadedSession:
         """The session, at least as far as the node knew it that told *resume*."""
-        if not loaded.behind:
+        if not loaded.following.behind:
             async with self._commits.lock:  # while no commit of ours is under way
                 nodes.moved(loaded)
         try:

@@ -41,7 +41,7 @@ class Cluster:
                 await engine.settle()
             await asyncio.sleep(0)
             busy = any(store.waiting for store in self.stores.values()) or any(
-                one.ledger.uncommitted or one.behind
+                one.ledger.uncommitted or one.following.behind
                 for engine in self.engines.values()
                 for one in engine._sessions
             )

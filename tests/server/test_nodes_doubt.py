@@ -157,7 +157,7 @@ async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster
     store.cut = True
     engine._outcomes.moved(loaded)
     await turns(20)
-    assert loaded.behind
+    assert loaded.following.behind
     cluster.shared.clock.advance(30)  # its program's silence is due by now, and so is the next look
     engine.handle_timeout()
     await turns(20)
@@ -168,7 +168,7 @@ async def test_what_is_due_waits_while_the_store_cannot_be_read(cluster: Cluster
         assert due > cluster.shared.clock.monotonic(), "nothing is looked at again and again"
     store.heal()
     await cluster.wait(3)
-    assert not loaded.behind
+    assert not loaded.following.behind
 
 
 async def test_who_has_seen_more_at_another_node_is_not_told_that_it_was_never_there(

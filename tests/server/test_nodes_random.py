@@ -50,7 +50,11 @@ async def test_whatever_happens_all_nodes_agree_and_each_change_is_there_once(se
         for program in programs:
             step = replica.steps.get(program.name)
             assert (0 if step is None else step.log_count) == program.made, f"{program.name}: each line once"
-    assert not any(one.pending or one.news for node in cluster.engines.values() for one in node._sessions)
+    assert not any(
+        one.following.pending or one.following.news
+        for node in cluster.engines.values()
+        for one in node._sessions
+    )
     for name in list(cluster.engines):
         await cluster.stop(name)
 

@@ -92,7 +92,7 @@ def _keeps_watching(real: Any) -> Any:
 
 def _drops_pending(real: Any) -> Any:
     def again(self: ProducerDesk, loaded: LoadedSession) -> None:
-        loaded.pending.clear()
+        loaded.following.pending.clear()
         real(self, loaded)
 
     return again
@@ -100,12 +100,12 @@ def _drops_pending(real: Any) -> Any:
 
 def _adopts_over_holes(real: Any) -> Any:
     def advance(self: Nodes, loaded: LoadedSession) -> None:
-        while loaded.news and loaded.news[0].version <= loaded.version:
-            loaded.news.popleft()
-        if loaded.news and not loaded.behind and not loaded.ledger.committing:
+        while loaded.following.news and loaded.following.news[0].version <= loaded.following.version:
+            loaded.following.news.popleft()
+        if loaded.following.news and not loaded.following.behind and not loaded.ledger.committing:
             # The events that are missing are taken for none.
-            loaded.version = loaded.news[0].version - 1
-            loaded.feed.state.seq = loaded.news[0].head
+            loaded.following.version = loaded.following.news[0].version - 1
+            loaded.feed.state.seq = loaded.following.news[0].head
         real(self, loaded)
 
     return advance
