@@ -101,7 +101,7 @@ def limit(name: str, value: int, session: str = "", *, again: bool = True, **det
 
 @pytest.mark.parametrize(
     ("hello", "claim", "name"),
-    [("Ada", "of the token", "Ada"), ("", "of the token", "of the token"), ("", "", "ada")],
+    [("Ada", "of the token", "of the token"), ("Ada", "", "Ada"), ("", "", "ada")],
 )
 async def test_under_which_name_one_watches(hello: str, claim: str, name: str) -> None:
     machine = Machine(open=False, name=claim, jti="j")

@@ -159,10 +159,9 @@ def _only_events(real: Any) -> Any:
 
 def _knows_less(real: Any) -> Any:
     def open_producer(self: Authority, producer: str, *args: Any, **more: Any) -> Any:
-        position = self.position(producer)
+        position = self.ledger.position(producer)
         if position is not None:
-            accepted = max(0, position.accepted - 3)
-            self._move(type(position)(producer, position.subject, position.epoch, accepted, position.holder))
+            self.ledger.move(position.at(max(0, position.accepted - 3)))
         return real(self, producer, *args, **more)
 
     return open_producer
