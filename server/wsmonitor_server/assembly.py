@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .clock import Clock
@@ -31,18 +32,22 @@ def make_store(config: ServerConfig) -> Store:
     return MemoryStore(log_records=config.limits.log_records)
 
 
-def make_shared(config: ServerConfig) -> Shared | None:
+def make_shared(config: ServerConfig, mark: Callable[[], str]) -> Shared | None:
     """The store that *config* names, where it is one that other servers use, too."""
     if config.store.partition(":")[0] not in SCHEMES:
         return None
     from .stores.redis.store import RedisStore
 
-    return RedisStore(config.store, log_records=config.limits.log_records)
+    return RedisStore(config.store, log_records=config.limits.log_records, mark=mark)
 
 
-def make_engine(config: ServerConfig, clock: Clock) -> SessionEngine:
-    """The session side on that store."""
-    shared = make_shared(config)
+def make_engine(config: ServerConfig, clock: Clock, *, mark: Callable[[], str] = lambda: "") -> SessionEngine:
+    """The session side on that store.
+
+    Args:
+        mark: what tokens are verified with (`auth.Authenticator.mark`), for the servers that share the store.
+    """
+    shared = make_shared(config, mark)
     return SessionEngine(
         make_store(config) if shared is None else shared,
         shared=shared,

@@ -10,6 +10,7 @@ revocation and key generation.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ class KeySource(Protocol):
     algorithms: frozenset[str]
     remote: bool
     """Whether `wants_fetch` may ever say so."""
+    mark: str
+    """A short word for the keys: another for another secret. It tells too little to find the secret by."""
 
     @property
     def ready(self) -> bool:
@@ -110,6 +113,7 @@ class SecretKey:
                 "For tokens of a pair's private key give `auth.jwks_file` or `auth.jwks_url`"
             )
         self._secret = secret
+        self.mark = hashlib.sha256(b"wsmonitor signing key\0" + secret).hexdigest()[:8]
         self._key: PyJWK | None = None
 
     def find(self, header: dict[str, Any]) -> PyJWK:
@@ -144,6 +148,7 @@ class KeySet:
         self, load: Callable[[], dict[str, Any]], algorithms: frozenset[str], *, remote: bool
     ) -> None:
         self.algorithms = algorithms
+        self.mark = "public keys"  # which, may change by itself
         self._load = load
         self.remote = remote
         self._keys: dict[tuple[str, str], PyJWK] = {}
@@ -274,6 +279,12 @@ class Authenticator:
         self._tenant_claim = tenant_claim
         self._generation = 1
         self._verified = Verified()
+
+    @property
+    def mark(self) -> str:
+        """A short word for what tokens are verified with: servers that take the same tokens have the same."""
+        about = "\0".join((self._keys.mark, self._audience, self._issuer))
+        return hashlib.sha256(about.encode()).hexdigest()[:8]
 
     def rotate(self, keys: KeySource) -> None:
         """Use other keys from now on: every credential of before is void."""

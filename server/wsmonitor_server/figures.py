@@ -517,6 +517,15 @@ SECTIONS: Final[tuple[Section, ...]] = (
                 shared=True,
             ),
             Metric(
+                "keys_differ",
+                "gauge",
+                "0/1",
+                "Another server on this Redis verifies tokens with another key, audience or issuer: what one "
+                "takes, the other refuses. Sets of public keys are not compared.",
+                worry="1 for longer than it takes to exchange a key everywhere",
+                shared=True,
+            ),
+            Metric(
                 "clock_ahead_seconds",
                 "gauge",
                 "s",

@@ -109,7 +109,7 @@ async def _serve(config: ServerConfig, announce: Callable[[str], None], home: Lo
     clock = SystemClock()
     server = Server(
         config,
-        make_engine(config, clock),
+        make_engine(config, clock, mark=lambda: server.auth.mark),
         key_source(config.auth, data_dir),
         clock=clock,
         secret=home.secret if home is not None else "",

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -518,6 +518,41 @@ async def test_a_clock_that_is_out_of_step_is_told(
         assert caplog.text.count("this machine's clock") == 2
     finally:
         await store.close()
+
+
+async def test_servers_that_verify_tokens_with_other_keys_say_so(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    marks = {"one": "a", "two": "b", "three": ""}
+    pace = Pace(every=0.05, gone=60)
+    stores = {
+        name: RedisStore(redis_url, pace=pace, mark=lambda name=name: marks[name])  # type: ignore[misc]  # bound now
+        for name in marks
+    }
+    try:
+        for store in stores.values():
+            await store.open()
+
+        def differ(*names: str) -> Callable[[], bool]:
+            return lambda: {one for one in marks if stores[one].measures()["keys_differ"]} == set(names)
+
+        # Both say so; one that has nothing to compare is nobody's trouble.
+        await until(differ("one", "two"))
+        for name, other in (("one", "two"), ("two", "one")):
+            assert (
+                f"server {stores[other].node} on this store verifies tokens with another key" in caplog.text
+            ), name
+        marks["two"] = "a"
+        await until(differ())
+        assert caplog.text.count("the same again") == 2
+        marks["one"] = "c"
+        await until(differ("one", "two"))
+        await stores["two"].close()
+        await until(lambda: not stores["one"].measures()["keys_differ"])
+    finally:
+        for store in stores.values():
+            await store.close()
 
 
 # -- what Redis refuses

@@ -277,3 +277,16 @@ async def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> Non
     )
     with pytest.raises(ConfigurationError, match="certificate"):
         await server.start()
+
+
+def test_servers_that_take_the_same_tokens_have_the_same_mark() -> None:
+    def mark(keys: KeySource, audience: str = "hub", issuer: str = "us") -> str:
+        return Authenticator(keys, lambda jti: False, audience=audience, issuer=issuer).mark
+
+    one, other = SecretKey(b"1" * 32), SecretKey(b"2" * 32)
+    assert mark(one) == mark(SecretKey(b"1" * 32))
+    assert len({mark(one), mark(other), mark(one, "web"), mark(one, issuer="them")}) == 4
+    assert "1" * 8 not in one.mark
+    auth = Authenticator(one, lambda jti: False, audience="hub", issuer="us")
+    auth.rotate(other)
+    assert auth.mark == mark(other)

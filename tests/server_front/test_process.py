@@ -59,6 +59,21 @@ def test_it_says_where_it_listens_and_ends_cleanly_on_a_signal(tmp_path: Path, h
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
+def test_two_servers_on_one_redis_with_a_key_each_say_so(tmp_path: Path, redis_url: str) -> None:
+    processes = []
+    for name in ("one", "two"):
+        process = start("--port", "0", "--data-dir", str(tmp_path / name), "--store", redis_url)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("wsmonitor listens at ")
+        processes.append(process)
+    # The second one met the first one's word for its key before it listened.
+    for process in reversed(processes):
+        status, errors = finish(process)
+        assert status == 0, errors
+        if process is processes[1]:
+            assert "on this store verifies tokens with another key" in errors
+
+
 def test_it_may_have_as_many_sockets_as_its_limits_say(tmp_path: Path) -> None:
     """Up to what the system allows; where that is too little, the log says so."""
     resource = pytest.importorskip("resource")

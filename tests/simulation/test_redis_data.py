@@ -176,7 +176,7 @@ def test_scripts_do_the_same(both: Both, seed: int) -> None:
             both.script(scripts.LOGS, node, session, "one", dice.randrange(9), 2)
         elif what == 7:
             both.script(scripts.WATCH, node, session, dice.choice((b"", b"people")))
-            both.script(scripts.BEAT, node, 60_000, 60_000)
+            both.script(scripts.BEAT, node, 60_000, 60_000, dice.choice(("", node)))
             both.script(scripts.WATCHING, node, session)
         elif what == 8 and dice.random() < 0.3:
             both.script(scripts.REMOVE, node, session, turn)

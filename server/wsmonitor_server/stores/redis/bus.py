@@ -60,9 +60,11 @@ class BusReader:
         errand: called after each answer; raises `StoreError`.
         uniform: a random number between two.
         wall: seconds since 1970, by this machine's clock.
+        mark: what tokens are verified with here, in short; "" where that is not to be compared.
 
     Attributes:
         living: how many nodes are alive, this one included.
+        other: a node that verifies tokens with something else; "" for none.
         ahead: seconds that this machine's clock is ahead of Redis', at least; below 0 it is behind.
         trouble: why nothing can be read at present; "" while it can.
     """
@@ -82,6 +84,7 @@ class BusReader:
         pace: Pace,
         uniform: Callable[[float, float], float] = random.uniform,
         wall: Callable[[], float] = time.time,
+        mark: Callable[[], str] = lambda: "",
     ) -> None:
         self._link = link
         self._about = about
@@ -95,6 +98,8 @@ class BusReader:
         self._pace = pace
         self._uniform = uniform
         self._wall = wall
+        self._mark = mark
+        self.other = ""
         self.trouble = ""
         self.living = 1
         self.ahead = 0.0
@@ -226,7 +231,7 @@ class BusReader:
         if beat:
             milliseconds = round(self._pace.gone * 1000)
             commands += [
-                (BEAT, *self._about, milliseconds, milliseconds),
+                (BEAT, *self._about, milliseconds, milliseconds, self._mark()),
                 ("INFO", "replication"),
                 ("TIME",),
             ]
@@ -254,11 +259,12 @@ class BusReader:
 
     async def _beat(self, began: float, reply: list[Any], replication: bytes) -> bool:
         """What the sign of life found. False: what was read with it is of another history."""
-        fresh, mine, epoch, number, self.living = reply
+        fresh, mine, epoch, number, self.living, other = reply
         if epoch.decode() != self._epoch() or facts(replication)["master_replid"] != self._replication():
             await self._settle()
             return False
         self._beaten = began
+        self._verifies_otherwise(other.decode())
         if int(number) < self._position:
             log.error("the bus: somebody has deleted its keys")
             self.begin_at(int(number))
@@ -269,6 +275,18 @@ class BusReader:
             self._untold.update(self._people)
         self._renew_lease(began, mine=bool(mine))
         return True
+
+    def _verifies_otherwise(self, other: str) -> None:
+        """*other* is a node that takes other tokens; "" for none."""
+        if other and not self.other:
+            log.warning(
+                "server %s on this store verifies tokens with another key, audience or issuer: what one of "
+                "the two takes, the other refuses. Give all the same [auth], and the same key_file",
+                other,
+            )
+        elif self.other and not other:
+            log.info("all servers on this store verify tokens with the same again")
+        self.other = other
 
     def _compare(self, asked: float, told: list[int]) -> None:
         """Redis' clock, read between *asked* and now, with this machine's."""

@@ -13,6 +13,7 @@ Their keys begin with the prefix, which is the first argument; the second is the
 ``u:…``, ``v:…``     large values: see `VALUE_WRITE`
 ``runs`` …           hashes: run numbers, ``tombstones``, ``revoked``
 ``bus``, ``bus:n``   stream of messages, ids ``<n>-0`` without a hole; the last n
+``marks``            hash node → what tokens are verified with there, in short
 ``nodes``            sorted set of nodes by when they count as gone (milliseconds)
 ``w:S``, ``wn:N``    who watches: hash node → people; set of sessions of a node
 ``warden``           string with a time to live: the node that watches over the rest
@@ -108,6 +109,7 @@ local function forget(one)
   redis.call('DEL', P .. 'wn:' .. one)
   if redis.call('GET', P .. 'warden') == one then redis.call('DEL', P .. 'warden') end
   redis.call('ZREM', P .. 'nodes', one)
+  redis.call('HDEL', P .. 'marks', one)
   tell('k', 'g', 'n', one)
 end
 """
@@ -382,9 +384,9 @@ BEAT: Final = Script(
     + _COMMON
     + _NODES
     + """
--- milliseconds until silence counts as the end, milliseconds of the lease
+-- milliseconds until silence counts as the end, milliseconds of the lease, what tokens are verified with
 -- -> 1 when it was not among the living, 1 when it is the warden, the store's epoch, the bus's last number,
---    how many live
+--    how many live, one that verifies tokens with something else ('' for none)
 local now = milliseconds()
 local fresh = redis.call('ZSCORE', P .. 'nodes', node) and 0 or 1
 redis.call('ZADD', P .. 'nodes', now + tonumber(ARGV[3]), node)
@@ -394,7 +396,14 @@ if not warden or warden == node then
   redis.call('SET', P .. 'warden', node, 'PX', ARGV[4])
   mine = 1
 end
-return {fresh, mine, epoch(), redis.call('GET', P .. 'bus:n') or '0', redis.call('ZCARD', P .. 'nodes')}
+local other = ''
+if ARGV[5] ~= '' then
+  redis.call('HSET', P .. 'marks', node, ARGV[5])
+  local marks = redis.call('HGETALL', P .. 'marks')
+  for at = 1, #marks, 2 do if marks[at + 1] ~= ARGV[5] then other = marks[at] end end
+end
+local number = redis.call('GET', P .. 'bus:n') or '0'
+return {fresh, mine, epoch(), number, redis.call('ZCARD', P .. 'nodes'), other}
 """
 )
 

@@ -62,6 +62,7 @@ class RedisStore:
         patience: seconds for which what did not reach Redis, or lost its answer, is asked again.
         uniform: a random number between two.
         wall: seconds since 1970.
+        mark: what this server verifies tokens with, in short, to be compared with the others'.
 
     Raises:
         ConfigurationError: the URL is none.
@@ -79,6 +80,7 @@ class RedisStore:
         pace: Pace | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
         wall: Callable[[], float] = time.time,
+        mark: Callable[[], str] = lambda: "",
     ) -> None:
         self.epoch = ""
         self._address = parse(url)
@@ -120,6 +122,7 @@ class RedisStore:
             pace=pace or Pace(),
             uniform=uniform,
             wall=wall,
+            mark=mark,
         )
 
     # -- which Redis this is
@@ -231,6 +234,7 @@ class RedisStore:
         return {
             "nodes": self._bus.living,
             "clock_ahead_seconds": self._bus.ahead,
+            "keys_differ": int(bool(self._bus.other)),
             "redis_round_trips_total": {name: one.asked for name, one in links.items()},
             "redis_connects_total": {name: one.connects for name, one in links.items()},
             "redis_failures_total": {name: one.failures for name, one in links.items()},
