@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.lab import CHROMIUM_FLAGS, chromium, free_port
+from tests.browser.lab import CHROMIUM_FLAGS, Lab, chromium, free_port
 from wsmonitor.client.tokens import issue_token
 
 # What is expected is waited for, and a machine may be ten times slower than ours.
@@ -101,6 +102,21 @@ class ServerProcess:
     def env(self, sub: str = "ada", role: str = "admin") -> dict[str, str]:
         """What a program needs to find it."""
         return {"WSMONITOR_URL": self.url, "WSMONITOR_TOKEN": self.token(sub, role)}
+
+
+@contextmanager
+def server_and_lab(folder: Path, **env: str) -> Iterator[tuple[ServerProcess, Lab]]:
+    """A server, and a JupyterLab whose kernels find it, import what the tests do, and have *env* besides."""
+    server = ServerProcess(folder / "server")
+    server.start()
+    paths = os.pathsep.join(path for path in sys.path if path)
+    lab = Lab(folder / "lab", {**server.env(), "PYTHONPATH": paths, **env})
+    lab.start()
+    try:
+        yield server, lab
+    finally:
+        lab.stop()
+        server.stop()
 
 
 @pytest.fixture

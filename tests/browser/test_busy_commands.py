@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 import wsmonitor as wm
-from tests.browser.conftest import ServerProcess
+from tests.browser.conftest import ServerProcess, server_and_lab
 from tests.browser.lab import Lab, Notebook, eventually, notebook_file
 from tests.kernels import KERNELS, Kernel, env_of_all
 from tests.scale import SCALE
@@ -38,17 +36,8 @@ def cases(*wanted: tuple[Kernel, str]) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[tuple[ServerProcess, Lab]]:
-    folder = tmp_path_factory.mktemp("commands")
-    server = ServerProcess(folder / "server")
-    server.start()
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    lab = Lab(folder / "lab", {**server.env(), **paths, **env_of_all(KERNELS, kernels)})
-    lab.start()
-    try:
-        yield server, lab
-    finally:
-        lab.stop()
-        server.stop()
+    with server_and_lab(tmp_path_factory.mktemp("commands"), **env_of_all(KERNELS, kernels)) as both:
+        yield both
 
 
 @dataclass

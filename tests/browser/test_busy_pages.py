@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import ServerProcess
+from tests.browser.conftest import ServerProcess, server_and_lab
 from tests.browser.lab import Lab, Notebook, eventually, notebook_file
 from tests.kernels import KERNELS, Kernel, env_of_all
 from tests.scale import SCALE
@@ -44,17 +42,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[tuple[ServerProcess, Lab]]:
     """A server, and one JupyterLab with all kernels of this run."""
-    folder = tmp_path_factory.mktemp("busy")
-    server = ServerProcess(folder / "server")
-    server.start()
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    lab = Lab(folder / "lab", {**server.env(), **paths, **env_of_all(KERNELS, kernels)})
-    lab.start()
-    try:
-        yield server, lab
-    finally:
-        lab.stop()
-        server.stop()
+    with server_and_lab(tmp_path_factory.mktemp("busy"), **env_of_all(KERNELS, kernels)) as both:
+        yield both
 
 
 @pytest.fixture

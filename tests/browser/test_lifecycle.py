@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import ServerProcess
+from tests.browser.conftest import ServerProcess, server_and_lab
 from tests.browser.lab import Lab, Notebook, notebook_file
 from wsmonitor.client import Connection, Target, connect
 from wsmonitor.client.types import PublicationListener
@@ -28,17 +26,8 @@ Open = Callable[..., Notebook]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Lab]]:
     """A server, and one JupyterLab for all tests here."""
-    folder = tmp_path_factory.mktemp("lifecycle")
-    server = ServerProcess(folder / "server")
-    server.start()
-    kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    lab = Lab(folder / "lab", {**server.env(), **kernel})
-    lab.start()
-    try:
-        yield server, lab
-    finally:
-        lab.stop()
-        server.stop()
+    with server_and_lab(tmp_path_factory.mktemp("lifecycle")) as both:
+        yield both
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import ServerProcess
+from tests.browser.conftest import ServerProcess, server_and_lab
 from tests.browser.lab import Lab, Notebook, eventually, notebook_file
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
@@ -62,17 +62,8 @@ ERROR = 4  # the number of the cell that fails, in the notebook
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Lab]]:
     """A server, and one JupyterLab."""
-    folder = tmp_path_factory.mktemp("record")
-    server = ServerProcess(folder / "server")
-    server.start()
-    kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    lab = Lab(folder / "lab", {**server.env(), **kernel})
-    lab.start()
-    try:
-        yield server, lab
-    finally:
-        lab.stop()
-        server.stop()
+    with server_and_lab(tmp_path_factory.mktemp("record")) as both:
+        yield both
 
 
 def write(folder: Path, loop: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from tests.browser.conftest import ServerProcess
+from tests.browser.conftest import ServerProcess, server_and_lab
 from tests.browser.lab import Lab, Notebook, notebook_file
 from tests.export.recorded import PNG, Values, display, ran, stream
 from wsmonitor.client import PublicationListener, Target, connect
@@ -31,17 +29,8 @@ CELLS = """window.jupyterapp.shell.currentWidget.content.model.cells"""
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Lab]]:
     """A server, and one JupyterLab for all tests here."""
-    folder = tmp_path_factory.mktemp("restore")
-    server = ServerProcess(folder / "server")
-    server.start()
-    kernel = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    lab = Lab(folder / "lab", {**server.env(), **kernel})
-    lab.start()
-    try:
-        yield server, lab
-    finally:
-        lab.stop()
-        server.stop()
+    with server_and_lab(tmp_path_factory.mktemp("restore")) as both:
+        yield both
 
 
 def publish(server: ServerProcess, subject: str, name: str, values: Values, *steps: Step) -> None:
