@@ -53,7 +53,18 @@ def _run(folder: Path, sample: str, **environment: str) -> dict[str, int]:
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     env = {key: value for key, value in os.environ.items() if key not in ("CI", "PYTEST_ADDOPTS")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--color=no", str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:nbval",
+            "-q",
+            "--color=no",
+            str(folder),
+        ],
         cwd=folder,
         env={**env, **environment},
         capture_output=True,

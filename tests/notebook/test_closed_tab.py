@@ -80,7 +80,7 @@ class Closed:
         return sum(size for _, size, _ in self.kept)
 
 
-@pytest.mark.parametrize("steps", [20, 2_000, 50_000])
+@pytest.mark.parametrize("steps", [20, pytest.param(2_000, marks=pytest.mark.slow), 50_000])
 @pytest.mark.parametrize("live", [True, False], ids=["acknowledged-before", "acknowledgements-unsure"])
 def test_eight_hours_at_a_hundred_events_a_second_are_less_than_32_mb(steps: int, live: bool) -> None:
     closed = Closed(steps)
