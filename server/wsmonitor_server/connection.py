@@ -53,6 +53,7 @@ class Connection:
         "_upgraded",
         "browser",
         "ident",
+        "known",
         "peer",
         "remote",
         "transport",
@@ -68,6 +69,7 @@ class Connection:
         self.peer: Peer | None = None
         self.remote = ""
         self.browser = False
+        self.known: Credential | None = None  # of one that is turned away although its token is in order
         self._upgraded = False
         self._lanes = Lanes(server.tasks, self._pressure)
         self._bulk_lock = asyncio.Lock()
@@ -294,6 +296,7 @@ class Connection:
             return
         info = server.may_connect(credential)
         if info is not None:
+            self.known = credential
             full = info.details["limit"] == "connections"
             self._refuse(request, info, 503 if full else None)
             return

@@ -132,8 +132,11 @@ class Journal:
         return correlation
 
     def stranger(self, event: str, connection: Connection, **values: object) -> None:
-        """Something happened with a connection that has shown no token."""
-        where = {"connection": connection.ident, "remote": connection.remote}
+        """Something happened with a connection that has not got in."""
+        where: dict[str, object] = {"connection": connection.ident, "remote": connection.remote}
+        if connection.known is not None:
+            claims = connection.known.claims
+            where |= {"subject": claims.sub, "tenant": claims.tenant}
         self._write(self._strangers, event, **where, **values)
 
 

@@ -94,8 +94,10 @@ def _have_files(config: ServerConfig) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < wanted:
         _LOG.warning(
-            "the system lets this process have %d files and sockets, fewer than limits.connections needs",
+            "the system lets this process have %d files and sockets, fewer than limits.connections needs "
+            "(%d): raise the limit (LimitNOFILE, ulimit -n), or lower limits.connections",
             most,
+            wanted,
         )
 
 

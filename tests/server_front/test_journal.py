@@ -19,6 +19,7 @@ from wsmonitor.protocol.messages import Error, PublishOpened, Rejected
 from wsmonitor_server import journal
 from wsmonitor_server.embedded import EmbeddedServer
 from wsmonitor_server.journal import Journal
+from wsmonitor_server.tenants import TenantLimits
 
 from .machine import Machine
 from .raw import get
@@ -192,3 +193,18 @@ def test_what_ends_after_its_connection_leaves_no_note(lines: Lines) -> None:
     written.done(machine.peer, "command taken", command="c")
     assert [line["command"] for line in lines.of("command taken")] == ["c"]
     assert len(written) == 0
+
+
+async def test_who_is_turned_away_with_a_good_token_is_named(lines: Lines) -> None:
+    async with EmbeddedServer(tenant_limits=TenantLimits(connections=1)) as server:
+        first, second = (server.token(sub=sub, tenant="acme") for sub in ("ada", "bob"))
+        async with client(server, first):
+            with pytest.raises(InvalidStatus):
+                async with client(server, second):
+                    pass
+            with pytest.raises(InvalidStatus):
+                async with client(server, "not a token"):
+                    pass
+    known, stranger = lines.of("request refused")
+    assert (known["code"], known["subject"], known["tenant"]) == ("limit_exceeded", "bob", "acme")
+    assert "subject" not in stranger
