@@ -29,6 +29,7 @@ PLANTED = [
 
 CAUGHT_LAST: dict[str, int] = {
     "acknowledgement before commit": 4,
+    "a hole in history is not told": 5,
     "events of the old subscription are told": 5,
     "what overflows is dropped in silence, and gaps are applied over": 6,
     "replay without epoch": 7,
@@ -38,7 +39,7 @@ CAUGHT_LAST: dict[str, int] = {
     "an outbox without a limit": 3,
     "expiry is checked at the handshake only": 2,
     "revocation is checked at the handshake only": 5,
-    "a silent link looks alive": 6,
+    "a silent link looks alive": 14,
     "a dead producer looks alive": 3,
     "who was away takes its producer back": 5,
     "the epoch outlasts the loss of power": 3,
