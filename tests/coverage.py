@@ -110,6 +110,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     ),
     "wsmonitor_server.ports": ("server/test_sync",),
     "wsmonitor_server.replies": (
+        "server/test_replies",
         "server/test_directory",
         "server/test_directory_exactly",
         "server_front/test_requests_exactly",
