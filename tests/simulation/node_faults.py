@@ -173,7 +173,7 @@ NODE_FAULTS: Final[tuple[Fault, ...]] = (
     ),
     _fault(
         "what others were faster than is forgotten",
-        "DURABLE",
+        "DURABLE ORDER",
         method(ProducerDesk, "again", _drops_pending),
         "burst", "command", "slow network", "Redis is slow",
     ),
