@@ -41,7 +41,7 @@ CROWD: Final = 0.001
 
 
 class Numbered(NamedTuple):
-    """An event as the authority numbered it: the bytes for all, and what they say.
+    """An event as the ledger numbered it: the bytes for all, and what they say.
 
     ``number`` is what the entity adds to the digest (None: not computed yet).
     """

@@ -214,6 +214,12 @@ def test_plain_lines_tell_the_states(cli: Cli, program: Start) -> None:
     assert "\x1b" not in out
 
 
+def test_what_has_ended_is_summed_up_once(cli: Cli, program: Start) -> None:
+    _finish(program("etl~1"))
+    out = cli("watch", "etl~1", "--until", "succeeded").out
+    assert out.count("etl run 1  ✓ succeeded") == 1, out
+
+
 def test_a_token_that_does_not_cover_the_session(
     cli: Cli, server: ThreadedServer, program: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,6 +270,7 @@ class PlainFace:
         self.out = out
         self.story = Story()
         self.status = ConnectionStatus()
+        self._summed: tuple[str, str, int] | None = None  # the state that was summed up last
 
     def take(self, item: Item) -> None:
         wall = time.time_ns()
@@ -282,11 +283,12 @@ class PlainFace:
             self._summary(item.state)
 
     def _summary(self, state: SessionState) -> None:
+        self._summed = (state.topic, state.epoch, state.seq)
         self.out.print(state_line(self._scene(state)), soft_wrap=True)
 
     def draw(self, *, last: bool = False) -> None:
         state = self.feed.snapshot()
-        if last and state is not None:
+        if last and state is not None and self._summed != (state.topic, state.epoch, state.seq):
             self._summary(state)
 
     def _scene(self, state: SessionState) -> Scene:
