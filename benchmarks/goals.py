@@ -362,34 +362,37 @@ WHY: Final[dict[str, str]] = {
         "sides of the goal."
     ),
     "one event under way, 1,000: to picows": (
-        "picows does nothing for a frame but send it. Frames are made once and written past the "
-        "queue; what is left is the loop over observers, asyncio's `write`, and the call of `send`, "
-        "which is most of it. It was 0.45; single runs are on both sides of the goal."
+        "picows does nothing for a frame but send it, in compiled code. Frames are made once and "
+        "written past the queue and past asyncio's transport; what is left is the loop over "
+        "observers and the call of `write`, which is most of it. It was 0.45; medians of whole runs "
+        "are between 0.84 and 0.98, each server's own rounds up to a third apart."
     ),
     "one event under way: CPU of a delivery to the floor's": (
-        "the floor is a C program that does nothing but send. Between two calls of `send` our loop "
-        "runs 2.5 µs of Python, and each call takes the kernel about a µs longer than it takes for "
-        "the C program. Only several events in one write cost less: with 40 under way a delivery is "
-        "at 0.37 µs."
+        "the floor is a C program that does nothing but send. Between two calls of the kernel our "
+        "loop runs 2.4 µs of Python, and each call takes the kernel up to a µs longer than it takes "
+        "for the C program, whose working set is smaller. Only several events in one write cost "
+        "less: with 40 under way a delivery is at 0.40 µs."
     ),
     "one event under way: user part of a delivery": (
-        "two calls of Python are left of fourteen. With nothing else in the loop, pre-framed bytes "
-        "given to asyncio's `write` take 1.2 to 1.7 µs here, and `socket.send` by itself 0.7 (single "
-        "runs), which would leave asyncio's buffering behind. uvloop takes no less (see below)."
+        "one call of Python is left of fourteen. With nothing else in the loop, asyncio's `write` "
+        "takes 1.1 µs for a connection, `socket.send` 0.6, and `os.write`, which is used, 0.5 "
+        "(medians of five rounds, a thousand sockets): the rest is the few objects of each "
+        "connection, read from memory that is in no near cache. One function with the whole loop "
+        "took no less, nor does uvloop (see below)."
     ),
     "paced 20,000/s, 1,000 observers: p99 to the floor's": (
         "an event's last observer gets it when a thousand have been written to, one after the other, "
         "so it is the cost of a delivery again (see above). It is better than both brokers'."
     ),
     "300,000/s offered to 100: p99": (
-        "3,000 events a second, each by itself, take a third of a core before anybody is written to, "
-        "and what comes meanwhile waits. Single runs are on both sides of the goal; on uvloop it was "
-        "2.5 ms."
+        "3,000 events a second, each by itself, take a third of a core before anybody is written "
+        "to, and what comes meanwhile waits. Single runs are on both sides of the goal; on uvloop "
+        "it was 3.08 ms in this run, and 3.83 ms at NATS, which is no slower otherwise."
     ),
     "SQLite, burst of 20, 1,000: to memory": (
-        "the ratio fell because what is around the commit became cheaper: SQLite itself went from "
-        "1,148 to 1,417 thousand deliveries a second. A commit is a thread's work, and the way there "
-        "and back costs the same however fast the rest is. With 40 under way there is no difference."
+        "a commit is a thread's work, and the way there and back costs the same however fast the "
+        "rest is: the ratio falls as memory gains (18 × `broadcast()` before, 24 × now), while "
+        "SQLite itself went from 1,148 to some 1,400 thousand deliveries a second."
     ),
     "SQLite, one under way, 1,000: to memory": (
         "one event under way waits for its commit, which is a thread's work, and all that time nobody "
@@ -397,18 +400,22 @@ WHY: Final[dict[str, str]] = {
     ),
     "200 sessions × 10 observers, 20 under way: to broadcast()": (
         "`broadcast()` passes a frame on. Here each event is a change of another session, which is "
-        "read, checked, merged, hashed, committed and acknowledged: some 100 µs, shared by ten "
-        "observers only. It was 0.43. What was done: no task for a change (370 calls of Python in "
-        "place of 450), deadlines once a turn, events as tuples, writing past the queue."
+        "read, checked, merged, hashed, committed and acknowledged: some 70 to 100 µs, shared by "
+        "ten observers only. It was 0.43; with 200 under way it is nearer to one (see below). What "
+        "was done: no task for a change, deadlines once a turn, events as tuples, writing past the "
+        "queue, nothing counted anew that a change leaves as it was (340 calls of Python in place "
+        "of 450)."
     ),
     "cost of an event with 10,000 sessions to that with 10": (
-        "the server's own work is 3 to 5 % more by the profile; what is left is memory that is in no "
-        "cache, because a session was touched 10,000 events ago ([decision "
-        "0014](decisions/0014-what-a-join-costs.md)). Single runs are from 1.08 to 1.48."
+        "the server's own work is 3 to 5 % more by the profile; what is left is memory that is in "
+        "no cache, because a session was touched 10,000 events ago ([decision "
+        "0014](decisions/0014-what-a-join-costs.md)). It was 1.26; single runs are from 1.08 to "
+        "1.48."
     ),
     "handshakes with JWT, first 1,000: to the bare library": (
-        "a new token is 60 µs of PyJWT, and a join has a hello besides the handshake. Verifying "
-        "without PyJWT would reach it, and was not kept ([decision "
+        "a new token is 60 µs of PyJWT, and a join has a hello besides the handshake. It is on both "
+        "sides of the goal: 0.562 in the run before, by processor time 0.51 in this one. Verifying "
+        "without PyJWT would leave it behind, and was not kept ([decision "
         "0014](decisions/0014-what-a-join-costs.md))."
     ),
     "handshakes at 9,000 held to those at 1,000": (
