@@ -118,7 +118,7 @@ def free_port() -> int:
 def _token(folder: Path) -> str:
     from wsmonitor_server.auth import issue
 
-    key = os.urandom(64)
+    key = os.urandom(64).hex().encode()  # the ends of a key in a file are stripped
     (folder / "key").write_bytes(key)
     (folder / "key").chmod(0o600)
     return issue(key, sub="bench", role="admin", sessions=["*"], issued=int(time.time()), ttl=3600, jti="b")

@@ -78,7 +78,7 @@ class Deployment:
     """Redis, two servers, and the proxy."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        key, password, port = secrets.token_bytes(48), secrets.token_hex(16), free_port()
+        key, password, port = secrets.token_hex(48).encode(), secrets.token_hex(16), free_port()
         held = folder / "secrets"
         held.mkdir()
         for name, text in (
