@@ -374,11 +374,10 @@ WHY: Final[dict[str, str]] = {
         "less: with 40 under way a delivery is at 0.40 µs."
     ),
     "one event under way: user part of a delivery": (
-        "one call of Python is left of fourteen. With nothing else in the loop, asyncio's `write` "
-        "takes 1.1 µs for a connection, `socket.send` 0.6, and `os.write`, which is used, 0.5 "
-        "(medians of five rounds, a thousand sockets): the rest is the few objects of each "
-        "connection, read from memory that is in no near cache. One function with the whole loop "
-        "took no less, nor does uvloop (see below)."
+        "one call of Python is left of fourteen, and the frame goes to `os.write` past asyncio's "
+        "transport. The rest is that call, and reading the few objects of each connection from memory "
+        "that is in no near cache: one function with the whole loop took no less, nor does uvloop (see "
+        "below)."
     ),
     "paced 20,000/s, 1,000 observers: p99 to the floor's": (
         "an event's last observer gets it when a thousand have been written to, one after the other, "

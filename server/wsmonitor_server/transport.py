@@ -435,9 +435,9 @@ class WebSocketTransport(asyncio.BufferedProtocol):
 def direct(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> Callable[[bytes], int] | None:
     """What writes to the transport's socket past the transport; None where that cannot be done.
 
-    asyncio's own `write` takes as long as half of the call of the kernel that it makes. The loop's contract
-    with its transports is what makes it safe: nothing waits in the transport (or the order would be
-    lost), and the socket is closed after `connection_lost`, never before.
+    asyncio's own `write` asks once more what is known here. The loop's contract with its transports is what
+    makes it safe: nothing waits in the transport (or the order would be lost), and the socket is closed
+    after `connection_lost`, never before.
     """
     sock = transport.get_extra_info("socket")
     plain = transport.get_extra_info("sslcontext") is None
